@@ -1,0 +1,105 @@
+"""What a run says while it runs: frozen values for whoever draws, logs or counts; performs no I/O."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from exporter.gateway import Gateway
+
+Outcome = Literal["ok", "throttled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    run_id: str
+    output: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaysDiscovered:
+    gateway_count: int
+    """Gateways this run will list; their ListingStarted events follow as each one's first page comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListingStarted:
+    """The first page of a gateway came and told the total."""
+
+    gateway: Gateway
+    total_count: int
+    page_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStarted:
+    in_flight: int
+    """Requests in flight over all gateways, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    outcome: Outcome
+    in_flight: int
+    """Requests still in flight over all gateways."""
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    call: str
+    """What is asked for, for a reader: `page 17 of w-1/lc-2`."""
+    attempt: int
+    """The attempt that failed, from 1."""
+    wait_s: float
+    error: str
+    """What it failed with; never holds a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageRead:
+    gateway: Gateway
+    page_num: int
+    session_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsWritten:
+    session_count: int
+    """Sessions handed to the sink by this step, not in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListingFinished:
+    gateway: Gateway
+    session_count: int
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run is over and its output is published."""
+
+    output: str
+    status: Literal["complete", "incomplete"]
+    session_count: int
+    size_bytes: int
+    elapsed_s: float
+
+
+Event = (
+    RunStarted
+    | GatewaysDiscovered
+    | ListingStarted
+    | RequestStarted
+    | RequestEnded
+    | RetryScheduled
+    | PageRead
+    | SessionsWritten
+    | ListingFinished
+    | RunFinished
+)
+
+Listener = Callable[[Event], None]
+"""Called in the event loop, in order; must not block."""
