@@ -75,9 +75,7 @@ class NetworkError(ExporterError):
 
     retryable = True
 
-    def __init__(
-        self, message: str, *, hint: str | None = None, unreachable: bool = False
-    ) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, unreachable: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.unreachable = unreachable
         """The endpoint could not even be connected to: refused, unknown host, bad certificate."""

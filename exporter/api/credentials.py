@@ -1,0 +1,217 @@
+"""Whose requests these are: an explicit key, the environment's, a profile's or a role's.
+
+A plain key from the environment is read here; every other way (profiles, RRSA, ECS roles, SSO, a credentials
+URI) is alibabacloud-credentials', imported only then. Its blocking interface is called in a thread by one task
+at a time: its async interface holds a thread lock across awaits, and freezes the loop when two tasks meet.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import orjson
+
+from exporter.errors import CredentialsError
+
+REUSE_S = 60.0
+"""How long a fetched credential is used before its provider is asked again; providers renew a token 15 minutes
+before it expires, so this only spares the thread."""
+
+METADATA_SERVER = ("100.100.100.200", 80)
+METADATA_PROBE_S = 0.4
+"""An ECS instance answers in a few milliseconds; elsewhere nobody does."""
+
+NO_CREDENTIALS_HINT = (
+    "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, run `aliyun configure`,"
+    " or name a profile with --profile"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One generation of a key; the three values belong together."""
+
+    access_key_id: str
+    access_key_secret: str = field(repr=False)
+    security_token: str | None = field(default=None, repr=False)
+    """Present for a temporary (STS) key."""
+
+    def mask(self, text: str) -> str:
+        """`text` without the secret and the token."""
+        for secret in (self.access_key_secret, self.security_token):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+class Identity:
+    """A credential that is fetched when first needed, shared by all tasks, and fetched anew when it ages."""
+
+    def __init__(self, fetch: Callable[[], Credential], *, now_s: Callable[[], float]) -> None:
+        self._fetch = fetch
+        self._now_s = now_s
+        self._lock = anyio.Lock()
+        self._credential: Credential | None = None
+        self._fetched_s = 0.0
+
+    async def get(self) -> Credential:
+        """The current credential. Raises CredentialsError when there is none."""
+        if self._credential is None or self._now_s() - self._fetched_s >= REUSE_S:
+            async with self._lock:
+                if self._credential is None or self._now_s() - self._fetched_s >= REUSE_S:
+                    await self._renew()
+        assert self._credential is not None  # noqa: S101 - _renew sets it or raises
+        return self._credential
+
+    async def renew(self, refused: Credential) -> bool:
+        """Fetch anew unless another task already did; whether the credential differs from the refused one."""
+        async with self._lock:
+            if self._credential == refused:
+                await self._renew()
+        return self._credential != refused
+
+    async def _renew(self) -> None:
+        self._credential = await anyio.to_thread.run_sync(self._fetch, abandon_on_cancel=True)
+        self._fetched_s = self._now_s()
+
+
+def open_identity(
+    *, profile: str | None, environ: Mapping[str, str], now_s: Callable[[], float]
+) -> Identity:
+    """The identity that the settings name; nothing is fetched yet, but a half-set environment is refused."""
+    if profile is not None:
+        return Identity(build_profile_fetch(profile), now_s=now_s)
+    static = read_environment_credential(environ)
+    if static is not None:
+        return Identity(lambda: static, now_s=now_s)
+    return Identity(build_chain_fetch(environ), now_s=now_s)
+
+
+def read_environment_credential(environ: Mapping[str, str]) -> Credential | None:
+    """The key in the environment; None when there is none.
+
+    Raises CredentialsError for half a key, which the default chain would skip over to some other identity.
+    """
+    key_id = environ.get("ALIBABA_CLOUD_ACCESS_KEY_ID", "")
+    secret = environ.get("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "")
+    if bool(key_id) != bool(secret):
+        given, missing = ("ID", "SECRET") if key_id else ("SECRET", "ID")
+        raise CredentialsError(
+            f"ALIBABA_CLOUD_ACCESS_KEY_{given} is set and ALIBABA_CLOUD_ACCESS_KEY_{missing} is not",
+            hint="set both, or neither and use a profile or role",
+        )
+    if not key_id:
+        return None
+    return Credential(key_id, secret, environ.get("ALIBABA_CLOUD_SECURITY_TOKEN") or None)
+
+
+def build_profile_fetch(profile: str) -> Callable[[], Credential]:
+    def fetch() -> Credential:
+        from alibabacloud_credentials.provider import CLIProfileCredentialsProvider
+
+        silence_library()
+        provider = providers.setdefault(
+            profile, CLIProfileCredentialsProvider(profile_name=profile)
+        )
+        return read_provider(provider, source=f"profile {profile!r}", hint=profile_hint(profile))
+
+    providers: dict[str, Any] = {}
+    return fetch
+
+
+def profile_hint(profile: str) -> str:
+    return f"`aliyun configure list` shows the profiles; `aliyun configure --profile {profile}` makes one"
+
+
+def build_chain_fetch(environ: Mapping[str, str]) -> Callable[[], Credential]:
+    def fetch() -> Credential:
+        if not chain_has_a_source(environ):
+            raise CredentialsError("no credentials found", hint=NO_CREDENTIALS_HINT)
+        from alibabacloud_credentials.provider import DefaultCredentialsProvider
+
+        silence_library()
+        if not providers:
+            providers.append(DefaultCredentialsProvider())
+        return read_provider(
+            providers[0], source="the default credential chain", hint=NO_CREDENTIALS_HINT
+        )
+
+    providers: list[Any] = []
+    return fetch
+
+
+def chain_has_a_source(environ: Mapping[str, str]) -> bool:
+    """Whether asking the default chain can succeed at all.
+
+    It would otherwise spend seconds on a metadata server that is not there.
+    """
+    home = Path(environ.get("HOME") or Path.home())
+    variables = ("ALIBABA_CLOUD_OIDC_TOKEN_FILE", "ALIBABA_CLOUD_CREDENTIALS_URI")
+    files = (
+        home / ".aliyun" / "config.json",
+        Path(
+            environ.get("ALIBABA_CLOUD_CREDENTIALS_FILE") or home / ".alibabacloud/credentials.ini"
+        ),
+    )
+    if any(environ.get(name) for name in variables) or any(path.is_file() for path in files):
+        return True
+    disabled = environ.get("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "").lower() == "true"
+    return not disabled and metadata_server_answers()
+
+
+def metadata_server_answers() -> bool:
+    import socket
+
+    try:
+        socket.create_connection(METADATA_SERVER, timeout=METADATA_PROBE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def read_provider(provider: Any, *, source: str, hint: str) -> Credential:
+    """One snapshot of a provider of the library; its errors may quote a file, never a secret of it."""
+    try:
+        found = provider.get_credentials()
+    except Exception as exc:  # noqa: BLE001 - the library raises whatever its parts raise
+        reason = " ".join(str(exc).split())[:300]
+        raise CredentialsError(f"no credentials from {source}: {reason}", hint=hint) from exc
+    key_id, secret = found.get_access_key_id(), found.get_access_key_secret()
+    if not key_id or not secret:
+        raise CredentialsError(f"no access key in {source}", hint=hint)
+    return Credential(key_id, secret, found.get_security_token() or None)
+
+
+def silence_library() -> None:
+    """Undo the stderr handlers that the library's modules attach to their loggers on import.
+
+    Its failures come back as exceptions and are shown once, by us.
+    """
+    for name in ("credentials", "alibabacloud-tea", "darabonba-core"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
+
+
+def read_profile_region(*, profile: str | None, environ: Mapping[str, str]) -> str | None:
+    """The region of a profile in the aliyun CLI's file: the named, else the environment's, else the current one.
+
+    None when there is no such file, profile or region: the region may come from elsewhere.
+    """
+    path = Path(environ.get("HOME") or Path.home()) / ".aliyun" / "config.json"
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    name = profile or environ.get("ALIBABA_CLOUD_PROFILE") or document.get("current")
+    for each in document.get("profiles") or []:
+        if isinstance(each, dict) and each.get("name") == name:
+            return each.get("region_id") or None
+    return None

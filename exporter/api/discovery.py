@@ -1,0 +1,110 @@
+"""Which gateways a run lists: the ones that the settings name, or all that the service shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporter.api import roa
+from exporter.api.client import Client
+from exporter.errors import ExporterError, UsageError
+from exporter.gateway import Gateway
+
+ALL = "all"
+
+
+class UnknownIdError(UsageError):
+    """Raised when a workspace or gateway that was asked for is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A gateway with what the service tells about it."""
+
+    gateway: Gateway
+    workspace_name: str
+    name: str
+    status: str
+
+
+async def discover_workspaces(client: Client, *, region_id: str) -> list[roa.Workspace]:
+    """Every workspace of a region, in the service's order.
+
+    Raises ExporterError when the service hands out a page token twice: the list would never end.
+    """
+    found: list[roa.Workspace] = []
+    seen: set[str] = set()
+    token: str | None = None
+    while True:
+        page = await client.send(roa.list_workspaces(region_id=region_id, next_token=token))
+        found += page.workspaces
+        token = page.next_token
+        if token is None:
+            return found
+        if token in seen:
+            raise ExporterError(
+                f"the list of workspaces repeats itself at token {token!r}",
+                hint="name the workspaces with --workspace",
+            )
+        seen.add(token)
+
+
+async def discover_gateways(
+    client: Client, *, region_id: str, workspaces: Sequence[str], gateways: Sequence[str]
+) -> list[Found]:
+    """The gateways to list, in the order of `workspaces`, then of the service's list.
+
+    Raises UnknownIdError for a workspace or gateway that was named and is not found.
+    """
+    wanted = list(dict.fromkeys(gateways))
+    found: list[Found] = []
+    for workspace in await choose_workspaces(client, region_id=region_id, wanted=workspaces):
+        descriptions = await client.send(
+            roa.list_gateways(region_id=region_id, workspace_id=workspace.workspace_id)
+        )
+        found += (
+            Found(
+                Gateway(region_id, workspace.workspace_id, each.gateway_id),
+                workspace.name,
+                each.name,
+                each.status,
+            )
+            for each in descriptions
+            if ALL in wanted or each.gateway_id in wanted
+        )
+    missing = [
+        each for each in wanted if each != ALL and each not in {f.gateway.gateway_id for f in found}
+    ]
+    if missing:
+        raise UnknownIdError(
+            f"no gateway {missing[0]} in {', '.join(workspaces)}",
+            hint="`livy-exporter gateways` lists them; a deleted gateway can still be exported with its one"
+            " --workspace named",
+        )
+    return found
+
+
+async def choose_workspaces(
+    client: Client, *, region_id: str, wanted: Sequence[str]
+) -> list[roa.Workspace]:
+    if ALL not in wanted:
+        return [roa.Workspace(each, "", "") for each in dict.fromkeys(wanted)]
+    return await discover_workspaces(client, region_id=region_id)
+
+
+async def choose_gateways(
+    client: Client, *, region_id: str, workspaces: Sequence[str], gateways: Sequence[str]
+) -> list[Gateway]:
+    """The gateways to list. Asks nothing when one workspace and its gateways are named.
+
+    Raises UnknownIdError when something named is not there, or when there is no gateway at all.
+    """
+    if len(workspaces) == 1 and ALL not in workspaces and ALL not in gateways:
+        return [Gateway(region_id, workspaces[0], each) for each in dict.fromkeys(gateways)]
+    found = await discover_gateways(
+        client, region_id=region_id, workspaces=workspaces, gateways=gateways
+    )
+    if not found:
+        raise UnknownIdError(
+            f"no Livy gateway in {', '.join(workspaces)} of {region_id}",
+            hint="check --region and --workspace; deleted gateways are not found, name them with --gateway",
+        )
+    return [each.gateway for each in found]

@@ -1,0 +1,308 @@
+"""The wire format: calls, canonical requests, signatures, and answers as values or errors; performs no I/O.
+
+Signature V3 (ACS3-HMAC-SHA256): https://www.alibabacloud.com/help/en/sdk/product-overview/v3-request-structure-and-signature
+Calls: https://www.alibabacloud.com/help/en/emr/emr-serverless-spark/developer-reference/api-emr-serverless-spark-2023-08-08-overview
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import orjson
+
+from exporter.api.credentials import Credential
+from exporter.api.refusals import build_api_error, fold_keys, read_error
+from exporter.errors import BadAnswerError
+from exporter.gateway import Gateway
+from exporter.records import RawSession
+
+ALGORITHM = "ACS3-HMAC-SHA256"
+API_VERSION = "2023-08-08"
+EMPTY_BODY_SHA256 = hashlib.sha256(b"").hexdigest()
+LIST_LIVY_COMPUTE_OK = "1000000"
+"""The word for success inside a ListLivyCompute body, which comes with HTTP 200 either way."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One GET of the service, and how its answer is read."""
+
+    action: str
+    path: str
+    """Percent-encoded, as it is signed and sent."""
+    query: str
+    """Canonical: sorted by name, percent-encoded, as it is signed and sent."""
+    label: str
+    """What is asked for, for a reader."""
+    parse: Callable[[Mapping[str, Any]], T]
+    """Decoded body to value; raises ValueError with what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """One answer of ListLivyComputeSessions: a contiguous piece of the list at one instant."""
+
+    total_count: int
+    sessions: list[RawSession]
+    session_ids: list[str]
+    """Of `sessions`, in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    workspace_id: str
+    name: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspacePage:
+    workspaces: tuple[Workspace, ...]
+    next_token: str | None
+    """None at the end of the list."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayDescription:
+    gateway_id: str
+    name: str
+    status: str
+
+
+def encode(text: str) -> str:
+    """Percent-encoded by RFC 3986: only unreserved characters stay."""
+    return quote(text, safe="-_.~")
+
+
+def build_canonical_query(parameters: Mapping[str, str]) -> str:
+    return "&".join(f"{name}={encode(value)}" for name, value in sorted(parameters.items()))
+
+
+def build_call(
+    action: str,
+    path: str,
+    parameters: Mapping[str, str],
+    *,
+    label: str,
+    parse: Callable[[Mapping[str, Any]], T],
+) -> Call[T]:
+    return Call(action, path, build_canonical_query(parameters), label, parse)
+
+
+def list_sessions(gateway: Gateway, *, page_num: int, page_size: int) -> Call[SessionPage]:
+    """ListLivyComputeSessions: `page_num` counts from 1, `page_size` is 1 to 100."""
+    return build_call(
+        "ListLivyComputeSessions",
+        f"/api/v1/workspaces/{encode(gateway.workspace_id)}"
+        f"/livycompute/{encode(gateway.gateway_id)}/session",
+        {"pageNum": str(page_num), "pageSize": str(page_size), "regionId": gateway.region_id},
+        label=f"page {page_num} of {gateway}",
+        parse=parse_session_page,
+    )
+
+
+def list_workspaces(*, region_id: str, next_token: str | None) -> Call[WorkspacePage]:
+    """ListWorkspaces: one page; `next_token` is the page before's, None for the first."""
+    parameters = {"regionId": region_id, "maxResults": "100"}
+    if next_token is not None:
+        parameters["nextToken"] = next_token
+    return build_call(
+        "ListWorkspaces",
+        "/api/v1/workspaces",
+        parameters,
+        label=f"the workspaces of {region_id}",
+        parse=parse_workspace_page,
+    )
+
+
+def list_gateways(*, region_id: str, workspace_id: str) -> Call[tuple[GatewayDescription, ...]]:
+    """ListLivyCompute: all gateways of a workspace that are not deleted; it has no pages."""
+    return build_call(
+        "ListLivyCompute",
+        f"/api/interactive/v1/workspace/{encode(workspace_id)}/livycompute",
+        {"regionId": region_id},
+        label=f"the gateways of {workspace_id}",
+        parse=parse_gateways,
+    )
+
+
+def build_canonical_request(
+    *, method: str, path: str, query: str, headers: Mapping[str, str], body_sha256: str
+) -> tuple[str, str]:
+    """The canonical request and its list of signed header names; `headers` are all that is signed."""
+    lowered = sorted((name.lower(), value.strip()) for name, value in headers.items())
+    block = "".join(f"{name}:{value}\n" for name, value in lowered)
+    names = ";".join(name for name, _ in lowered)
+    return f"{method}\n{path or '/'}\n{query}\n{block}\n{names}\n{body_sha256}", names
+
+
+def build_authorization(
+    *, method: str, path: str, query: str, headers: Mapping[str, str], credential: Credential
+) -> str:
+    """The Authorization header over `headers`, which must hold `x-acs-content-sha256`."""
+    request, names = build_canonical_request(
+        method=method,
+        path=path,
+        query=query,
+        headers=headers,
+        body_sha256=headers["x-acs-content-sha256"],
+    )
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    signature = hmac.new(
+        credential.access_key_secret.encode(), f"{ALGORITHM}\n{digest}".encode(), hashlib.sha256
+    ).hexdigest()
+    return (
+        f"{ALGORITHM} Credential={credential.access_key_id},"
+        f"SignedHeaders={names},Signature={signature}"
+    )
+
+
+def sign(
+    call: Call[Any], *, host: str, credential: Credential, signed_at: datetime, nonce: str
+) -> dict[str, str]:
+    """All headers of one attempt.
+
+    `host` is the Host header to the letter, port included; `signed_at` is UTC by the service's clock;
+    `nonce` must never have been sent before.
+    """
+    headers = {
+        "host": host,
+        "x-acs-action": call.action,
+        "x-acs-content-sha256": EMPTY_BODY_SHA256,
+        "x-acs-date": signed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "x-acs-signature-nonce": nonce,
+        "x-acs-version": API_VERSION,
+    }
+    if credential.security_token is not None:
+        headers["x-acs-accesskey-id"] = credential.access_key_id
+        headers["x-acs-security-token"] = credential.security_token
+    headers["authorization"] = build_authorization(
+        method="GET", path=call.path, query=call.query, headers=headers, credential=credential
+    )
+    return headers
+
+
+def read_answer(
+    call: Call[T], *, status: int, headers: Mapping[str, str], body: bytes, now: datetime
+) -> T:
+    """The call's value, or the ApiError that the answer stands for.
+
+    `headers` are looked up without regard to case by the caller's mapping; `now` turns an HTTP date of
+    `Retry-After` into seconds.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    if not 200 <= status < 300 or not isinstance(document, dict):
+        raise read_error(
+            call.label, status=status, headers=headers, body=body, document=document, now=now
+        )
+    try:
+        return call.parse(document)
+    except ValueError as exc:
+        folded = fold_keys(document)
+        if folded.get("code") not in (None, LIST_LIVY_COMPUTE_OK, 200, "200"):
+            raise read_error(
+                call.label, status=status, headers=headers, body=body, document=document, now=now
+            ) from exc
+        raise build_api_error(
+            BadAnswerError,
+            call.label,
+            status=status,
+            reason=str(exc),
+            request_id=folded.get("requestid"),
+        ) from exc
+
+
+def parse_session_page(document: Mapping[str, Any]) -> SessionPage:
+    """`{requestId, totalCount, sessions}`; a null list is an empty one.
+
+    Raises ValueError when either field is missing: the official SDK takes that for an empty list, and loses
+    the page.
+    """
+    if "sessions" not in document or "totalCount" not in document:
+        document = match_keys(document, ("sessions", "totalCount"))
+    total_count = parse_count(document["totalCount"])
+    sessions = document["sessions"]
+    if sessions is None:
+        sessions = []
+    if not isinstance(sessions, list):
+        raise ValueError(f"sessions is {type(sessions).__name__}, not a list")
+    try:
+        session_ids = [session["sessionId"] for session in sessions]
+    except (KeyError, TypeError, IndexError) as exc:
+        raise ValueError("a session has no sessionId") from exc
+    for session_id in session_ids:
+        if type(session_id) is not str or not session_id:
+            raise ValueError(f"sessionId {session_id!r} is no text")
+    return SessionPage(total_count, sessions, session_ids)
+
+
+def match_keys(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The named fields, found without regard to case. Raises ValueError for one that is missing."""
+    folded = fold_keys(document)
+    for name in names:
+        if name.lower() not in folded:
+            raise ValueError(f"{name} is missing")
+    return {name: folded[name.lower()] for name in names}
+
+
+def parse_count(value: object) -> int:
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"totalCount is {value!r}, not a count")
+    return value
+
+
+def parse_workspace_page(document: Mapping[str, Any]) -> WorkspacePage:
+    found = parse_objects(match_keys(document, ("workspaces",))["workspaces"], "workspaceId")
+    token = fold_keys(document).get("nexttoken")
+    return WorkspacePage(
+        tuple(
+            Workspace(
+                workspace_id=each["workspaceId"],
+                name=str(each.get("workspaceName") or ""),
+                status=str(each.get("workspaceStatus") or ""),
+            )
+            for each in found
+        ),
+        str(token) if token not in (None, "") else None,
+    )
+
+
+def parse_gateways(document: Mapping[str, Any]) -> tuple[GatewayDescription, ...]:
+    folded = fold_keys(document)
+    if str(folded.get("code")) != LIST_LIVY_COMPUTE_OK:
+        raise ValueError(f"code is {folded.get('code')!r}")
+    body = folded.get("data")
+    if body is not None and not isinstance(body, dict):
+        raise ValueError(f"data is {type(body).__name__}, not an object")
+    found = parse_objects((body or {}).get("livyComputes"), "computeId")
+    return tuple(
+        GatewayDescription(
+            gateway_id=each["computeId"],
+            name=str(each.get("name") or ""),
+            status=str(each.get("status") or ""),
+        )
+        for each in found
+    )
+
+
+def parse_objects(value: object, key: str) -> list[dict[str, Any]]:
+    """A list of objects that each have a text under `key`; null is an empty one."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"a list was expected, not {type(value).__name__}")
+    for each in value:
+        if not isinstance(each, dict) or not isinstance(each.get(key), str) or not each[key]:
+            raise ValueError(f"an entry has no {key}")
+    return value

@@ -1,0 +1,179 @@
+"""The three calls: which one a path names, and what it answers; performs no I/O."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import assert_never
+from urllib.parse import unquote
+
+import orjson
+
+from exporter.emulator.history import SessionList
+from exporter.emulator.refusal import RequestRefusedError
+from exporter.emulator.scenario import EmulatedWorkspace, Scenario
+from exporter.gateway import Gateway
+
+VERSION = "2023-08-08"
+
+
+class Call(Enum):
+    """The value is the call's `x-acs-action`."""
+
+    LIST_WORKSPACES = "ListWorkspaces"
+    LIST_GATEWAYS = "ListLivyCompute"
+    LIST_SESSIONS = "ListLivyComputeSessions"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    call: Call
+    workspace_id: str = ""
+    """Empty where the path names none."""
+    gateway_id: str = ""
+    """Empty where the path names none."""
+
+
+def parse_path(raw_path: str) -> Route | None:
+    """None when no call has this path."""
+    match raw_path.split("/"):
+        case ["", "api", "v1", "workspaces"]:
+            return Route(Call.LIST_WORKSPACES)
+        case ["", "api", "interactive", "v1", "workspace", workspace, "livycompute"]:
+            return Route(Call.LIST_GATEWAYS, unquote(workspace))
+        case ["", "api", "v1", "workspaces", workspace, "livycompute", gateway, "session"]:
+            return Route(Call.LIST_SESSIONS, unquote(workspace), unquote(gateway))
+        case _:
+            return None
+
+
+class Catalog:
+    """What the account of a scenario holds, and each call's answer about it."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._workspaces = {workspace.workspace_id: workspace for workspace in scenario.workspaces}
+        self._session_lists = scenario.build_session_lists()
+        self._gateway_created_ms = round(scenario.newest_created_at.timestamp() * 1000)
+
+    def session_list(self, workspace_id: str, gateway_id: str) -> SessionList | None:
+        return self._session_lists.get(Gateway(self._scenario.region_id, workspace_id, gateway_id))
+
+    def build_answer(self, route: Route, query: Mapping[str, str], *, request_id: str) -> bytes:
+        """The JSON body of a 200. Raises RequestRefusedError."""
+        match route.call:
+            case Call.LIST_WORKSPACES:
+                return self._list_workspaces(query, request_id=request_id)
+            case Call.LIST_GATEWAYS:
+                return self._list_gateways(route, request_id=request_id)
+            case Call.LIST_SESSIONS:
+                return self._list_sessions(route, query, request_id=request_id)
+            case _:
+                assert_never(route.call)
+
+    def _list_sessions(self, route: Route, query: Mapping[str, str], *, request_id: str) -> bytes:
+        # regionId is optional, and what another region than the endpoint's does is not documented.
+        max_page_size = self._scenario.max_page_size
+        page_num = parse_count(query, "pageNum", default=1, most=10**9)
+        # The documented default, and no more than the scenario's own bound.
+        page_size = parse_count(
+            query, "pageSize", default=min(20, max_page_size), most=max_page_size
+        )
+        self._workspace(route.workspace_id)
+        session_list = self.session_list(route.workspace_id, route.gateway_id)
+        if session_list is None:
+            # The service's own code for this is not documented.
+            raise RequestRefusedError(
+                404, "InvalidLivyCompute.NotFound", f"There is no Livy gateway {route.gateway_id}."
+            )
+        page = session_list.page(page_num, page_size)
+        return b'{"requestId":"%b","totalCount":%d,"sessions":%b}' % (
+            request_id.encode(),
+            page.total_count,
+            page.rows,
+        )
+
+    def _list_gateways(self, route: Route, *, request_id: str) -> bytes:
+        workspace = self._workspace(route.workspace_id)
+        region_id = self._scenario.region_id
+        rows = [
+            {
+                "computeId": gateway.gateway_id,
+                "name": gateway.name,
+                "status": gateway.status,
+                "queueName": "root_queue",
+                "createdBy": "emulator",
+                "gmtCreate": self._gateway_created_ms,
+                "startTime": self._gateway_created_ms,
+                "endpoint": f"{gateway.gateway_id}.livy.{region_id}.example",
+                "endpointInner": f"{gateway.gateway_id}.livy-internal.{region_id}.example",
+            }
+            for gateway in workspace.gateways
+        ]
+        answer = {
+            "code": "1000000",
+            "message": "ok",
+            "requestId": request_id,
+            "data": {"livyComputes": rows},
+        }
+        return orjson.dumps(answer)
+
+    def _list_workspaces(self, query: Mapping[str, str], *, request_id: str) -> bytes:
+        # The service's own bounds of maxResults are not documented.
+        max_results = parse_count(query, "maxResults", default=20, most=100)
+        found = [
+            workspace for workspace in self._workspaces.values() if self._fits(workspace, query)
+        ]
+        start = 0
+        if query.get("nextToken", "") != "":
+            start = parse_count(query, "nextToken", default=1, most=max(1, len(found)))
+        stop = start + max_results
+        answer = {
+            "requestId": request_id,
+            "maxResults": max_results,
+            "totalCount": len(found),
+            "workspaces": [self._workspace_row(workspace) for workspace in found[start:stop]],
+        }
+        if stop < len(found):
+            answer["nextToken"] = str(stop)
+        return orjson.dumps(answer)
+
+    def _fits(self, workspace: EmulatedWorkspace, query: Mapping[str, str]) -> bool:
+        return (
+            query.get("name", "") in workspace.name
+            and query.get("state", workspace.status).lower() == workspace.status.lower()
+            and query.get("regionId", self._scenario.region_id) == self._scenario.region_id
+        )
+
+    def _workspace_row(self, workspace: EmulatedWorkspace) -> dict[str, object]:
+        return {
+            "workspaceId": workspace.workspace_id,
+            "workspaceName": workspace.name,
+            "workspaceStatus": workspace.status,
+            "regionId": self._scenario.region_id,
+            "createTime": self._gateway_created_ms,
+            "paymentType": "PayAsYouGo",
+            "storage": "oss://emulated/",
+            "tags": [],
+        }
+
+    def _workspace(self, workspace_id: str) -> EmulatedWorkspace:
+        workspace = self._workspaces.get(workspace_id)
+        if workspace is None:
+            # The service's own code for this is not documented.
+            raise RequestRefusedError(
+                404, "InvalidWorkspace.NotFound", f"There is no workspace {workspace_id}."
+            )
+        return workspace
+
+
+def parse_count(query: Mapping[str, str], name: str, *, default: int, most: int) -> int:
+    """A parameter between 1 and `most`. Raises RequestRefusedError for anything else."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if re.fullmatch("[0-9]{1,10}", text) is None or not 1 <= int(text) <= most:
+        raise RequestRefusedError(
+            400, "InvalidParameter", f"{name} must be between 1 and {most}, not {text}."
+        )
+    return int(text)

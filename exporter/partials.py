@@ -1,0 +1,200 @@
+"""Files on their way to their name: hidden beside it, locked by their writer, then renamed."""
+
+import errno
+import fcntl
+import os
+import re
+import select
+import shlex
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from exporter.errors import DestinationError
+
+
+class PartialFile:
+    """A file on its way: hidden beside its target as `.NAME.RUNID.partial`.
+
+    Its writer holds a lock on it, which the kernel frees when the writer dies: so a later run can
+    tell what is left over from what is being written, without guessing from process ids.
+    """
+
+    def __init__(self, path: str, run_id: str) -> None:
+        self.path = path
+        # A link stays, and what it points to is replaced.
+        self.target = Path(os.path.realpath(path))
+        self._hidden = self.target.with_name(f".{self.target.name}.{run_id}.partial")
+        with translated(path):
+            mode = mode_of(path)
+            _require_replaceable(path, mode)
+            self._fd = _create_locked(self._hidden)
+            if mode is not None:
+                with suppress(OSError):
+                    os.fchmod(self._fd, stat.S_IMODE(mode) & 0o777)
+
+    def write(self, chunk: bytes) -> None:
+        with translated(self.path):
+            write_all(self._fd, chunk)
+
+    def sync(self) -> None:
+        with translated(self.path):
+            os.fsync(self._fd)
+
+    def rename(self) -> None:
+        with translated(self.path):
+            self._hidden.replace(self.target)
+        self._close()
+
+    def discard(self) -> None:
+        if self._fd != -1:
+            with suppress(OSError):
+                self._hidden.unlink()
+            self._close()
+
+    def remove_leftovers(self) -> None:
+        """Remove what dead runs left of the same target."""
+        leftover = re.compile(re.escape(f".{self.target.name}.") + r"[^.]+\.partial")
+        with suppress(OSError):
+            for path in self.target.parent.iterdir():
+                if leftover.fullmatch(path.name) is not None:
+                    _remove_if_dead(path)
+
+    def _close(self) -> None:
+        with suppress(OSError):
+            os.close(self._fd)
+        self._fd = -1
+
+
+def open_partials(paths: Sequence[str], run_id: str) -> list[PartialFile]:
+    """All of the files or none: what is open is discarded if one cannot be."""
+    partials: list[PartialFile] = []
+    try:
+        for path in paths:
+            partials.append(PartialFile(path, run_id))  # noqa: PERF401 - half a list must be closed
+    except BaseException:
+        for partial in partials:
+            partial.discard()
+        raise
+    return partials
+
+
+def publish_partials(partials: Sequence[PartialFile]) -> None:
+    """Rename in the order given, make that safe, and remove what dead runs left."""
+    for partial in partials:
+        partial.rename()
+    for partial in partials:
+        with translated(partial.path):
+            _sync_folder(partial.target.parent)
+        partial.remove_leftovers()
+
+
+def _create_locked(path: Path) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            # Where the file system has no locks, nobody gets the one it takes to remove the file.
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(fd)
+            raise
+        if path.exists():
+            return fd
+        # Before it was locked, a run that was cleaning up took it for a leftover.
+        os.close(fd)
+
+
+def _remove_if_dead(path: Path) -> None:
+    with suppress(OSError):
+        # Open for writing: over NFS an exclusive lock needs it.
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(fd)
+
+
+def write_all(fd: int, chunk: bytes) -> None:
+    """Every byte, however few the system takes at a time; raises OSError as it comes."""
+    rest = memoryview(chunk)
+    while len(rest) > 0:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:  # whoever shares our stdout may have made it non-blocking
+            select.select([], [fd], [])
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename survive a power cut, where the file system can do so."""
+    with suppress(PermissionError):  # a folder may be written and yet not be read
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError as exc:
+            if exc.errno not in {errno.EINVAL, errno.ENOTSUP}:
+                raise
+        finally:
+            os.close(fd)
+
+
+def mode_of(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _require_replaceable(path: str, mode: int | None) -> None:
+    if mode is None:
+        return
+    if stat.S_ISDIR(mode):
+        raise folder_error(path)
+    if not stat.S_ISREG(mode):
+        raise DestinationError(f"'{path}' is no regular file", hint="name a regular or a new file")
+    if not os.access(path, os.W_OK):
+        raise DestinationError(
+            f"'{path}' is write-protected", hint="make it writable, or name another file"
+        )
+
+
+def folder_error(path: str) -> DestinationError:
+    inside = shlex.quote(os.path.join(path, "sessions.parquet"))  # noqa: PTH118 - keeps ./ as given
+    return DestinationError(f"'{path}' is a folder", hint=f"name a file in it, such as {inside}")
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Failures of the operating system as DestinationError, but for a reader that is gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise DestinationError(
+            f"cannot write '{path}': {exc.strerror}", hint=_remedy(exc.errno, path)
+        ) from exc
+
+
+_REMEDIES: Final = {
+    errno.ENOENT: "mkdir -p {folder}",
+    errno.ENOTDIR: "{folder} is a file: name a folder",
+    errno.EACCES: "check who may write to the folder {folder}, or name another",
+    errno.EPERM: "check who may write to the folder {folder}, or name another",
+    errno.EROFS: "name a file on a file system that can be written",
+    errno.ENOSPC: "free some space where {folder} is, or name a file on another disk",
+    errno.EDQUOT: "free some space where {folder} is, or name a file on another disk",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or compress the output",
+    errno.ENAMETOOLONG: "shorten the name: the run id is added to it while it is being written",
+    errno.ENXIO: "start the reader of the pipe first",
+}
+
+
+def _remedy(code: int | None, path: str) -> str | None:
+    if code not in _REMEDIES:
+        return None
+    folder = os.path.dirname(path) or "."  # noqa: PTH120 - keeps the user's own words
+    return _REMEDIES[code].format(folder=shlex.quote(folder))

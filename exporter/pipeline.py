@@ -1,0 +1,332 @@
+"""One run, start to publish: wires identity, client, listing, sink and destination together."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from exporter import __version__
+from exporter.api import roa
+from exporter.api.client import Client, open_client
+from exporter.api.credentials import open_identity, read_profile_region
+from exporter.api.discovery import ALL, Found, choose_gateways, discover_gateways
+from exporter.config import Settings, build_endpoint, check_endpoint, check_region
+from exporter.destinations import Destination, open_destination
+from exporter.errors import IncompleteError, UsageError
+from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
+from exporter.gateway import Gateway
+from exporter.listing.coverage import ListingFacts, PageRequest
+from exporter.listing.fetch import Rows, fetch_sessions
+from exporter.records import RawSession
+from exporter.runs.manifest import Status, build_manifest, dump_manifest
+from exporter.sinks import Sink, SinkFacts, open_sink, resolve_format
+
+ROWS_AT_ONCE = 2000
+"""Sessions given to the sink in one step: enough that a thread and an Arrow batch cost little each."""
+
+WAITING_PAGES = 4
+"""Pages between the listing and the sink; the listing waits when they are full."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedListing:
+    """What exporting one gateway would take."""
+
+    gateway: Gateway
+    session_count: int
+    request_count: int
+    latency_s: float
+    """How long its one page took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where to ask, and about which region."""
+
+    region_id: str
+    endpoint: str
+
+
+def resolve_service(settings: Settings, *, environ: Mapping[str, str]) -> Service:
+    """The region and endpoint of a run. Raises UsageError when no source names a region, or one is malformed."""
+    region = (
+        settings.region
+        or read_profile_region(profile=settings.profile, environ=environ)
+        or environ.get("ALIBABA_CLOUD_REGION_ID")
+    )
+    if not region:
+        raise UsageError("no region", hint="name it with --region, such as --region cn-hangzhou")
+    check_region(region)
+    endpoint = settings.endpoint or build_endpoint(region=region, network=settings.network)
+    return Service(region, check_endpoint(endpoint))
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings,
+    service: Service,
+    *,
+    emit: Callable[[Event], None],
+    environ: Mapping[str, str],
+) -> AsyncIterator[Client]:
+    async with open_client(
+        endpoint=service.endpoint,
+        identity=open_identity(profile=settings.profile, environ=environ, now_s=anyio.current_time),
+        concurrency=settings.concurrency,
+        retries=settings.retries,
+        timeout_s=settings.timeout,
+        user_agent=f"livy-exporter/{__version__}",
+        environ=environ,
+        emit=emit,
+    ) as client:
+        yield client
+
+
+def build_run_id(started_at: datetime) -> str:
+    """A name for a run that sorts by its start and is not given twice."""
+    return f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+async def export(
+    settings: Settings,
+    *,
+    run_id: str,
+    environ: Mapping[str, str],
+    emit: Callable[[Event], None],
+) -> dict[str, Any]:
+    """Export what the settings name and publish it; returns the manifest.
+
+    Raises an ExporterError, or an ExceptionGroup of them, with nothing published and nothing left behind:
+    UsageError and DestinationError before the first request, IncompleteError when completeness could not be
+    proven and `allow_incomplete` is off.
+    """
+    started_at = datetime.now(UTC)
+    output = require_output(settings)
+    require_workspace(settings)
+    service = resolve_service(settings, environ=environ)
+    output_format, file_codec = resolve_format(output, settings.format)
+    destination = await anyio.to_thread.run_sync(
+        lambda: open_destination(output, run_id=run_id, manifest_path=settings.manifest)
+    )
+    emit(RunStarted(run_id, output, started_at))
+    sink: Sink | None = None
+    try:
+        sink = open_sink(
+            destination.stream,
+            output_format=output_format,
+            file_codec=file_codec,
+            parquet_codec=settings.compression,
+            run_id=run_id,
+            exporter_version=__version__,
+            exported_at=started_at,
+        )
+        async with open_service(settings, service, emit=emit, environ=environ) as client:
+            gateways = await choose_gateways(
+                client,
+                region_id=service.region_id,
+                workspaces=settings.workspace,
+                gateways=settings.gateway,
+            )
+            emit(GatewaysDiscovered(len(gateways)))
+            listings = await list_into_sink(client, gateways, sink, settings=settings, emit=emit)
+        status = judge(listings, allow_incomplete=settings.allow_incomplete)
+        facts = await anyio.to_thread.run_sync(sink.close)
+        sink = None
+        return await publish(
+            destination,
+            facts,
+            listings,
+            client=client,
+            output=output,
+            status=status,
+            run_id=run_id,
+            started_at=started_at,
+            output_format=output_format,
+            emit=emit,
+        )
+    except BaseException:
+        # Cancellation included: the partial output goes, whatever stopped the run. Both calls only drop things.
+        if sink is not None:
+            sink.abort()
+        destination.discard()
+        raise
+
+
+def require_output(settings: Settings) -> str:
+    if settings.output is None:
+        raise UsageError("no output", hint="name a file with --output, or - for stdout")
+    return settings.output
+
+
+def require_workspace(settings: Settings) -> None:
+    if not settings.workspace:
+        raise UsageError("no workspace", hint="name it with --workspace ID, or --workspace all")
+
+
+async def list_into_sink(
+    client: Client,
+    gateways: list[Gateway],
+    sink: Sink,
+    *,
+    settings: Settings,
+    emit: Callable[[Event], None],
+) -> list[ListingFacts]:
+    """List the gateways and write their rows as they come; one outcome a gateway."""
+
+    async def fetch_page(request: PageRequest) -> roa.SessionPage:
+        return await client.send(
+            roa.list_sessions(
+                request.gateway, page_num=request.page_num, page_size=request.page_size
+            )
+        )
+
+    send, receive = anyio.create_memory_object_stream[Rows](WAITING_PAGES)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write_rows, receive, sink, emit)
+        return await fetch_sessions(
+            gateways,
+            fetch_page=fetch_page,
+            rows=send,
+            page_size=settings.page_size,
+            concurrency=settings.concurrency,
+            emit=emit,
+        )
+
+
+async def write_rows(
+    receive: MemoryObjectReceiveStream[Rows], sink: Sink, emit: Callable[[Event], None]
+) -> None:
+    """Hand rows to the sink in steps, in a thread beside the event loop."""
+    batch: list[RawSession] = []
+    gateway: Gateway | None = None
+
+    async def flush() -> None:
+        nonlocal batch
+        if batch and gateway is not None:
+            sessions, batch = batch, []
+            await anyio.to_thread.run_sync(sink.write, gateway, sessions)
+            emit(SessionsWritten(len(sessions)))
+
+    async with receive:
+        async for rows in receive:
+            if rows.gateway != gateway or len(batch) >= ROWS_AT_ONCE:
+                await flush()
+                gateway = rows.gateway
+            batch += rows.sessions
+    await flush()
+
+
+def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
+    """The status of the run. Raises IncompleteError when a listing is unproven and that is not allowed."""
+    unproven = [facts for facts in listings if facts.proof == "unproven"]
+    if not unproven:
+        return "complete"
+    if allow_incomplete:
+        return "incomplete"
+    first = unproven[0]
+    more = f", and {len(unproven) - 1} more gateways" if len(unproven) > 1 else ""
+    raise IncompleteError(
+        f"cannot prove that {first.gateway} is complete: {first.session_count:,} distinct sessions seen,"
+        f" the total was {first.total_count_first:,} at first and {first.total_count_last:,} at last{more}",
+        hint="nothing was published: run again when fewer sessions come and go, or publish as it is with"
+        " --allow-incomplete",
+    )
+
+
+async def publish(
+    destination: Destination,
+    facts: SinkFacts,
+    listings: list[ListingFacts],
+    *,
+    client: Client,
+    output: str,
+    status: Status,
+    run_id: str,
+    started_at: datetime,
+    output_format: str,
+    emit: Callable[[Event], None],
+) -> dict[str, Any]:
+    file_facts = await anyio.to_thread.run_sync(destination.finish)
+    finished_at = datetime.now(UTC)
+    manifest = build_manifest(
+        run_id=run_id,
+        exporter_version=__version__,
+        status=status,
+        started_at=started_at,
+        finished_at=finished_at,
+        output=output,
+        format_name=output_format,
+        session_count=facts.session_count,
+        coerced_value_count=facts.coerced_value_count,
+        files=[(file_facts, facts.session_count)],
+        listings=listings,
+        requests=client.counts,
+    )
+    await anyio.to_thread.run_sync(destination.publish, dump_manifest(manifest))
+    emit(
+        RunFinished(
+            output=output,
+            status=status,
+            session_count=facts.session_count,
+            size_bytes=file_facts.size_bytes,
+            elapsed_s=(finished_at - started_at).total_seconds(),
+        )
+    )
+    return manifest
+
+
+async def plan(
+    settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
+) -> list[PlannedListing]:
+    """Ask each gateway for one page and say what exporting it would take; writes nothing."""
+    require_workspace(settings)
+    service = resolve_service(settings, environ=environ)
+    async with open_service(settings, service, emit=emit, environ=environ) as client:
+        gateways = await choose_gateways(
+            client,
+            region_id=service.region_id,
+            workspaces=settings.workspace,
+            gateways=settings.gateway,
+        )
+        planned: dict[Gateway, PlannedListing] = {}
+
+        # One page may hold fewer rows than asked for, so the total alone does not tell the number of pages.
+        async def ask(gateway: Gateway, limiter: anyio.CapacityLimiter) -> None:
+            async with limiter:
+                started_s = anyio.current_time()
+                page = await client.send(
+                    roa.list_sessions(gateway, page_num=1, page_size=settings.page_size)
+                )
+                latency_s = anyio.current_time() - started_s
+            page_size = len(page.sessions) or settings.page_size
+            pages = max(1, -(-page.total_count // page_size))
+            sentinel = 0 if pages == 1 else 1
+            planned[gateway] = PlannedListing(
+                gateway, page.total_count, pages + sentinel, latency_s
+            )
+
+        async with anyio.create_task_group() as tasks:
+            limiter = anyio.CapacityLimiter(settings.concurrency)
+            for gateway in gateways:
+                tasks.start_soon(ask, gateway, limiter)
+    return [planned[gateway] for gateway in gateways]
+
+
+async def find_gateways(
+    settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
+) -> list[Found]:
+    """What discovery finds in the workspaces named, or in all."""
+    service = resolve_service(settings, environ=environ)
+    async with open_service(settings, service, emit=emit, environ=environ) as client:
+        return await discover_gateways(
+            client,
+            region_id=service.region_id,
+            workspaces=settings.workspace or (ALL,),
+            gateways=settings.gateway,
+        )

@@ -1,0 +1,80 @@
+"""The facts of one run as a JSON document that stands beside its output; performs no I/O."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Literal
+
+import orjson
+
+from exporter.api.client import RequestCounts
+from exporter.destinations import FileFacts
+from exporter.listing.coverage import ListingFacts
+
+MANIFEST_VERSION = 1
+
+Status = Literal["complete", "incomplete"]
+
+
+def build_manifest(
+    *,
+    run_id: str,
+    exporter_version: str,
+    status: Status,
+    started_at: datetime,
+    finished_at: datetime,
+    output: str,
+    format_name: str,
+    session_count: int,
+    coerced_value_count: int,
+    files: Sequence[tuple[FileFacts, int]],
+    listings: Sequence[ListingFacts],
+    requests: RequestCounts,
+) -> dict[str, Any]:
+    """The manifest as it is written; `files` are facts and row counts. Times are UTC, RFC 3339."""
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "run_id": run_id,
+        "exporter_version": exporter_version,
+        "status": status,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "output": output,
+        "format": format_name,
+        "session_count": session_count,
+        "coerced_value_count": coerced_value_count,
+        "files": [
+            {
+                "path": facts.path,
+                "row_count": row_count,
+                "size_bytes": facts.size_bytes,
+                "sha256": facts.sha256,
+            }
+            for facts, row_count in files
+        ],
+        "gateways": [build_gateway_entry(facts) for facts in listings],
+        "requests": asdict(requests),
+    }
+
+
+def build_gateway_entry(facts: ListingFacts) -> dict[str, Any]:
+    return {
+        "region_id": facts.gateway.region_id,
+        "workspace_id": facts.gateway.workspace_id,
+        "gateway_id": facts.gateway.gateway_id,
+        "session_count": facts.session_count,
+        "total_count_first": facts.total_count_first,
+        "total_count_last": facts.total_count_last,
+        "inserted_count": facts.inserted_count,
+        "deleted_count": facts.deleted_count,
+        "overlap_count": facts.overlap_count,
+        "page_count": facts.page_count,
+        "repair_page_count": facts.repair_page_count,
+        "proof": facts.proof,
+    }
+
+
+def dump_manifest(manifest: dict[str, Any]) -> bytes:
+    return orjson.dumps(
+        manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+    )

@@ -1,0 +1,119 @@
+"""Sessions as one Parquet file: batches gathered to row groups, with what prunes and what pays."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporter.errors import UsageError
+from exporter.gateway import Gateway
+from exporter.records import RawSession
+from exporter.records.schema import SCHEMA, build_batch
+from exporter.sinks import BorrowedStream, ByteStream, ParquetCodec, SinkFacts
+
+ROW_GROUP_ROWS: Final = 1 << 15
+ROW_GROUP_BYTES: Final = 16 << 20
+"""Whichever comes first ends a row group: 12 MB of usual sessions, bounded for large ones.
+
+Twice as many rows made no smaller file and were measured at 40 MiB more of peak memory.
+"""
+
+_DICTIONARY_COLUMNS: Final = [
+    "region_id",
+    "workspace_id",
+    "compute_id",
+    "state",
+    "queue",
+    "info",
+    "exported_at",
+]
+"""Columns of few values, which readers then group and filter by number.
+
+Dictionaries for all columns, the library's default, were measured at 1.5 times the CPU seconds and
+1.2 times the size: what is nearly unique fills a dictionary first and is written plain after that.
+"""
+
+_STATISTICS_COLUMNS: Final = [
+    name for name in SCHEMA.names if name not in {"info", "web_ui", "spark_conf", "extra"}
+]
+"""What somebody filters by; smallest and largest of long texts would only fill the footer."""
+
+
+class ParquetSink:
+    """Writes rows of `SCHEMA`; the file's metadata name the run and the exporter that wrote it.
+
+    Keys of the metadata: `livy_exporter.run_id` and `livy_exporter.version`. An export of nothing
+    is a file with the schema and no rows.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        *,
+        codec: ParquetCodec,
+        run_id: str,
+        exporter_version: str,
+        exported_at: datetime,
+    ) -> None:
+        if codec != "none" and not pa.Codec.is_available(codec):
+            raise UsageError(
+                f"the installed pyarrow cannot compress with {codec}",
+                hint="take --compression zstd, or install pyarrow from PyPI",
+            )
+        self._exported_at = exported_at
+        self._stream = BorrowedStream(stream)
+        self._writer = pq.ParquetWriter(
+            self._stream,
+            SCHEMA.with_metadata(
+                {
+                    "livy_exporter.run_id": run_id,
+                    "livy_exporter.version": exporter_version,
+                }
+            ),
+            compression=codec,
+            use_dictionary=_DICTIONARY_COLUMNS,
+            write_statistics=_STATISTICS_COLUMNS,
+        )
+        # Rows built and not yet written; never as much as a row group between two calls.
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._pending_bytes = 0
+        self._session_count = 0
+        self._coerced_value_count = 0
+
+    def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
+        if not sessions:
+            return
+        batch = build_batch(gateway, sessions, self._exported_at)
+        self._pending.append(batch.rows)
+        self._pending_rows += batch.rows.num_rows
+        self._pending_bytes += batch.rows.nbytes
+        self._session_count += batch.rows.num_rows
+        self._coerced_value_count += batch.coerced_value_count
+        if self._pending_rows >= ROW_GROUP_ROWS or self._pending_bytes >= ROW_GROUP_BYTES:
+            self._write_row_group()
+
+    def close(self) -> SinkFacts:
+        if self._pending:
+            self._write_row_group()
+        self._writer.close()
+        return SinkFacts(
+            session_count=self._session_count, coerced_value_count=self._coerced_value_count
+        )
+
+    def abort(self) -> None:
+        self._pending.clear()
+        self._stream.cut_off()
+        # After a failed write the writer may fail again to end its file, which nobody will read.
+        with suppress(Exception):
+            self._writer.close()
+
+    def _write_row_group(self) -> None:
+        rows = pa.Table.from_batches(self._pending, schema=SCHEMA)
+        self._pending.clear()
+        self._writer.write_table(rows, row_group_size=self._pending_rows)
+        self._pending_rows = 0
+        self._pending_bytes = 0

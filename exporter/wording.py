@@ -1,0 +1,158 @@
+"""What progress and the summary say, in words and numbers; performs no I/O."""
+
+from collections import Counter
+from math import ceil
+
+from exporter.events import RetryScheduled, RunFinished
+from exporter.tally import Tally
+
+GATEWAYS_LISTED = 10
+"""A summary names each gateway of a run of at most this many."""
+
+ETA_UNKNOWN = "ETA -"
+
+
+def format_rate(rate: float) -> str:
+    """Of something a second: `3.2/s` below ten, `1,240/s` above."""
+    return f"{rate:.1f}/s" if 0 < rate < 9.95 else f"{rate:,.0f}/s"
+
+
+def format_bytes(size_bytes: int) -> str:
+    """In the largest binary unit that leaves at least one of it: `512 B`, `1.9 MiB`."""
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    size = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        size /= 1024
+        if round(size, 1) < 1024 or unit == "TiB":
+            return f"{size:,.1f} {unit}"
+    raise AssertionError(size_bytes)
+
+
+def format_duration(duration_s: float) -> str:
+    """A time that has passed, to two figures or so: `3.2s`, `42s`, `6m 05s`, `1h 02m`, `2d 03h`."""
+    return f"{duration_s:.1f}s" if duration_s < 9.95 else _format_seconds(round(duration_s))
+
+
+def format_eta(eta_s: float) -> str:
+    """A time to come, in whole seconds, rounded up: `6s`, `6m 05s`, `1h 02m`, `2d 03h`."""
+    return _format_seconds(ceil(eta_s))
+
+
+def _format_seconds(seconds: int) -> str:
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if days > 0:
+        return f"{days}d {hours % 24:02}h"
+    if hours > 0:
+        return f"{hours}h {minutes % 60:02}m"
+    if minutes > 0:
+        return f"{minutes}m {seconds % 60:02}s"
+    return f"{seconds}s"
+
+
+def count_of(count: int, noun: str) -> str:
+    """`1 gateway`, `20,000 sessions`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def expected_text(tally: Tally) -> str:
+    """The sessions expected, with a `+` while some gateway has not told its total: `20,000+`."""
+    expected = max(tally.sessions_expected, tally.sessions_written)
+    return f"{expected:,}" if tally.has_all_totals else f"{expected:,}+"
+
+
+def percent_text(tally: Tally) -> str | None:
+    """Rounded down: 100% is not said before it is true; None until a first total is known."""
+    return None if tally.fraction is None else f"{int(tally.fraction * 100)}%"
+
+
+def eta_text(tally: Tally, now_s: float) -> str:
+    """`ETA 6s`; `~6s` while some gateway has not told its total, `-` while nothing is known."""
+    if tally.is_read:
+        return "finishing"
+    eta_s = tally.eta_s(now_s)
+    if eta_s is None:
+        return ETA_UNKNOWN
+    return f"ETA {'' if tally.has_all_totals else '~'}{format_eta(eta_s)}"
+
+
+def waiting_text(tally: Tally) -> str:
+    """What the run waits for before the first total is known."""
+    if tally.gateway_count is None:
+        return "finding gateways"
+    return f"asking {count_of(tally.gateway_count, 'gateway')}"
+
+
+def progress_line(tally: Tally, now_s: float) -> str:
+    """Where the run stands, as one line without a line end."""
+    percent = percent_text(tally)
+    if percent is None:
+        return f"{waiting_text(tally)}, {format_duration(tally.elapsed_s(now_s))}"
+    rate, eta = tally.rate(now_s), eta_text(tally, now_s)
+    pages_expected = max(tally.pages_expected, tally.pages_read)
+    return ", ".join(
+        [
+            f"{tally.sessions_written:,} of {expected_text(tally)} sessions ({percent})",
+            *([] if rate is None else [format_rate(rate)]),
+            f"{tally.pages_read:,} of {pages_expected:,} pages",
+            f"{tally.in_flight:,} in flight",
+            *([f"{tally.requests_throttled:,} throttled"] if tally.requests_throttled > 0 else []),
+            *([f"{tally.retries:,} retried"] if tally.retries > 0 else []),
+            *([] if eta == ETA_UNKNOWN else [eta]),
+        ]
+    )
+
+
+def summary_lines(tally: Tally, finished: RunFinished) -> list[str]:
+    """What a finished run did: what was written, from where, how it was proven, at what cost."""
+    lines = [_written_line(tally, finished)]
+    if finished.status == "incomplete":
+        lines.insert(0, "INCOMPLETE: not every session is proven to be in the output")
+    if 1 < len(tally.gateways) <= GATEWAYS_LISTED:
+        lines += _gateway_lines(tally)
+    lines.append(f"{_requests_text(tally)}; {_proofs_text(tally)}")
+    return lines
+
+
+def retry_line(event: RetryScheduled) -> str:
+    return (
+        f"{event.call}: attempt {event.attempt} failed, next in {event.wait_s:.1f}s: {event.error}"
+    )
+
+
+def _written_line(tally: Tally, finished: RunFinished) -> str:
+    output = "stdout" if finished.output == "-" else finished.output
+    gateways = list(tally.gateways)
+    source = str(gateways[0]) if len(gateways) == 1 else count_of(len(gateways), "gateway")
+    return (
+        f"{count_of(finished.session_count, 'session')} of {source} written to {output}"
+        f" ({format_bytes(finished.size_bytes)}) in {format_duration(finished.elapsed_s)}"
+    )
+
+
+def _gateway_lines(tally: Tally) -> list[str]:
+    rows = [
+        (str(gateway), f"{listing.session_count or 0:,}", listing.proof or "not finished")
+        for gateway, listing in sorted(tally.gateways.items())
+    ]
+    name_width = max(len(name) for name, _, _ in rows)
+    count_width = max(len(count) for _, count, _ in rows)
+    return [
+        f"  {name:<{name_width}}  {count:>{count_width}} sessions  {proof}"
+        for name, count, proof in rows
+    ]
+
+
+def _requests_text(tally: Tally) -> str:
+    failed = f", {tally.requests_failed:,} failed" if tally.requests_failed > 0 else ""
+    return (
+        f"requests: {tally.requests_sent:,} sent, {tally.requests_ok:,} ok,"
+        f" {tally.requests_throttled:,} throttled{failed}, {tally.retries:,} retried"
+    )
+
+
+def _proofs_text(tally: Tally) -> str:
+    proofs = Counter(listing.proof or "none" for listing in tally.gateways.values())
+    if len(proofs) <= 1:
+        return f"proof: {next(iter(proofs), 'none')}"
+    return "proofs: " + ", ".join(f"{count:,} {proof}" for proof, count in proofs.most_common())
