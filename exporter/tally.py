@@ -32,6 +32,7 @@ class GatewayTally:
     """One gateway's listing, as far as it is known."""
 
     total_count: int
+    """What the first page told; once the listing is finished, what the list really had."""
     session_count: int | None = None
     """None until the listing is finished."""
     proof: str | None = None
@@ -173,20 +174,20 @@ class Tally:
     def _apply_listing(self, event: ListingStarted | ListingFinished, now_s: float) -> None:
         match event:
             case ListingStarted():
+                former = self.gateways.get(event.gateway, GatewayTally(total_count=0))
                 self.gateways[event.gateway] = GatewayTally(total_count=event.total_count)
                 self.listings_started += 1
-                self.sessions_expected += event.total_count
+                self.sessions_expected += event.total_count - former.total_count
                 self.pages_expected += event.page_count
                 if self.listing_started_s is None:
                     self.listing_started_s = now_s
                     self._take_sample(now_s)
             case ListingFinished():
-                gateway = self.gateways.setdefault(
-                    event.gateway, GatewayTally(total_count=event.session_count)
-                )
+                gateway = self.gateways.setdefault(event.gateway, GatewayTally(total_count=0))
                 self.listings_finished += 1
                 # Sessions came and went while the list was read: what it really had counts now.
                 self.sessions_expected += event.session_count - gateway.total_count
+                gateway.total_count = event.session_count
                 gateway.session_count = event.session_count
                 gateway.proof = event.proof
             case _:
