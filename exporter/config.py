@@ -1,71 +1,17 @@
-"""The settings of a run: defaults, then a TOML file, then the environment, then flags.
+"""The settings of a run: one frozen dataclass, and what the command line reads off its fields.
 
-One frozen dataclass is the only list of settings: flags, TOML keys, environment variables, `--help` and the
-JSON Schema are read off its fields. pydantic validates it and is imported only then.
+It is the only list of settings: flags, TOML keys, environment variables, `--help` and the JSON
+Schema are made of it. pydantic validates it and is imported only then.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from exporter.errors import UsageError
+from exporter.options import Bounds, Duration, Filled, Option, Text
 
 ENVIRONMENT_PREFIX = "LIVY_EXPORTER_"
-DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-Group = Literal["identity and service", "what to list", "output", "speed", "watching"]
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """What the command line and the JSON Schema say of one setting; pydantic reads it as metadata."""
-
-    help: str
-    group: Group
-    metavar: str | None = None
-    short: str | None = None
-
-    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
-        return {**handler(core_schema), "description": self.help}
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The least and the most a number may be, both included; annotated-types would cost `--help` 25 ms."""
-
-    least: float
-    most: float
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return {**handler(source), "ge": self.least, "le": self.most}
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """Marks a number of seconds that may also be written with a unit, such as `500ms` or `7d`."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_before_validator_function(parse_duration, handler(source))
-
-    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
-        text = {"type": "string", "pattern": r"^[0-9.]+(ms|s|m|h|d)?$"}
-        return {"anyOf": [handler(core_schema["schema"]), text]}
-
-
-def parse_duration(value: object) -> object:
-    """Seconds of a text such as `30`, `30s`, `5m` or `7d`; any other value as it is.
-
-    Raises ValueError for a text that is no duration.
-    """
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip())
-    if match is None:
-        raise ValueError("should be a duration such as 30s, 5m or 2h")
-    return float(match[1]) * DURATION_UNITS_S[match[2] or "s"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +19,7 @@ class Settings:
     """Everything a run can be told. Field names are the TOML keys and the API's argument names."""
 
     profile: Annotated[
-        str | None,
+        Text | None,
         Option(
             "profile of the aliyun CLI's file; default: the default credential chain",
             "identity and service",
@@ -81,7 +27,7 @@ class Settings:
         ),
     ] = None
     region: Annotated[
-        str | None,
+        Text | None,
         Option(
             "region, such as cn-hangzhou; default: the profile's, then ALIBABA_CLOUD_REGION_ID",
             "identity and service",
@@ -89,7 +35,7 @@ class Settings:
         ),
     ] = None
     endpoint: Annotated[
-        str | None,
+        Text | None,
         Option(
             "the service's URL; default: the region's. http:// only to loopback",
             "identity and service",
@@ -101,28 +47,25 @@ class Settings:
         Option("which of the region's endpoints", "identity and service"),
     ] = "public"
     workspace: Annotated[
-        tuple[str, ...],
-        Option(
-            "workspace to list, repeatable; all: every one that is found",
-            "what to list",
-            metavar="ID",
-        ),
+        tuple[Text, ...],
+        Option("workspace to list, repeatable; all: each one found", "what to list", metavar="ID"),
     ] = ()
     gateway: Annotated[
-        tuple[str, ...],
+        tuple[Text, ...],
+        Filled(),
         Option(
-            "Livy gateway to list, repeatable; all: every one that is found",
-            "what to list",
-            metavar="ID",
+            "Livy gateway to list, repeatable; all: each one found", "what to list", metavar="ID"
         ),
     ] = ("all",)
     output: Annotated[
-        str | None,
-        Option("file to write, or - for stdout", "output", metavar="URI", short="o"),
+        Text | None,
+        Option(
+            "file to write, or - for stdout", "output", metavar="FILE", short="o", completes="file"
+        ),
     ] = None
     format: Annotated[
         Literal["parquet", "ndjson"] | None,
-        Option("default: from the output's name; - is NDJSON", "output"),
+        Option("default: by the output's name; - is NDJSON", "output"),
     ] = None
     compression: Annotated[
         Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"],
@@ -133,8 +76,13 @@ class Settings:
         Option("publish although completeness is not proven", "output"),
     ] = False
     manifest: Annotated[
-        str | None,
-        Option("also write the manifest here; it always stands beside a file", "output", "FILE"),
+        Text | None,
+        Option(
+            "write the manifest here too, not only beside the output",
+            "output",
+            metavar="FILE",
+            completes="file",
+        ),
     ] = None
     page_size: Annotated[
         int,
@@ -155,7 +103,7 @@ class Settings:
     retries: Annotated[
         int,
         Bounds(0, 100),
-        Option("most times one request is asked again", "speed", metavar="N"),
+        Option("most times one request is asked again, 0 to 100", "speed", metavar="N"),
     ] = 8
     progress: Annotated[
         Literal["auto", "bar", "plain", "none"],
@@ -194,6 +142,19 @@ class Field:
     def variable(self) -> str:
         return ENVIRONMENT_PREFIX + self.name.upper()
 
+    @property
+    def default_text(self) -> str | None:
+        """The default as a reader would write it; None where there is none, or it is no or 0."""
+        match self.default:
+            case None | False | 0 | ():
+                return None
+            case tuple():
+                return ",".join(self.default)
+            case float():
+                return f"{self.default:g}s"
+            case _:
+                return str(self.default)
+
 
 def read_fields() -> tuple[Field, ...]:
     """Every setting in the order of its definition."""
@@ -223,143 +184,6 @@ def build_field(name: str, hint: Any, default: object) -> Field:
     return Field(name, option, default, "number" if bare in (int, float) else "text", ())
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Settings, and where each one that is not a default came from."""
-
-    settings: Settings
-    origins: Mapping[str, str]
-    """Setting name to what the reader typed: `--page-size`, `LIVY_EXPORTER_PAGE_SIZE`, `page_size in FILE`."""
-
-
-def load_settings(
-    flags: Mapping[str, object], *, environ: Mapping[str, str], config_file: str | None
-) -> Loaded:
-    """Merge the four sources and validate them.
-
-    `flags` holds only what was given. Raises UsageError naming the source of the first value that does not fit.
-    """
-    known = read_fields()
-    values: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    for found, origin in (
-        *read_file(config_file or environ.get(ENVIRONMENT_PREFIX + "CONFIG"), known),
-        *read_environment(environ, known),
-        *(((each.name, flags[each.name]), each.flag) for each in known if each.name in flags),
-    ):
-        name, value = found
-        values[name] = value
-        origins[name] = origin
-    return Loaded(validate(values, origins=origins), origins)
-
-
-def read_file(path: str | None, known: tuple[Field, ...]) -> list[tuple[tuple[str, object], str]]:
-    if path is None:
-        return []
-    import tomllib
-    from pathlib import Path
-
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise UsageError(
-            f"cannot read {path}: {exc.strerror}", hint="see config.example.toml for a start"
-        ) from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path} is no TOML: {exc}", hint="see config.example.toml") from exc
-    names = [field.name for field in known]
-    for key in document:
-        if key not in names:
-            raise UsageError(f"unknown key {key} in {path}", hint=suggest(key, names))
-    return [((key, value), f"{key} in {path}") for key, value in document.items()]
-
-
-def read_environment(
-    environ: Mapping[str, str], known: tuple[Field, ...]
-) -> list[tuple[tuple[str, object], str]]:
-    by_variable = {field.variable: field for field in known}
-    found: list[tuple[tuple[str, object], str]] = []
-    for variable, text in environ.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == ENVIRONMENT_PREFIX + "CONFIG":
-            continue
-        field = by_variable.get(variable)
-        if field is None:
-            raise UsageError(
-                f"unknown environment variable {variable}",
-                hint=suggest(variable, list(by_variable)),
-            )
-        # An empty variable is how shells and CI systems say "not set".
-        if text:
-            value = split_list(text) if field.kind == "list" else text
-            found.append(((field.name, value), variable))
-    return found
-
-
-def split_list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def suggest(word: str, known: list[str]) -> str:
-    """A hint that names the nearest known word, or all of them."""
-    import difflib
-
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
-
-
-def validate(values: Mapping[str, object], *, origins: Mapping[str, str]) -> Settings:
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(Settings).validate_python(dict(values))
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False)[0]
-        name = str(first["loc"][0])
-        hints = get_type_hints(Settings, include_extras=True)
-        option = build_field(name, hints[name], None).option
-        message = first["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
-        raise UsageError(
-            f"{origins.get(name, name)} {shown(values.get(name))}: {message}",
-            hint=f"{name}: {option.help}",
-        ) from exc
-
-
-def shown(value: object) -> str:
-    return repr(value) if isinstance(value, str) else str(value)
-
-
-def build_json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the TOML file."""
-    from pydantic import TypeAdapter
-
-    schema = TypeAdapter(Settings).json_schema()
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "livy-exporter configuration",
-        "additionalProperties": False,
-    }
-
-
-def dump_toml(loaded: Loaded) -> str:
-    """The effective settings as a TOML file, each line with its origin; unset ones are comments."""
-    lines = []
-    for name, value in asdict(loaded.settings).items():
-        origin = loaded.origins.get(name, "default")
-        if value is None:
-            lines.append(f"# {name} is not set")
-        else:
-            lines.append(f"{name} = {toml_value(value)}  # {origin}")
-    return "\n".join(lines) + "\n"
-
-
-def toml_value(value: object) -> str:
-    import orjson
-
-    # JSON's texts, numbers, booleans and flat arrays are TOML's as well.
-    return orjson.dumps(value).decode()
-
-
 def build_endpoint(*, region: str, network: str) -> str:
     """The service's public or VPC endpoint in a region (the official SDK's endpoint rule)."""
     suffix = "-vpc" if network == "vpc" else ""
@@ -367,7 +191,7 @@ def build_endpoint(*, region: str, network: str) -> str:
 
 
 def check_region(region: str) -> str:
-    """The region as given. Raises UsageError when it cannot be one; new regions need no new release."""
+    """The region as given. Raises UsageError when it cannot be one; a new one needs no release."""
     if re.fullmatch(r"[a-z]{2,}(-[a-z0-9]+)+", region) is None:
         raise UsageError(f"{region!r} is no region id", hint="a region id reads like cn-hangzhou")
     return region
@@ -376,32 +200,34 @@ def check_region(region: str) -> str:
 def check_endpoint(url: str) -> str:
     """The endpoint without a trailing slash.
 
-    Raises UsageError unless it is https://HOST[:PORT], or http:// to a loopback address: requests carry
-    signatures and STS tokens that must not travel in clear.
+    Raises UsageError unless it is https://HOST[:PORT], or http:// to a loopback address: requests
+    carry signatures and STS tokens that must not travel in clear. The error never repeats what may
+    be a password in the URL.
     """
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    match = re.fullmatch(
+        r"(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?/?", url, re.ASCII | re.IGNORECASE
+    )
+    if match is None:
         raise UsageError(
-            f"{url!r} is no endpoint", hint="an endpoint reads like https://HOST[:PORT]"
+            f"'{mask_url(url)}' is no endpoint", hint="an endpoint reads like https://HOST:PORT"
         )
-    if parts.username or parts.password or parts.query or parts.path not in {"", "/"}:
+    scheme, host, port = match[1].lower(), match[2].lower(), match[3] or ""
+    if port and not 1 <= int(port[1:]) <= 65535:
+        raise UsageError(f"'{url}' has no valid port", hint="ports are 1 to 65535")
+    if scheme == "http" and not is_loopback(host.strip("[]")):
         raise UsageError(
-            f"endpoint {parts.scheme}://{parts.hostname} has more than a host and a port",
-            hint="an endpoint reads like https://HOST[:PORT]",
-        )
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise UsageError(
-            f"http:// to {parts.hostname} would send signed requests in clear",
+            f"http:// to {host} would send signed requests in clear",
             hint="use https://; http:// is for loopback addresses",
         )
-    try:
-        port = parts.port
-    except ValueError as exc:
-        raise UsageError(f"{url!r} has no valid port", hint="ports are 1 to 65535") from exc
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+    # An HTTP client leaves the usual port out of the Host header, which is signed.
+    usual = {"http": ":80", "https": ":443"}[scheme]
+    return f"{scheme}://{host}{'' if port == usual else port}"
+
+
+def mask_url(url: str) -> str:
+    """A URL without what may be a password in it: all before the last `@`, all after a `?`."""
+    _, at, host = url.partition("?")[0].rpartition("@")
+    return f"***@{host}" if at else host
 
 
 def is_loopback(host: str) -> bool:

@@ -1,18 +1,20 @@
 """The demo: an emulator on loopback, one export to Parquet and one to NDJSON, and what came out."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 
-from exporter.commands import print_line, print_table, watching
+from exporter.commands import watching
 from exporter.config import Settings
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.errors import DestinationError
 from exporter.pipeline import build_run_id, export
+from exporter.terminal.printing import build_table, print_text
 
 SCENARIO = Scenario(
     seed=1,
@@ -22,50 +24,67 @@ SCENARIO = Scenario(
 )
 
 
-async def show_demo(directory: str, *, environ: Mapping[str, str]) -> None:
-    """Export every emulated session to both formats below `directory`, and print a first look at them.
+async def show_demo(directory: str, *, watch: Settings, environ: Mapping[str, str]) -> None:
+    """Export every emulated session to both formats below `directory`; print a first look at them.
 
-    Raises DestinationError when the directory cannot be made.
+    Of the settings `watch` only those count that say how progress and logs are shown. Raises
+    DestinationError when the directory cannot be made.
     """
     folder = Path(directory)
+    is_new = make_folder(folder)
+    parquet, ndjson = folder / "sessions.parquet", folder / "sessions.ndjson.zst"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        async with open_emulator(SCENARIO) as emulator:
+            print_text(
+                f"emulator at {emulator.endpoint}: 2 gateways of 12,000 made-up sessions each\n"
+            )
+            await export_to(parquet, emulator, watch=watch, environ=environ)
+            await export_to(ndjson, emulator, watch=watch, environ=environ)
+    except BaseException:
+        if is_new:
+            remove_if_empty(folder)
+        raise
+    states = await anyio.to_thread.run_sync(build_states_table, parquet)
+    print_text(f"\n{states}\n{build_closing(parquet)}")
+
+
+def make_folder(folder: Path) -> bool:
+    """Whether it was not there before."""
+    try:
+        folder.mkdir(parents=True)
     except OSError as exc:
+        if folder.is_dir():
+            return False
         raise DestinationError(
-            f"cannot make {directory}: {exc.strerror}", hint="name another place with --directory"
+            f"cannot make the folder '{folder}': {exc.strerror}",
+            hint="name another one with --directory",
         ) from exc
-    parquet = folder / "sessions.parquet"
-    async with open_emulator(SCENARIO) as emulator:
-        print_line(f"emulator: {emulator.endpoint}, two gateways of 12,000 made-up sessions each")
-        manifest = await export_to(parquet, emulator, environ=environ)
-        await export_to(folder / "sessions.ndjson.zst", emulator, environ=environ)
-    print_line("")
-    await anyio.to_thread.run_sync(show_states, parquet)
-    print_line("")
-    proofs = ", ".join(f"{entry['gateway_id']} {entry['proof']}" for entry in manifest["gateways"])
-    print_line(f"proof of completeness: {proofs}")
-    for path in sorted(folder.glob("sessions.*")):
-        print_line(f"  {path}  {path.stat().st_size:,} bytes")
-    print_line("")
-    print_line("try, with DuckDB:")
-    print_line(
-        f"  SELECT queue, count(*) AS sessions, round(sum(cu_hours), 1) AS cu_hours FROM '{parquet}'"
-        " GROUP BY queue ORDER BY cu_hours DESC;"
-    )
+    return True
+
+
+def remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 async def export_to(
-    path: Path, emulator: Emulator, *, environ: Mapping[str, str]
-) -> dict[str, Any]:
-    settings = Settings(
-        endpoint=emulator.endpoint,
-        region=emulator.scenario.region_id,
-        workspace=("all",),
-        output=str(path),
+    path: Path, emulator: Emulator, *, watch: Settings, environ: Mapping[str, str]
+) -> None:
+    settings = replace(
+        Settings(
+            endpoint=emulator.endpoint,
+            region=emulator.scenario.region_id,
+            workspace=("all",),
+            output=str(path),
+        ),
+        progress=watch.progress,
+        log_format=watch.log_format,
+        verbose=watch.verbose,
+        quiet=watch.quiet,
     )
     run_id = build_run_id(datetime.now(UTC))
-    with watching(settings, run_id=run_id, environ=environ, quiet=False) as emit:
-        return await export(
+    with watching(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as emit:
+        await export(
             settings,
             run_id=run_id,
             environ={
@@ -78,17 +97,32 @@ async def export_to(
         )
 
 
-def show_states(parquet: Path) -> None:
+def build_states_table(parquet: Path) -> str:
     """Sessions and CU hours by state, read back from the file."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(parquet, columns=["state", "session_id", "cu_hours"])
     groups = table.group_by("state").aggregate([("session_id", "count"), ("cu_hours", "sum")])
     rows = sorted(groups.to_pylist(), key=lambda row: -row["session_id_count"])
-    print_table(
+    return build_table(
         ("STATE", "SESSIONS", "CU HOURS"),
         [
             (row["state"], f"{row['session_id_count']:,}", f"{row['cu_hours_sum'] or 0:,.1f}")
             for row in rows
         ],
     )
+
+
+def build_closing(parquet: Path) -> str:
+    """What to look at next."""
+    quoted = str(parquet).replace("'", "''")
+    query = (
+        "  SELECT queue, count(*) AS sessions, round(sum(cu_hours)) AS cu_hours\n"  # noqa: S608
+        f"  FROM '{quoted}' GROUP BY queue ORDER BY cu_hours DESC;\n"  # printed, never run
+    )
+    return f"""\
+How it was proven that each session is in it exactly once:
+  {parquet}.manifest.json
+
+A query to try, with DuckDB:
+{query}"""

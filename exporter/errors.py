@@ -19,8 +19,8 @@ ExporterError                     1
     ├── NotFoundError             2   no such workspace or gateway
     └── RefusedError              1   any other refusal
 
-`exit_code` and `retryable` belong to the class: policy reads types, never messages. A message says what
-failed with its value and has no full stop; `hint` is the remedy.
+`exit_code` and `retryable` belong to the class: policy reads types, never messages. A message says
+what failed with its value and has no full stop; `hint` is the remedy.
 """
 
 from typing import ClassVar

@@ -1,4 +1,6 @@
-"""What a run says while it runs: frozen values for whoever draws, logs or counts; performs no I/O."""
+"""What a run says while it runs: frozen values for whoever draws, logs or counts; performs no
+I/O.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ class RunStarted:
 @dataclass(frozen=True, slots=True)
 class GatewaysDiscovered:
     gateway_count: int
-    """Gateways this run will list; their ListingStarted events follow as each one's first page comes."""
+    """Gateways this run will list; their ListingStarted events follow as each one's first page
+    comes."""
 
 
 @dataclass(frozen=True, slots=True)

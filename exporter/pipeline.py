@@ -1,6 +1,7 @@
 """One run, start to publish: wires identity, client, listing, sink and destination together."""
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream
 
 from exporter import __version__
 from exporter.api import roa
@@ -22,16 +22,10 @@ from exporter.errors import IncompleteError, UsageError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import ListingFacts, PageRequest
-from exporter.listing.fetch import Rows, fetch_sessions
+from exporter.listing.fetch import fetch_sessions
 from exporter.records import RawSession
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.sinks import Sink, SinkFacts, open_sink, resolve_format
-
-ROWS_AT_ONCE = 2000
-"""Sessions given to the sink in one step: enough that a thread and an Arrow batch cost little each."""
-
-WAITING_PAGES = 4
-"""Pages between the listing and the sink; the listing waits when they are full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +34,9 @@ class PlannedListing:
 
     gateway: Gateway
     session_count: int
+    page_count: int
     request_count: int
+    """Pages, and what completeness takes beyond them."""
     latency_s: float
     """How long its one page took."""
 
@@ -54,7 +50,9 @@ class Service:
 
 
 def resolve_service(settings: Settings, *, environ: Mapping[str, str]) -> Service:
-    """The region and endpoint of a run. Raises UsageError when no source names a region, or one is malformed."""
+    """The region and endpoint of a run. Raises UsageError when no source names a region, or one is
+    malformed.
+    """
     region = (
         settings.region
         or read_profile_region(profile=settings.profile, environ=environ)
@@ -77,7 +75,7 @@ async def open_service(
 ) -> AsyncIterator[Client]:
     async with open_client(
         endpoint=service.endpoint,
-        identity=open_identity(profile=settings.profile, environ=environ, now_s=anyio.current_time),
+        identity=open_identity(profile=settings.profile, environ=environ, now_s=time.monotonic),
         concurrency=settings.concurrency,
         retries=settings.retries,
         timeout_s=settings.timeout,
@@ -102,9 +100,9 @@ async def export(
 ) -> dict[str, Any]:
     """Export what the settings name and publish it; returns the manifest.
 
-    Raises an ExporterError, or an ExceptionGroup of them, with nothing published and nothing left behind:
-    UsageError and DestinationError before the first request, IncompleteError when completeness could not be
-    proven and `allow_incomplete` is off.
+    Raises an ExporterError, or an ExceptionGroup of them, with nothing published and nothing left
+    behind: UsageError and DestinationError before the first request, IncompleteError when
+    completeness could not be proven and `allow_incomplete` is off.
     """
     started_at = datetime.now(UTC)
     output = require_output(settings)
@@ -151,7 +149,8 @@ async def export(
             emit=emit,
         )
     except BaseException:
-        # Cancellation included: the partial output goes, whatever stopped the run. Both calls only drop things.
+        # Cancellation included: the partial output goes, whatever stopped the run. Both calls only
+        # drop things.
         if sink is not None:
             sink.abort()
         destination.discard()
@@ -186,44 +185,24 @@ async def list_into_sink(
             )
         )
 
-    send, receive = anyio.create_memory_object_stream[Rows](WAITING_PAGES)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write_rows, receive, sink, emit)
-        return await fetch_sessions(
-            gateways,
-            fetch_page=fetch_page,
-            rows=send,
-            page_size=settings.page_size,
-            concurrency=settings.concurrency,
-            emit=emit,
-        )
+    async def hand_on(gateway: Gateway, sessions: list[RawSession]) -> None:
+        await anyio.to_thread.run_sync(sink.write, gateway, sessions)
+        emit(SessionsWritten(len(sessions)))
 
-
-async def write_rows(
-    receive: MemoryObjectReceiveStream[Rows], sink: Sink, emit: Callable[[Event], None]
-) -> None:
-    """Hand rows to the sink in steps, in a thread beside the event loop."""
-    batch: list[RawSession] = []
-    gateway: Gateway | None = None
-
-    async def flush() -> None:
-        nonlocal batch
-        if batch and gateway is not None:
-            sessions, batch = batch, []
-            await anyio.to_thread.run_sync(sink.write, gateway, sessions)
-            emit(SessionsWritten(len(sessions)))
-
-    async with receive:
-        async for rows in receive:
-            if rows.gateway != gateway or len(batch) >= ROWS_AT_ONCE:
-                await flush()
-                gateway = rows.gateway
-            batch += rows.sessions
-    await flush()
+    return await fetch_sessions(
+        gateways,
+        fetch_page=fetch_page,
+        hand_on=hand_on,
+        page_size=settings.page_size,
+        concurrency=settings.concurrency,
+        emit=emit,
+    )
 
 
 def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
-    """The status of the run. Raises IncompleteError when a listing is unproven and that is not allowed."""
+    """The status of the run. Raises IncompleteError when a listing is unproven and that is not
+    allowed.
+    """
     unproven = [facts for facts in listings if facts.proof == "unproven"]
     if not unproven:
         return "complete"
@@ -232,10 +211,11 @@ def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
     first = unproven[0]
     more = f", and {len(unproven) - 1} more gateways" if len(unproven) > 1 else ""
     raise IncompleteError(
-        f"cannot prove that {first.gateway} is complete: {first.session_count:,} distinct sessions seen,"
-        f" the total was {first.total_count_first:,} at first and {first.total_count_last:,} at last{more}",
-        hint="nothing was published: run again when fewer sessions come and go, or publish as it is with"
-        " --allow-incomplete",
+        f"cannot prove that {first.gateway} is complete: {first.session_count:,} distinct sessions"
+        f" seen, the total was {first.total_count_first:,} at first and"
+        f" {first.total_count_last:,} at last{more}",
+        hint="nothing was published: run again when fewer sessions come and go, or publish as it is"
+        " with --allow-incomplete",
     )
 
 
@@ -296,19 +276,20 @@ async def plan(
         )
         planned: dict[Gateway, PlannedListing] = {}
 
-        # One page may hold fewer rows than asked for, so the total alone does not tell the number of pages.
+        # One page may hold fewer rows than asked for, so the total alone does not tell the number
+        # of pages.
         async def ask(gateway: Gateway, limiter: anyio.CapacityLimiter) -> None:
             async with limiter:
-                started_s = anyio.current_time()
+                started_s = time.monotonic()
                 page = await client.send(
                     roa.list_sessions(gateway, page_num=1, page_size=settings.page_size)
                 )
-                latency_s = anyio.current_time() - started_s
+                latency_s = time.monotonic() - started_s
             page_size = len(page.sessions) or settings.page_size
             pages = max(1, -(-page.total_count // page_size))
             sentinel = 0 if pages == 1 else 1
             planned[gateway] = PlannedListing(
-                gateway, page.total_count, pages + sentinel, latency_s
+                gateway, page.total_count, pages, pages + sentinel, latency_s
             )
 
         async with anyio.create_task_group() as tasks:

@@ -1,8 +1,8 @@
 """One signed, retried call over one aiohttp session."""
 
-import logging
+import os
 import random
-import uuid
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,14 +29,12 @@ from exporter.events import Event, Outcome, RequestEnded, RequestStarted, RetryS
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
-
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 20.0
 CONNECT_MOST_S = 10.0
 FIRST_CONTACT_RETRIES = 1
-"""Before the service has answered once, a refused connection or an unreadable answer means a wrong endpoint more
-often than weather: it is tried once more, and then told."""
+"""Before the service has answered once, a refused connection or an unreadable answer means a wrong
+endpoint more often than weather: it is tried once more, and then told."""
 FIRST_CONTACT_WAIT_S = 0.2
 
 
@@ -54,19 +52,22 @@ class RequestCounts:
 def compute_backoff_s(attempt: int, *, error: BaseException | None, jitter: float) -> float:
     """Seconds to wait after the given attempt (from 1) failed; `jitter` is uniform in [0, 1).
 
-    Full jitter over an exponential ceiling (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/);
-    a wait that the service asks for is kept to the full and the jitter comes on top, so that waiting
-    requests do not return as one.
+    Full jitter over an exponential ceiling
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/); a wait that the
+    service asks for is kept to the full and the jitter comes on top, so that waiting requests do
+    not return as one.
     """
     if isinstance(error, NonceUsedError):
         return 0.0
-    wait_s = jitter * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** (attempt - 1))
+    wait_s = jitter * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** (attempt - 1))
     asked_s = error.retry_after_s if isinstance(error, ApiError) else None
     return wait_s if asked_s is None else asked_s + wait_s
 
 
 def is_doubtful_contact(error: BaseException) -> bool:
-    """Whether an error looks more like a wrong endpoint than like weather, as long as nothing was heard yet."""
+    """Whether an error looks more like a wrong endpoint than like weather, as long as nothing was
+    heard yet.
+    """
     if isinstance(error, NetworkError):
         return error.unreachable
     return isinstance(error, BadAnswerError) and error.status < 500
@@ -109,6 +110,26 @@ class Client:
 
         Raises the last attempt's error: ApiError, NetworkError or CredentialsError.
         """
+        try:
+            # Nearly every call ends here. tenacity's machinery would cost each as much as building
+            # the request.
+            return await self._attempt(call)
+        except ExporterError as exc:
+            if not exc.retryable:
+                raise
+            return await self._retry(call, failure=exc)
+
+    async def _retry(self, call: roa.Call[T], *, failure: ExporterError) -> T:
+        """Go on after a first attempt that failed; tenacity is told of that one as its own
+        first.
+        """
+        failures = [failure]
+
+        async def attempt() -> T:
+            if failures:
+                raise failures.pop()
+            return await self._attempt(call)
+
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self._may_retry),
             stop=self._must_stop,
@@ -117,7 +138,7 @@ class Client:
             before_sleep=lambda state: self._note_retry(call.label, state),
             reraise=True,
         )
-        return await retrying(self._attempt, call)
+        return await retrying(attempt)
 
     def _may_retry(self, error: BaseException) -> bool:
         return isinstance(error, ExporterError) and error.retryable
@@ -138,9 +159,7 @@ class Client:
     def _note_retry(self, label: str, state: tenacity.RetryCallState) -> None:
         self.counts.retried += 1
         wait_s = state.next_action.sleep if state.next_action is not None else 0.0
-        error = str(read_failure(state))
-        self._emit(RetryScheduled(label, state.attempt_number, wait_s, error))
-        logger.info("%s; attempt %d in %.1fs", error, state.attempt_number + 1, wait_s)
+        self._emit(RetryScheduled(label, state.attempt_number, wait_s, str(read_failure(state))))
 
     async def _attempt(self, call: roa.Call[T]) -> T:
         credential = await self._identity.get()
@@ -161,19 +180,25 @@ class Client:
         return value
 
     async def _exchange(self, call: roa.Call[T], credential: Credential) -> T:
+        sent_count = 0
+
         async def sign_and_send(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> aiohttp.ClientResponse:
-            # As a middleware this also runs when aiohttp itself repeats a GET whose kept-alive connection was gone,
-            # so that no signature is ever sent twice.
+            # As a middleware this also runs when aiohttp itself repeats a GET whose kept-alive
+            # connection was gone, so that no signature is ever sent twice; what broke off unseen
+            # counts as a failed request of its own.
+            nonlocal sent_count
+            self.counts.failed += sent_count
             self.counts.sent += 1
+            sent_count = 1
             request.headers.update(
                 roa.sign(
                     call,
                     host=self._host,
                     credential=credential,
                     signed_at=self._utc_now(),
-                    nonce=uuid.uuid4().hex,
+                    nonce=f"{random.getrandbits(128):032x}",
                 )
             )
             return await handler(request)
@@ -223,9 +248,19 @@ class Client:
                 hint="raise --timeout, or check the network",
             )
         if isinstance(error, aiohttp.ClientConnectorError):
+            number = error.os_error.errno
+            reason = os.strerror(number) if number is not None else str(error.os_error)
             return NetworkError(
-                f"{label}: cannot connect to {self._host}: {error.strerror or error.os_error}",
+                f"{label}: cannot connect to {self._host}: {reason}",
                 hint="check --endpoint and the network",
+                unreachable=True,
+            )
+        # The parser's own word for an answer that is no HTTP; in mid-run that is a broken one.
+        is_no_http = isinstance(error, aiohttp.ClientResponseError) and error.status == 400
+        if is_no_http and not self._answered:
+            return NetworkError(
+                f"{label}: {self._host} does not speak HTTP",
+                hint="check --endpoint: https:// or http://, and the port",
                 unreachable=True,
             )
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -251,7 +286,8 @@ async def open_client(
     environ: Mapping[str, str],
     emit: Callable[[Event], None],
 ) -> AsyncIterator[Client]:
-    """A client over one session of at most `concurrency` kept-alive connections, closed with the block.
+    """A client over one session of at most `concurrency` kept-alive connections, closed with the
+    block.
 
     `endpoint` is checked already; its proxy, if any, is the environment's.
     """
@@ -270,7 +306,7 @@ async def open_client(
             retries=retries,
             timeout_s=timeout_s,
             emit=emit,
-            now_s=anyio.current_time,
+            now_s=time.monotonic,
             utc_now=lambda: datetime.now(UTC),
             sleep=anyio.sleep,
             jitter=random.random,
@@ -278,8 +314,10 @@ async def open_client(
 
 
 def find_proxy(endpoint: str, *, environ: Mapping[str, str]) -> str | None:
-    """The environment's proxy for an endpoint, looked up once; aiohttp's own look-up would cost each request a thread."""
-    from urllib.request import proxy_bypass_environment
+    """The environment's proxy for an endpoint, looked up once; aiohttp's own look-up would cost
+    each request a thread.
+    """
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # not in typeshed
 
     parts = urlsplit(endpoint)
     bypass = environ.get("no_proxy") or environ.get("NO_PROXY") or ""

@@ -1,11 +1,14 @@
 """Whose requests these are: an explicit key, the environment's, a profile's or a role's.
 
-A plain key from the environment is read here; every other way (profiles, RRSA, ECS roles, SSO, a credentials
-URI) is alibabacloud-credentials', imported only then. Its blocking interface is called in a thread by one task
-at a time: its async interface holds a thread lock across awaits, and freezes the loop when two tasks meet.
+A plain key from the environment is read here; every other way (profiles, RRSA, ECS roles, SSO, a
+credentials URI) is alibabacloud-credentials', imported only then. Its blocking interface is called
+in a thread by one task at a time: its async interface holds a thread lock across awaits, and
+freezes the loop when two tasks meet.
 """
 
+import itertools
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +18,15 @@ import anyio
 import anyio.to_thread
 import orjson
 
+from exporter.api.refusals import scrub
 from exporter.errors import CredentialsError
 
 REUSE_S = 60.0
-"""How long a fetched credential is used before its provider is asked again; providers renew a token 15 minutes
-before it expires, so this only spares the thread."""
+"""How long a fetched credential is used before its provider is asked again; providers renew a token
+15 minutes before it expires, so this only spares the thread."""
+
+MASKED_FROM = 12
+"""A secret is masked from its first this many characters on; fewer of them tell nothing."""
 
 METADATA_SERVER = ("100.100.100.200", 80)
 METADATA_PROBE_S = 0.4
@@ -41,15 +48,26 @@ class Credential:
     """Present for a temporary (STS) key."""
 
     def mask(self, text: str) -> str:
-        """`text` without the secret and the token."""
+        """`text` without the secret and the token, even where one of them is cut off."""
         for secret in (self.access_key_secret, self.security_token):
             if secret:
-                text = text.replace(secret, "***")
+                # A message that was shortened may end within a token of a thousand characters.
+                start, rest = secret[:MASKED_FROM], secret[MASKED_FROM:]
+                first, *others = text.split(start)
+                text = "***".join([first, *(drop_start(each, rest) for each in others)])
         return text
 
 
+def drop_start(text: str, start: str) -> str:
+    """`text` without as much of `start` as it begins with."""
+    equal = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, start, strict=False))
+    return text[sum(1 for _ in equal) :]
+
+
 class Identity:
-    """A credential that is fetched when first needed, shared by all tasks, and fetched anew when it ages."""
+    """A credential that is fetched when first needed, shared by all tasks, and fetched anew when it
+    ages.
+    """
 
     def __init__(self, fetch: Callable[[], Credential], *, now_s: Callable[[], float]) -> None:
         self._fetch = fetch
@@ -68,7 +86,9 @@ class Identity:
         return self._credential
 
     async def renew(self, refused: Credential) -> bool:
-        """Fetch anew unless another task already did; whether the credential differs from the refused one."""
+        """Fetch anew unless another task already did; whether the credential differs from the
+        refused one.
+        """
         async with self._lock:
             if self._credential == refused:
                 await self._renew()
@@ -82,7 +102,9 @@ class Identity:
 def open_identity(
     *, profile: str | None, environ: Mapping[str, str], now_s: Callable[[], float]
 ) -> Identity:
-    """The identity that the settings name; nothing is fetched yet, but a half-set environment is refused."""
+    """The identity that the settings name; nothing is fetched yet, but a half-set environment is
+    refused.
+    """
     if profile is not None:
         return Identity(build_profile_fetch(profile), now_s=now_s)
     static = read_environment_credential(environ)
@@ -94,19 +116,33 @@ def open_identity(
 def read_environment_credential(environ: Mapping[str, str]) -> Credential | None:
     """The key in the environment; None when there is none.
 
-    Raises CredentialsError for half a key, which the default chain would skip over to some other identity.
+    Raises CredentialsError for half a key, which the default chain would skip over to some other
+    identity.
     """
     key_id = environ.get("ALIBABA_CLOUD_ACCESS_KEY_ID", "")
     secret = environ.get("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "")
     if bool(key_id) != bool(secret):
         given, missing = ("ID", "SECRET") if key_id else ("SECRET", "ID")
         raise CredentialsError(
-            f"ALIBABA_CLOUD_ACCESS_KEY_{given} is set and ALIBABA_CLOUD_ACCESS_KEY_{missing} is not",
+            f"ALIBABA_CLOUD_ACCESS_KEY_{given} is set and"
+            f" ALIBABA_CLOUD_ACCESS_KEY_{missing} is not",
             hint="set both, or neither and use a profile or role",
         )
     if not key_id:
         return None
-    return Credential(key_id, secret, environ.get("ALIBABA_CLOUD_SECURITY_TOKEN") or None)
+    token = environ.get("ALIBABA_CLOUD_SECURITY_TOKEN") or None
+    return build_credential(key_id, secret, token, source="the environment")
+
+
+def build_credential(key_id: str, secret: str, token: str | None, *, source: str) -> Credential:
+    """Raises CredentialsError for a value that no key has and no header could carry."""
+    for name, value in (("ID", key_id), ("secret", secret), ("token", token or "")):
+        if not re.fullmatch(r"[!-~]*", value):
+            raise CredentialsError(
+                f"the access key's {name} in {source} holds more than plain ASCII letters",
+                hint="copy it again, without spaces or the end of its line",
+            )
+    return Credential(key_id, secret, token)
 
 
 def build_profile_fetch(profile: str) -> Callable[[], Credential]:
@@ -124,7 +160,10 @@ def build_profile_fetch(profile: str) -> Callable[[], Credential]:
 
 
 def profile_hint(profile: str) -> str:
-    return f"`aliyun configure list` shows the profiles; `aliyun configure --profile {profile}` makes one"
+    return (
+        "`aliyun configure list` shows the profiles;"
+        f" `aliyun configure --profile {profile}` makes one"
+    )
 
 
 def build_chain_fetch(environ: Mapping[str, str]) -> Callable[[], Credential]:
@@ -164,26 +203,32 @@ def chain_has_a_source(environ: Mapping[str, str]) -> bool:
 
 
 def metadata_server_answers() -> bool:
+    """Whether there is an HTTP server, not only something in between that takes connections."""
     import socket
 
     try:
-        socket.create_connection(METADATA_SERVER, timeout=METADATA_PROBE_S).close()
+        with socket.create_connection(METADATA_SERVER, timeout=METADATA_PROBE_S) as connection:
+            connection.settimeout(METADATA_PROBE_S)
+            connection.sendall(b"GET /latest/meta-data/ HTTP/1.0\r\n\r\n")
+            return connection.recv(5) == b"HTTP/"
     except OSError:
         return False
-    return True
 
 
 def read_provider(provider: Any, *, source: str, hint: str) -> Credential:
-    """One snapshot of a provider of the library; its errors may quote a file, never a secret of it."""
+    """One snapshot of a provider of the library; its errors may quote a file, never a secret of
+    it.
+    """
     try:
         found = provider.get_credentials()
-    except Exception as exc:  # noqa: BLE001 - the library raises whatever its parts raise
-        reason = " ".join(str(exc).split())[:300]
-        raise CredentialsError(f"no credentials from {source}: {reason}", hint=hint) from exc
+    except Exception as exc:
+        raise CredentialsError(
+            f"no credentials from {source}: {scrub(str(exc))}", hint=hint
+        ) from exc
     key_id, secret = found.get_access_key_id(), found.get_access_key_secret()
     if not key_id or not secret:
         raise CredentialsError(f"no access key in {source}", hint=hint)
-    return Credential(key_id, secret, found.get_security_token() or None)
+    return build_credential(key_id, secret, found.get_security_token() or None, source=source)
 
 
 def silence_library() -> None:
@@ -199,7 +244,8 @@ def silence_library() -> None:
 
 
 def read_profile_region(*, profile: str | None, environ: Mapping[str, str]) -> str | None:
-    """The region of a profile in the aliyun CLI's file: the named, else the environment's, else the current one.
+    """The region of a profile in the aliyun CLI's file: the named, else the environment's, else the
+    current one.
 
     None when there is no such file, profile or region: the region may come from elsewhere.
     """
@@ -211,7 +257,9 @@ def read_profile_region(*, profile: str | None, environ: Mapping[str, str]) -> s
     if not isinstance(document, dict):
         return None
     name = profile or environ.get("ALIBABA_CLOUD_PROFILE") or document.get("current")
-    for each in document.get("profiles") or []:
+    profiles = document.get("profiles")
+    for each in profiles if isinstance(profiles, list) else []:
         if isinstance(each, dict) and each.get("name") == name:
-            return each.get("region_id") or None
+            region_id = each.get("region_id")
+            return region_id if isinstance(region_id, str) and region_id else None
     return None

@@ -76,8 +76,8 @@ async def discover_gateways(
     if missing:
         raise UnknownIdError(
             f"no gateway {missing[0]} in {', '.join(workspaces)}",
-            hint="`livy-exporter gateways` lists them; a deleted gateway can still be exported with its one"
-            " --workspace named",
+            hint="`livy-exporter gateways` lists them; a deleted gateway can still be exported with"
+            " its one --workspace named",
         )
     return found
 
@@ -105,6 +105,7 @@ async def choose_gateways(
     if not found:
         raise UnknownIdError(
             f"no Livy gateway in {', '.join(workspaces)} of {region_id}",
-            hint="check --region and --workspace; deleted gateways are not found, name them with --gateway",
+            hint="check --region and --workspace; deleted gateways are not found, name them with"
+            " --gateway",
         )
     return [each.gateway for each in found]

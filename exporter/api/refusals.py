@@ -1,8 +1,9 @@
-"""What a refusal of the service means: its code, status and headers to one typed error; performs no I/O.
+"""What a refusal of the service means: its code, status and headers to one typed error; performs no
+I/O.
 
-The code decides before the status, which the service does not use consistently: throttling comes with 400, 429
-and 503, and a permission failure was seen with 429.
-Codes: https://help.aliyun.com/document_detail/434846.html
+The code decides before the status, which the service does not use consistently: throttling comes
+with 400, 429 and 503, and a permission failure was seen with 429. Codes:
+https://help.aliyun.com/document_detail/434846.html
 """
 
 import re
@@ -33,8 +34,11 @@ CODES: tuple[tuple[str, type[ApiError]], ...] = (
     (r"InvalidTimeStamp\.Expired", ClockSkewError),
     (r"InvalidSecurityToken\.Expired|SecurityTokenExpired", TokenExpiredError),
     (
-        r"InvalidTimeStamp\.Format|IncompleteSignature|SignatureDoesNotMatch|InvalidSignatureMethod"
-        r"|InvalidAccessKeyId.*|Forbidden\.AccessKeyDisabled|InvalidSecurityToken.*|MissingSecurityToken",
+        (
+            r"InvalidTimeStamp\.Format|IncompleteSignature|SignatureDoesNotMatch"
+            r"|InvalidSignatureMethod|InvalidAccessKeyId.*|Forbidden\.AccessKeyDisabled"
+            r"|InvalidSecurityToken.*|MissingSecurityToken"
+        ),
         AuthenticationError,
     ),
     (r"Forbidden.*|NoPermission.*|AccessDenied.*|(.*\.)?NoAuth", PermissionDeniedError),
@@ -48,10 +52,10 @@ CODES: tuple[tuple[str, type[ApiError]], ...] = (
 """The first pattern that matches a whole code wins."""
 
 HINTS: dict[type[ApiError], str] = {
-    AuthenticationError: "check the access key, its secret and token; `livy-exporter config show` names"
-    " the identity in use",
-    PermissionDeniedError: "the identity needs emr-serverless-spark:ListLivyComputeSessions, ListLivyCompute"
-    " and ListWorkspaces, for instance by AliyunEmrServerlessSparkReadOnlyAccess",
+    AuthenticationError: "check the access key, its secret and token; `livy-exporter config show`"
+    " names the identity in use",
+    PermissionDeniedError: "the identity needs emr-serverless-spark:ListLivyComputeSessions,"
+    " ListLivyCompute and ListWorkspaces, for instance by AliyunEmrServerlessSparkReadOnlyAccess",
     TokenExpiredError: "renew the STS token and start again",
     ClockSkewError: "set this machine's clock: signatures are valid for 15 minutes",
     NotFoundError: "`livy-exporter gateways --workspace all` lists what this identity can see",
@@ -84,7 +88,9 @@ def read_error(
     document: Any,
     now: datetime,
 ) -> ApiError:
-    """The error that an answer without a value stands for; `document` is the decoded body, if it was JSON."""
+    """The error that an answer without a value stands for; `document` is the decoded body, if it
+    was JSON.
+    """
     folded = fold_keys(document) if isinstance(document, dict) else read_xml(body)
     code = as_text(folded.get("code"))
     retry_after_s = read_retry_after(headers, now=now)
@@ -118,10 +124,10 @@ def build_api_error(
     retry_after_s: float | None = None,
 ) -> ApiError:
     known_id = as_text(request_id)
-    parts = [f"HTTP {status}", *([code] if code else []), *([scrub(reason)] if reason else [])]
+    parts = [f"HTTP {status}", *(scrub(part) for part in (code, reason) if part is not None)]
     message = f"{label}: " + ", ".join(part for part in parts if part)
     if known_id is not None:
-        message += f" (request {known_id})"
+        message += f" (request {scrub(known_id)})"
     hint = HINTS.get(kind)
     if kind is RefusedError and (code is None or code.lower().endswith(".notfound")):
         hint = WRONG_ENDPOINT
@@ -136,7 +142,9 @@ def build_api_error(
 
 
 def fold_keys(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Lower-case keys: answers of the gateway itself come in the RPC casing (`Code`, `RequestId`)."""
+    """Lower-case keys: answers of the gateway itself come in the RPC casing (`Code`,
+    `RequestId`).
+    """
     return {key.lower(): value for key, value in document.items()}
 
 
@@ -158,17 +166,18 @@ def as_text(value: object) -> str | None:
 def describe_body(body: bytes, *, document: object) -> str:
     if not body:
         return "an empty body"
-    if document is not None:
-        return f"JSON, but {type(document).__name__} and no answer of this call"
+    if document is not None or body.strip() == b"null":
+        kind = "null" if document is None else type(document).__name__
+        return f"JSON, but {kind} and no answer of this call"
     start = body[:60].decode("utf-8", "replace")
     return f"{len(body):,} bytes that are no JSON, starting {start!r}"
 
 
 def scrub(message: str) -> str:
-    """One line of at most 300 characters.
+    """One line of at most 300 characters, without the full stop.
 
-    A SignatureDoesNotMatch message repeats the canonical request with the STS token in it, so everything from
-    there on is cut.
+    A SignatureDoesNotMatch message repeats the canonical request with the STS token in it, so
+    everything from there on is cut.
     """
     line = " ".join(message.split())
     cut = re.search(
@@ -176,7 +185,7 @@ def scrub(message: str) -> str:
     )
     if cut is not None:
         line = line[: cut.start()].rstrip(" ,;:.[('\"")
-    return line if len(line) <= 300 else line[:300] + "…"
+    return line.rstrip(" .") if len(line) <= 300 else line[:300] + "…"
 
 
 def read_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
@@ -192,9 +201,13 @@ def read_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | No
     ]
     if not any(wait > 0 for wait in waits):
         waits = [read_http_retry_after(headers.get("retry-after", ""), now=now)]
-    longest = max(waits)
+    longest = min(max(waits), RETRY_AFTER_MOST_S)
     return longest if longest > 0 else None
 
+
+RETRY_AFTER_MOST_S = 120.0
+"""The longest wait taken from a header, the official SDK's default: an odd value must not stop a
+run for a day."""
 
 RETRY_HEADERS: tuple[
     tuple[Literal["x-acs-retry-after", "x-ratelimit-user-api", "x-ratelimit-user"], str], ...
@@ -210,6 +223,6 @@ def read_http_retry_after(value: str, *, now: datetime) -> float:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()

@@ -1,7 +1,9 @@
-"""The wire format: calls, canonical requests, signatures, and answers as values or errors; performs no I/O.
+"""The wire format: calls, canonical requests, signatures, and answers as values or errors; performs
+no I/O.
 
-Signature V3 (ACS3-HMAC-SHA256): https://www.alibabacloud.com/help/en/sdk/product-overview/v3-request-structure-and-signature
-Calls: https://www.alibabacloud.com/help/en/emr/emr-serverless-spark/developer-reference/api-emr-serverless-spark-2023-08-08-overview
+Signature V3 (ACS3-HMAC-SHA256):
+https://www.alibabacloud.com/help/en/sdk/product-overview/v3-request-structure-and-signature Calls:
+https://www.alibabacloud.com/help/en/emr/emr-serverless-spark/developer-reference/api-emr-serverless-spark-2023-08-08-overview
 """
 
 import hashlib
@@ -135,7 +137,9 @@ def list_gateways(*, region_id: str, workspace_id: str) -> Call[tuple[GatewayDes
 def build_canonical_request(
     *, method: str, path: str, query: str, headers: Mapping[str, str], body_sha256: str
 ) -> tuple[str, str]:
-    """The canonical request and its list of signed header names; `headers` are all that is signed."""
+    """The canonical request and its list of signed header names; `headers` are all that is
+    signed.
+    """
     lowered = sorted((name.lower(), value.strip()) for name, value in headers.items())
     block = "".join(f"{name}:{value}\n" for name, value in lowered)
     names = ";".join(name for name, _ in lowered)
@@ -168,8 +172,8 @@ def sign(
 ) -> dict[str, str]:
     """All headers of one attempt.
 
-    `host` is the Host header to the letter, port included; `signed_at` is UTC by the service's clock;
-    `nonce` must never have been sent before.
+    `host` is the Host header to the letter, port included; `signed_at` is UTC by the service's
+    clock; `nonce` must never have been sent before.
     """
     headers = {
         "host": host,
@@ -193,8 +197,8 @@ def read_answer(
 ) -> T:
     """The call's value, or the ApiError that the answer stands for.
 
-    `headers` are looked up without regard to case by the caller's mapping; `now` turns an HTTP date of
-    `Retry-After` into seconds.
+    `headers` are looked up without regard to case by the caller's mapping; `now` turns an HTTP date
+    of `Retry-After` into seconds.
     """
     try:
         document = orjson.loads(body)
@@ -224,8 +228,8 @@ def read_answer(
 def parse_session_page(document: Mapping[str, Any]) -> SessionPage:
     """`{requestId, totalCount, sessions}`; a null list is an empty one.
 
-    Raises ValueError when either field is missing: the official SDK takes that for an empty list, and loses
-    the page.
+    Raises ValueError when either field is missing: the official SDK takes that for an empty list,
+    and loses the page.
     """
     if "sessions" not in document or "totalCount" not in document:
         document = match_keys(document, ("sessions", "totalCount"))

@@ -1,14 +1,13 @@
 """Drives pages through the client until every gateway's listing is concluded; ordered and bounded.
 
-One task decides what is asked next, a fixed number of workers ask, one task hands the rows on. What is decided stands
-in `Schedule`, which is plain.
+A fixed number of workers ask for what `Schedule`, which is plain, says is next; one task hands the
+rows on in order.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from exporter.api.roa import SessionPage
 from exporter.events import Event, ListingFinished, ListingStarted, PageRead
@@ -17,22 +16,20 @@ from exporter.listing.coverage import Coverage, ListingFacts, PageRequest
 from exporter.records import RawSession
 
 FetchPage = Callable[[PageRequest], Awaitable[SessionPage]]
+HandOn = Callable[[Gateway, list[RawSession]], Awaitable[None]]
 
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Sessions of one gateway, in list order, none of them handed on before."""
-
-    gateway: Gateway
-    sessions: list[RawSession]
+LEAST_WINDOW = 64
+ROWS_AT_ONCE = 2000
+"""Rows handed on in one step, if as many are there: steps this large cost little each."""
 
 
 class Schedule:
     """What to ask next over all gateways, and which rows may leave; performs no I/O.
 
-    Gateways are listed in the order given: a later one is asked only while no earlier one has anything to ask, and its
-    rows wait until the earlier ones are through. At most `window` pages are held for the gateway at the head and
-    as many for all others, whatever the number of gateways and sessions.
+    Gateways are listed in the order given: a later one is asked only while no earlier one has
+    anything to ask, and its rows wait until the earlier ones are through. At most `window` pages
+    are held for the gateway at the head and as many for all others, whatever the number of gateways
+    and sessions.
     """
 
     def __init__(self, gateways: Sequence[Gateway], *, page_size: int, window: int) -> None:
@@ -40,6 +37,9 @@ class Schedule:
         self._head = 0
         self._started = 0
         self._window = window
+        # Less than half of the window is kept waiting for a full step, so that there is always room
+        # to ask.
+        self._pages_at_once = max(1, min(window // 2, ROWS_AT_ONCE // page_size))
         self.facts: list[ListingFacts] = []
 
     @property
@@ -48,24 +48,25 @@ class Schedule:
 
     def next_request(self) -> tuple[Coverage, PageRequest] | None:
         """The next page to ask for; None until an answer comes or rows are taken."""
-        held = 0
+        later = self._listings[self._head + 1 : self._started]
+        held_later = sum(listing.held_count for listing in later)
         for place in range(self._head, min(self._started + 1, len(self._listings))):
             listing = self._listings[place]
-            held += 0 if place == self._head else listing.held_count
-            room = listing.held_count < self._window if place == self._head else held < self._window
-            request = listing.next_request() if room else None
+            held = listing.held_count if place == self._head else held_later
+            request = listing.next_request() if held < self._window else None
             if request is not None:
                 self._started = max(self._started, place + 1)
                 return listing, request
         return None
 
-    def take_rows(self) -> Rows | None:
-        """The next rows of the output; None until an answer comes."""
+    def take_rows(self) -> tuple[Gateway, list[RawSession]] | None:
+        """The next rows of the output; None until enough of them are there."""
         while self._head < len(self._listings):
             listing = self._listings[self._head]
-            sessions = listing.take_rows()
-            if sessions is not None:
-                return Rows(listing.gateway, sessions)
+            if listing.facts is not None or listing.ready_count >= self._pages_at_once:
+                rows = listing.take_rows(ROWS_AT_ONCE)
+                if rows:
+                    return listing.gateway, rows
             if listing.facts is None:
                 return None
             self.facts.append(listing.facts)
@@ -73,73 +74,79 @@ class Schedule:
         return None
 
 
-class Signal:
-    """Wakes one waiting task; a call while it is awake is not lost."""
+class Sleepers:
+    """Tasks that wait for something to do, woken one at a time in the order they came."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def set(self) -> None:
-        self._event.set()
+        self._events: deque[anyio.Event] = deque()
 
     async def wait(self) -> None:
-        await self._event.wait()
-        self._event = anyio.Event()
+        event = anyio.Event()
+        self._events.append(event)
+        try:
+            await event.wait()
+        except BaseException:
+            # Woken and cancelled at once: somebody else must hear it.
+            if event in self._events:
+                self._events.remove(event)
+            else:
+                self.wake_one()
+            raise
+
+    def wake_one(self) -> None:
+        if self._events:
+            self._events.popleft().set()
+
+    def wake_all(self) -> None:
+        while self._events:
+            self.wake_one()
 
 
 async def fetch_sessions(
     gateways: Sequence[Gateway],
     *,
     fetch_page: FetchPage,
-    rows: MemoryObjectSendStream[Rows],
+    hand_on: HandOn,
     page_size: int,
     concurrency: int,
     emit: Callable[[Event], None],
 ) -> list[ListingFacts]:
-    """List every gateway, sending rows in order, and return one outcome a gateway, in order.
+    """List every gateway, handing its rows on in list order, and return one outcome a gateway, in
+    order.
 
-    Closes `rows` at the end. Raises what `fetch_page` raises, in an ExceptionGroup.
+    `hand_on` is awaited before the next rows come; while it is slow, no more than the window is
+    asked for. Raises what `fetch_page` and `hand_on` raise, in an ExceptionGroup.
     """
-    schedule = Schedule(gateways, page_size=page_size, window=2 * concurrency)
-    requests_in, requests_out = anyio.create_memory_object_stream[tuple[Coverage, PageRequest]]()
-    to_ask, to_hand_on = Signal(), Signal()
+    schedule = Schedule(gateways, page_size=page_size, window=max(LEAST_WINDOW, 2 * concurrency))
+    askers, writers = Sleepers(), Sleepers()
 
     async def ask() -> None:
-        async with requests_in:
-            while not schedule.finished:
-                found = schedule.next_request()
-                if found is None:
-                    await to_ask.wait()
-                else:
-                    await requests_in.send(found)
+        while not schedule.finished:
+            found = schedule.next_request()
+            if found is None:
+                await askers.wait()
+                continue
+            # There may be more to ask than this: each one woken wakes the next.
+            askers.wake_one()
+            listing, request = found
+            accept(listing, request, await fetch_page(request), emit=emit)
+            writers.wake_one()
 
-    async def work(
-        requests: MemoryObjectReceiveStream[tuple[Coverage, PageRequest]],
-    ) -> None:
-        async with requests:
-            async for listing, request in requests:
-                page = await fetch_page(request)
-                accept(listing, request, page, emit=emit)
-                to_ask.set()
-                to_hand_on.set()
-
-    async def hand_on() -> None:
-        async with rows:
-            while not schedule.finished:
-                found = schedule.take_rows()
-                if found is not None:
-                    await rows.send(found)
-                    to_ask.set()
-                elif not schedule.finished:
-                    await to_hand_on.wait()
-        to_ask.set()
+    async def write() -> None:
+        while not schedule.finished:
+            found = schedule.take_rows()
+            if found is not None:
+                await hand_on(*found)
+                askers.wake_one()
+            elif not schedule.finished:
+                askers.wake_one()
+                await writers.wait()
+        askers.wake_all()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ask)
-        tasks.start_soon(hand_on)
+        tasks.start_soon(write)
         for _ in range(concurrency):
-            tasks.start_soon(work, requests_out.clone())
-        requests_out.close()
+            tasks.start_soon(ask)
     return schedule.facts
 
 
@@ -147,10 +154,11 @@ def accept(
     listing: Coverage, request: PageRequest, page: SessionPage, *, emit: Callable[[Event], None]
 ) -> None:
     is_first = listing.page_count is None
+    row_count = len(page.sessions)
     listing.accept(request, page)
     if is_first:
         emit(ListingStarted(listing.gateway, page.total_count, listing.page_count or 1))
-    emit(PageRead(listing.gateway, request.page_num, len(page.sessions)))
+    emit(PageRead(listing.gateway, request.page_num, row_count))
     facts = listing.facts
     if facts is not None:
         emit(ListingFinished(listing.gateway, facts.session_count, facts.proof))

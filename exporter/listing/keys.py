@@ -1,51 +1,56 @@
 """The session ids of one listing, kept in 12 to 24 bytes each; performs no I/O.
 
-A Python set of the ids themselves would cost over 100 bytes each. Only a 64-bit hash of each id is kept, in an open
-addressing table. Two of n ids share a hash with probability n²/2⁶⁵, about one in four million for three million
-sessions; the listing would then be one row short of its total, and found incomplete, not passed as complete.
+A Python set of the ids themselves would cost over 100 bytes each. Only a 64-bit hash of each id is
+kept, in an open addressing table. Two of n ids share a hash with probability n²/2⁶⁵, about one in
+four million for three million sessions; the listing would then be one row short of its total, and
+found incomplete, not passed as complete.
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-MASK_64 = (1 << 64) - 1
 LEAST_SLOTS = 1024
 
 
 class KeySet:
-    """A set of texts that only grows."""
+    """A set of texts that only grows; `expected_count` of them fit without growing."""
 
-    def __init__(self) -> None:
-        # A slot holds a hash, or zero where it is free; never more than two thirds are taken.
-        self._slots = array("Q", bytes(8 * LEAST_SLOTS))
+    def __init__(self, expected_count: int) -> None:
+        # A slot holds a hash, or zero where it is free. At most two thirds are taken, so that a
+        # free one is near.
+        slot_count = max(LEAST_SLOTS, 1 << (expected_count * 3 // 2).bit_length())
+        self._slots = array("q", (0,)) * slot_count
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add_all(self, keys: Iterable[str]) -> list[bool]:
-        """Add each key; whether it was new, in order. A key given twice is new once."""
+    def add_all(self, keys: Sequence[str]) -> list[int]:
+        """Add the keys; the positions of those that were there before, here or earlier in
+        `keys`.
+        """
+        while (self._count + len(keys)) * 3 > len(self._slots) * 2:
+            self._slots = grow(self._slots)
         slots = self._slots
         last = len(slots) - 1
-        added = []
-        for key in keys:
-            word = hash(key) & MASK_64 or 1
+        repeated = []
+        for position, key in enumerate(keys):
+            word = hash(key) or 1
             place = word & last
-            while (found := slots[place]) and found != word:
+            while found := slots[place]:
+                if found == word:
+                    repeated.append(position)
+                    break
                 place = (place + 1) & last
-            added.append(not found)
-            if not found:
+            else:
                 slots[place] = word
-                self._count += 1
-                if self._count * 3 > last * 2:
-                    slots = self._slots = grow(slots)
-                    last = len(slots) - 1
-        return added
+        self._count += len(keys) - len(repeated)
+        return repeated
 
 
 def grow(slots: "array[int]") -> "array[int]":
     """The same hashes in twice the slots."""
-    larger = array("Q", bytes(2 * slots.itemsize * len(slots)))
+    larger = array("q", (0,)) * (2 * len(slots))
     last = len(larger) - 1
     for word in slots:
         if word:

@@ -68,7 +68,7 @@ def build_batch(gateway: Gateway, sessions: Sequence[RawSession], exported_at: d
     Raises ExporterError for a session whose `sessionId` is not text: it has no key.
     """
     columns: dict[str, pa.Array] = {}
-    extras: dict[int, dict[str, Any]] = _unnamed_fields(sessions)
+    extras = _unnamed_fields(sessions)
     coerced_count = 0
     for name, field, kind in _FIELDS:
         values = _pick(field, sessions)

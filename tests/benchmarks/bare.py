@@ -1,7 +1,8 @@
-"""The bare work: fetch with aiohttp, parse with orjson, build Arrow, write Parquet, and nothing else.
+"""The bare work: fetch with aiohttp, parse with orjson, build Arrow, write Parquet, and nothing
+else.
 
-No signature, retry, check, order, key or progress; what it writes is what the service sent, untouched. This is what
-the exporter's cost is compared with.
+No signature, retry, check, order, key or progress; what it writes is what the service sent,
+untouched. This is what the exporter's cost is compared with.
 
     python tests/benchmarks/bare.py URL OUTPUT CONCURRENCY
 

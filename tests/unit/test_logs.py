@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exporter.gateway import Gateway
-from exporter.logs import LineHandler, LogFormat, configure_logging, line_writer
+from exporter.terminal.logs import LineHandler, LogFormat, configure_logging, line_writer
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 

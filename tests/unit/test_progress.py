@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import pytest
 
-from exporter.bar import build_fields, fit
 from exporter.events import (
     GatewaysDiscovered,
     ListingFinished,
@@ -24,15 +23,16 @@ from exporter.events import (
     SessionsWritten,
 )
 from exporter.gateway import Gateway
-from exporter.logs import LogFormat
-from exporter.progress import (
+from exporter.terminal.bar import build_fields, fit
+from exporter.terminal.logs import LogFormat
+from exporter.terminal.progress import (
     LINE_INTERVAL_S,
     Progress,
     ProgressMode,
     choose_drawing,
     open_progress,
 )
-from exporter.tally import Tally
+from exporter.terminal.tally import Tally
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -293,12 +293,12 @@ def test_an_incomplete_run_is_a_warning_in_json() -> None:
 
 def test_each_retry_is_a_record_of_what_happens(caplog: pytest.LogCaptureFixture) -> None:
     stream = StringIO()
-    caplog.set_level(logging.INFO, logger="exporter.progress")
+    caplog.set_level(logging.INFO, logger="exporter.terminal.progress")
 
     with opened(stream, mode="none") as progress:
-        progress(RetryScheduled("page 2 of w-1/lc-1", 1, 0.5, "100% busy"))
+        progress(RetryScheduled("page 2 of w-1/lc-1", 1, 0.5, "page 2 of w-1/lc-1: 100% busy"))
 
-    assert caplog.messages == ["page 2 of w-1/lc-1: attempt 1 failed, next in 0.5s: 100% busy"]
+    assert caplog.messages == ["attempt 1 failed, next in 0.5s: page 2 of w-1/lc-1: 100% busy"]
     assert caplog.records[0].levelname == "INFO"
     assert stream.getvalue() == ""
 

@@ -22,7 +22,7 @@ from exporter.events import (
     SessionsWritten,
 )
 from exporter.gateway import Gateway
-from exporter.tally import RATE_WINDOW_S, Tally
+from exporter.terminal.tally import RATE_WINDOW_S, Tally
 
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 TWO = Gateway("cn-hangzhou", "w-1", "lc-2")

@@ -15,8 +15,8 @@ from exporter.events import (
     SessionsWritten,
 )
 from exporter.gateway import Gateway
-from exporter.tally import Tally
-from exporter.wording import (
+from exporter.terminal.tally import Tally
+from exporter.terminal.wording import (
     count_of,
     format_bytes,
     format_duration,
@@ -246,10 +246,8 @@ def test_summary_counts_failures_only_where_there_are_some() -> None:
 
 
 def test_retry_line_says_what_failed_and_when_it_is_tried_again() -> None:
-    event = RetryScheduled("page 17 of w-1/lc-2", 2, 1.52, "Throttling.User: slow down")
+    event = RetryScheduled("page 17 of w-1/lc-2", 2, 1.52, "page 17 of w-1/lc-2: HTTP 429")
 
     line = retry_line(event)
 
-    assert line == (
-        "page 17 of w-1/lc-2: attempt 2 failed, next in 1.5s: Throttling.User: slow down"
-    )
+    assert line == "attempt 2 failed, next in 1.5s: page 17 of w-1/lc-2: HTTP 429"

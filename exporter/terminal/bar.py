@@ -14,8 +14,8 @@ from rich.segment import ControlType, Segment, Segments
 from rich.text import Text
 
 from exporter.events import Event
-from exporter.tally import Tally
-from exporter.wording import (
+from exporter.terminal.tally import Tally
+from exporter.terminal.wording import (
     eta_text,
     expected_text,
     format_duration,

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol, TextIO, assert_never
 
 from exporter.events import Event, ListingFinished, ListingStarted, RetryScheduled, RunFinished
-from exporter.logs import LogFormat, WriteLine, gateway_fields, json_line, line_writer
-from exporter.tally import Tally
-from exporter.wording import progress_line, retry_line, summary_lines
+from exporter.terminal.logs import LogFormat, WriteLine, gateway_fields, json_line, line_writer
+from exporter.terminal.tally import Tally
+from exporter.terminal.wording import progress_line, retry_line, summary_lines
 
 ProgressMode = Literal["auto", "bar", "plain", "none"]
 DrawingName = Literal["bar", "plain", "json", "none"]
@@ -137,7 +137,7 @@ def _open_drawing(
     """A drawing, and the context in which it may be used."""
     match name:
         case "bar":
-            from exporter.bar import Bar
+            from exporter.terminal.bar import Bar
 
             bar = Bar(tally, stream=stream, now_s=now_s)
             return bar, bar

@@ -4,7 +4,7 @@ from collections import Counter
 from math import ceil
 
 from exporter.events import RetryScheduled, RunFinished
-from exporter.tally import Tally
+from exporter.terminal.tally import Tally
 
 GATEWAYS_LISTED = 10
 """A summary names each gateway of a run of at most this many."""
@@ -115,9 +115,7 @@ def summary_lines(tally: Tally, finished: RunFinished) -> list[str]:
 
 
 def retry_line(event: RetryScheduled) -> str:
-    return (
-        f"{event.call}: attempt {event.attempt} failed, next in {event.wait_s:.1f}s: {event.error}"
-    )
+    return f"attempt {event.attempt} failed, next in {event.wait_s:.1f}s: {event.error}"
 
 
 def _written_line(tally: Tally, finished: RunFinished) -> str:

@@ -1,0 +1,1 @@
+"""What a person or a log collector sees: progress, logs, tables, errors, shell completion."""

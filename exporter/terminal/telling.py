@@ -1,0 +1,117 @@
+"""How errors reach the user: one `error:` line and one `hint:` line each, or one JSON object."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+
+from exporter.errors import ExporterError
+
+
+@dataclass(slots=True)
+class Teller:
+    """How to tell; guessed from the arguments until the settings are known."""
+
+    as_json: bool
+    with_traceback: bool
+    run_id: str | None = None
+    """Of the run that is being told of; None before there is one."""
+
+    def tell_error(self, error: BaseException) -> int:
+        """Tell an error, or those of a group, each kind once; the exit code.
+
+        Says nothing when whoever read our output has gone: that is how `| head` ends.
+        """
+        leaves = list(flatten(error))
+        if any(isinstance(leaf, BrokenPipeError) for leaf in leaves):
+            return 1
+        trace = self._trace(error) if self.with_traceback else None
+        for message, hint in summarize(leaves):
+            if self.as_json:
+                self._tell_json("error", "error", {"error": message, "hint": hint})
+            else:
+                write_stderr(
+                    f"error: {one_line(message)}\n" + (f"hint: {one_line(hint)}\n" if hint else "")
+                )
+        if trace is not None and self.as_json:
+            self._tell_json("error", "traceback", {"traceback": trace})
+        elif trace is not None:
+            write_stderr(trace)
+        # Of several, the code that tells most: a wrong key (3) rather than a broken connection (1).
+        return max(leaf.exit_code if isinstance(leaf, ExporterError) else 1 for leaf in leaves)
+
+    def tell_interrupt(self, consequence: str) -> None:
+        message = f"interrupted: {consequence}" if consequence else "interrupted"
+        if self.as_json:
+            self._tell_json("warning", "interrupted", {"message": message})
+        else:
+            write_stderr(message + "\n")
+
+    def _tell_json(self, level: str, event: str, facts: Mapping[str, object]) -> None:
+        from exporter.terminal.logs import json_line
+
+        known = {} if self.run_id is None else {"run_id": self.run_id}
+        line = json_line({"event": event, **known, **facts}, at=datetime.now(UTC), level=level)
+        write_stderr(line + "\n")
+
+    def _trace(self, error: BaseException) -> str:
+        import traceback
+
+        return "".join(traceback.format_exception(error))
+
+
+def guess_teller(arguments: Sequence[str], *, environ: Mapping[str, str]) -> Teller:
+    """What the settings would say, for errors that come before them."""
+    as_json = "--log-format=json" in arguments or ("--log-format", "json") in pairwise(arguments)
+    verbose = sum(each.count("v") for each in arguments if re.fullmatch("-v+", each))
+    verbose += list(arguments).count("--verbose")
+    return Teller(
+        as_json=as_json or environ.get("LIVY_EXPORTER_LOG_FORMAT") == "json",
+        with_traceback=verbose > 1 or environ.get("LIVY_EXPORTER_VERBOSE") == "2",
+    )
+
+
+def summarize(errors: Sequence[BaseException]) -> list[tuple[str, str | None]]:
+    """Message and hint of each kind of error; forty requests that fail alike make one line."""
+    alike: dict[tuple[type[BaseException], str | None], list[str]] = {}
+    for error in errors:
+        message, hint = describe(error)
+        messages = alike.setdefault((type(error), hint), [])
+        if message not in messages:
+            messages.append(message)
+    return [
+        (messages[0] + (f" (and {len(messages) - 1} more like it)" if messages[1:] else ""), hint)
+        for (_, hint), messages in alike.items()
+    ]
+
+
+def describe(error: BaseException) -> tuple[str, str | None]:
+    if isinstance(error, ExporterError):
+        return str(error), error.hint
+    return (
+        f"internal error, {type(error).__name__}: {error}",
+        "run again with LIVY_EXPORTER_VERBOSE=2 and report the traceback",
+    )
+
+
+def flatten(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from flatten(each)
+    else:
+        yield error
+
+
+def one_line(text: str) -> str:
+    """Part of it is what a user or a server wrote: that must not steer the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda char: f"\\x{ord(char[0]):02x}", text)
+
+
+def write_stderr(text: str) -> None:
+    """A reader of stderr that went away is no reason to fail otherwise than we do already."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

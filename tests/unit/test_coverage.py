@@ -1,0 +1,528 @@
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.api.roa import SessionPage
+from exporter.gateway import Gateway
+from exporter.listing.coverage import Coverage, ListingFacts, PageRequest
+from exporter.listing.fetch import Schedule
+from exporter.records import RawSession
+
+GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
+COUNTS = [0, 1, 99, 100, 101, 250]
+
+randoms = st.randoms(use_true_random=False)
+
+
+class FakeService:
+    """One gateway's list, newest first, as the service answers about it at this moment."""
+
+    def __init__(self, count: int, *, gateway: Gateway = GATEWAY, most_on_page: int = 100) -> None:
+        self.gateway = gateway
+        self.ids = [f"{gateway.gateway_id}/{number}" for number in reversed(range(count))]
+        self.requests: list[PageRequest] = []
+        self._most_on_page = most_on_page
+        self._next_number = count
+
+    def answer(self, request: PageRequest) -> SessionPage:
+        self.requests.append(request)
+        size = min(request.page_size, self._most_on_page)
+        # As the service does it: a size is capped before the page's place is computed.
+        ids = self.ids[(request.page_num - 1) * size : request.page_num * size]
+        return SessionPage(len(self.ids), [{"sessionId": each} for each in ids], ids)
+
+    def insert(self, place: int = 0) -> None:
+        self.ids.insert(place, f"{self.gateway.gateway_id}/{self._next_number}")
+        self._next_number += 1
+
+    def delete(self, place: int) -> None:
+        del self.ids[place]
+
+
+def ids_of(rows: Sequence[RawSession]) -> list[str]:
+    return [row["sessionId"] for row in rows]
+
+
+def list_all(coverage: Coverage, service: FakeService) -> list[str]:
+    """Drive a listing that asks one page at a time; the ids that left, in order."""
+    ids: list[str] = []
+    for page in answers(coverage, service):
+        del page
+        ids += ids_of(coverage.take_rows(10_000))
+    return ids
+
+
+def answers(coverage: Coverage, service: FakeService) -> Iterator[PageRequest]:
+    """Ask and answer one page at a time, yielding after each answer."""
+    while (request := coverage.next_request()) is not None:
+        coverage.accept(request, service.answer(request))
+        yield request
+
+
+def facts_of(coverage: Coverage) -> ListingFacts:
+    assert coverage.facts is not None
+    return coverage.facts
+
+
+def names_of(count: int) -> list[Gateway]:
+    return [replace(GATEWAY, gateway_id=f"lc-{number}") for number in range(count)]
+
+
+class Drive:
+    """Runs a schedule with answers and takings in random order, measuring what it holds."""
+
+    def __init__(
+        self,
+        services: Sequence[FakeService],
+        *,
+        page_size: int,
+        window: int,
+        chance: random.Random,
+        most_in_flight: int = 1000,
+    ) -> None:
+        self._services = {service.gateway: service for service in services}
+        self._schedule = Schedule([*self._services], page_size=page_size, window=window)
+        self._window = window
+        self._chance = chance
+        self._most_in_flight = most_in_flight
+        self._in_flight: list[tuple[Coverage, PageRequest]] = []
+        self._listings: dict[Gateway, Coverage] = {}
+        self.rows: list[tuple[Gateway, str]] = []
+        self.most_held_by_one = 0
+        self.most_held_by_others = 0
+
+    def run(self) -> list[ListingFacts]:
+        while not self._schedule.finished:
+            moved = self._ask()
+            if self._chance.random() < 0.5:
+                moved += self._take()
+            moved += self._answer_one()
+            if not moved:
+                # Taking may go on to the next gateway, which then has something to ask.
+                moved = self._take() + self._ask()
+            assert moved or self._schedule.finished, "nothing can go on"
+        assert not self._in_flight
+        assert self._schedule.next_request() is None
+        return self._schedule.facts
+
+    def _ask(self) -> int:
+        before = len(self._in_flight)
+        while len(self._in_flight) < self._most_in_flight:
+            found = self._schedule.next_request()
+            if found is None:
+                break
+            self._in_flight.append(found)
+            listing, _ = found
+            self._listings[listing.gateway] = listing
+            self._measure()
+        return len(self._in_flight) - before
+
+    def _answer_one(self) -> int:
+        if not self._in_flight:
+            return 0
+        place = self._chance.randrange(len(self._in_flight))
+        listing, request = self._in_flight.pop(place)
+        listing.accept(request, self._services[request.gateway].answer(request))
+        return 1
+
+    def _take(self) -> int:
+        found = self._schedule.take_rows()
+        if found is None:
+            return 0
+        gateway, rows = found
+        self.rows += [(gateway, each) for each in ids_of(rows)]
+        return 1
+
+    def _measure(self) -> None:
+        concluded = {facts.gateway for facts in self._schedule.facts}
+        held = [
+            self._listings[gateway].held_count
+            for gateway in self._services
+            if gateway in self._listings and gateway not in concluded
+        ]
+        self.most_held_by_one = max(self.most_held_by_one, *held)
+        self.most_held_by_others = max(self.most_held_by_others, sum(held[1:]))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_row_leaves_once_in_list_order_and_the_listing_is_quiescent(count: int) -> None:
+    service = FakeService(count)
+    coverage = Coverage(GATEWAY, page_size=100)
+
+    ids = list_all(coverage, service)
+
+    assert ids == service.ids
+    assert coverage.finished
+    assert facts_of(coverage) == ListingFacts(
+        gateway=GATEWAY,
+        session_count=count,
+        total_count_first=count,
+        total_count_last=count,
+        inserted_count=0,
+        deleted_count=0,
+        overlap_count=0,
+        page_count=len(service.requests),
+        repair_page_count=0,
+        proof="quiescent",
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "page_nums"),
+    [(0, [1]), (1, [1]), (99, [1]), (100, [1]), (101, [1, 2, 1]), (250, [1, 2, 3, 1])],
+)
+def test_list_of_one_page_takes_one_request_and_a_longer_one_a_sentinel_more(
+    count: int, page_nums: list[int]
+) -> None:
+    service = FakeService(count)
+
+    list_all(Coverage(GATEWAY, page_size=100), service)
+
+    assert [request.page_num for request in service.requests] == page_nums
+    assert [request.sentinel for request in service.requests] == [
+        place == len(page_nums) - 1 and place > 0 for place in range(len(page_nums))
+    ]
+
+
+@pytest.mark.parametrize("count", [*COUNTS, 30, 31, 60])
+def test_capped_page_size_is_noticed_and_asked_for_from_then_on(count: int) -> None:
+    service = FakeService(count, most_on_page=30)
+    coverage = Coverage(GATEWAY, page_size=100)
+
+    ids = list_all(coverage, service)
+
+    assert ids == service.ids
+    assert facts_of(coverage).proof == "quiescent"
+    assert {request.page_size for request in service.requests[1:]} <= {30}
+
+
+def test_nothing_but_page_one_is_asked_before_it_told_the_total() -> None:
+    coverage = Coverage(GATEWAY, page_size=100)
+
+    first = coverage.next_request()
+
+    assert first == PageRequest(GATEWAY, 1, 100, sentinel=False)
+    assert coverage.next_request() is None
+    assert coverage.page_count is None
+
+
+def test_sentinel_is_not_asked_before_all_pages_are_there() -> None:
+    service = FakeService(250)
+    coverage = Coverage(GATEWAY, page_size=100)
+    for _ in range(1):
+        request = coverage.next_request()
+        assert request is not None
+        coverage.accept(request, service.answer(request))
+    second, third = coverage.next_request(), coverage.next_request()
+    assert second is not None
+    assert third is not None
+
+    coverage.accept(third, service.answer(third))
+    early = coverage.next_request()
+    coverage.accept(second, service.answer(second))
+    sentinel = coverage.next_request()
+
+    assert early is None
+    assert sentinel == PageRequest(GATEWAY, 1, 100, sentinel=True)
+    assert coverage.next_request() is None
+
+
+def test_rows_behind_a_gap_wait_for_it() -> None:
+    service = FakeService(300)
+    coverage = Coverage(GATEWAY, page_size=100)
+    next(answers(coverage, service))
+    second, third = coverage.next_request(), coverage.next_request()
+    assert second is not None
+    assert third is not None
+
+    coverage.accept(third, service.answer(third))
+    before = ids_of(coverage.take_rows(1000))
+    coverage.accept(second, service.answer(second))
+    after = ids_of(coverage.take_rows(1000))
+
+    assert before == service.ids[:100]
+    assert after == service.ids[100:]
+
+
+def test_rows_leave_in_whole_pages_of_about_as_many_as_asked_for() -> None:
+    service = FakeService(250)
+    coverage = Coverage(GATEWAY, page_size=100)
+    for _ in answers(coverage, service):
+        pass
+
+    counts = [len(coverage.take_rows(150)) for _ in range(3)]
+
+    assert counts == [200, 50, 0]
+    assert coverage.finished
+
+
+def test_row_that_comes_again_is_left_out_and_counted() -> None:
+    service = FakeService(250)
+    coverage = Coverage(GATEWAY, page_size=100)
+    steps = answers(coverage, service)
+    next(steps)
+
+    service.insert()
+    for _ in steps:
+        pass
+    ids = ids_of(coverage.take_rows(1000))
+
+    assert ids == service.ids[1:]
+    assert facts_of(coverage).overlap_count == 1
+
+
+@pytest.mark.parametrize("answered", [1, 2, 3])
+def test_insertion_is_seen_by_the_sentinel(answered: int) -> None:
+    service = FakeService(250)
+    coverage = Coverage(GATEWAY, page_size=100)
+    steps = answers(coverage, service)
+    for _ in range(answered):
+        next(steps)
+
+    service.insert()
+    for _ in steps:
+        pass
+
+    facts = facts_of(coverage)
+    assert facts.proof == "unproven"
+    assert (facts.total_count_first, facts.total_count_last) == (250, 251)
+    assert (facts.inserted_count, facts.deleted_count) == (1, 0)
+
+
+@pytest.mark.parametrize("place", [0, 50, 150, 249])
+@pytest.mark.parametrize("answered", [1, 2, 3])
+def test_deletion_is_seen_by_the_sentinel(answered: int, place: int) -> None:
+    service = FakeService(250)
+    coverage = Coverage(GATEWAY, page_size=100)
+    steps = answers(coverage, service)
+    for _ in range(answered):
+        next(steps)
+
+    service.delete(place)
+    for _ in steps:
+        pass
+
+    facts = facts_of(coverage)
+    assert facts.proof == "unproven"
+    assert (facts.total_count_first, facts.total_count_last) == (250, 249)
+
+
+def test_insertion_and_deletion_that_leave_the_total_are_seen_by_the_sentinel() -> None:
+    service = FakeService(250)
+    coverage = Coverage(GATEWAY, page_size=100)
+    steps = answers(coverage, service)
+    next(steps)
+
+    service.insert()
+    service.delete(250)
+    for _ in steps:
+        pass
+
+    facts = facts_of(coverage)
+    assert facts.proof == "unproven"
+    assert (facts.inserted_count, facts.deleted_count) == (1, 1)
+
+
+def test_total_that_is_not_the_number_of_sessions_is_unproven() -> None:
+    coverage = Coverage(GATEWAY, page_size=100)
+    service = FakeService(150)
+    while (request := coverage.next_request()) is not None:
+        coverage.accept(request, replace(service.answer(request), total_count=151))
+
+    assert facts_of(coverage).proof == "unproven"
+    assert facts_of(coverage).session_count == 150
+
+
+def test_empty_page_in_the_middle_is_unproven() -> None:
+    coverage = Coverage(GATEWAY, page_size=100)
+    service = FakeService(300)
+    while (request := coverage.next_request()) is not None:
+        page = service.answer(request)
+        coverage.accept(request, SessionPage(300, [], []) if request.page_num == 2 else page)
+
+    assert facts_of(coverage).proof == "unproven"
+    assert ids_of(coverage.take_rows(1000)) == service.ids[:100] + service.ids[200:]
+
+
+def test_empty_first_page_of_a_list_that_is_not_empty_is_unproven() -> None:
+    coverage = Coverage(GATEWAY, page_size=100)
+    while (request := coverage.next_request()) is not None:
+        coverage.accept(request, SessionPage(50, [], []))
+
+    assert facts_of(coverage).proof == "unproven"
+
+
+def test_page_with_one_session_twice_is_unproven() -> None:
+    coverage = Coverage(GATEWAY, page_size=100)
+    request = coverage.next_request()
+    assert request is not None
+
+    coverage.accept(request, SessionPage(2, [{"sessionId": "a"}, {"sessionId": "a"}], ["a", "a"]))
+
+    assert ids_of(coverage.take_rows(10)) == ["a"]
+    assert facts_of(coverage).proof == "unproven"
+    assert facts_of(coverage).overlap_count == 1
+
+
+def test_total_that_grows_while_listing_is_read_to_its_new_end() -> None:
+    service = FakeService(200)
+    coverage = Coverage(GATEWAY, page_size=100)
+    steps = answers(coverage, service)
+    next(steps)
+
+    for _ in range(150):
+        service.insert(len(service.ids))
+    for _ in steps:
+        pass
+
+    assert ids_of(coverage.take_rows(1000)) == service.ids
+    assert coverage.page_count == 4
+    assert facts_of(coverage).proof == "unproven"
+
+
+@given(count=st.integers(0, 60), page_size=st.integers(1, 12), chance=randoms)
+def test_quiescent_is_never_said_of_a_listing_that_lost_a_session(
+    count: int, page_size: int, chance: random.Random
+) -> None:
+    """Sessions are created at the head and deleted anywhere, between any two answers."""
+    service = FakeService(count)
+    coverage = Coverage(GATEWAY, page_size=page_size)
+    first_ids = list(service.ids)
+    busy = chance.random() / 2
+    in_flight: list[PageRequest] = []
+    while coverage.facts is None:
+        while (request := coverage.next_request()) is not None:
+            in_flight.append(request)
+        request = in_flight.pop(chance.randrange(len(in_flight)))
+        if coverage.page_count is not None and chance.random() < busy:
+            if chance.random() < 0.5 or not service.ids:
+                service.insert()
+            else:
+                service.delete(chance.randrange(len(service.ids)))
+        coverage.accept(request, service.answer(request))
+
+    ids = ids_of(coverage.take_rows(10_000))
+    assert len(ids) == len(set(ids)) == facts_of(coverage).session_count
+    if facts_of(coverage).proof == "quiescent":
+        assert ids == first_ids
+
+
+@given(
+    counts=st.lists(st.sampled_from([0, 1, 2, 9, 10, 11, 35, 100]), max_size=5),
+    page_size=st.sampled_from([1, 7, 10, 100]),
+    most_on_page=st.sampled_from([1, 5, 100]),
+    window=st.integers(1, 40),
+    most_in_flight=st.integers(1, 20),
+    chance=randoms,
+)
+def test_rows_leave_in_order_whatever_the_order_of_answers(  # noqa: PLR0917 - drawn by name
+    counts: list[int],
+    page_size: int,
+    most_on_page: int,
+    window: int,
+    most_in_flight: int,
+    chance: random.Random,
+) -> None:
+    services = [
+        FakeService(count, gateway=gateway, most_on_page=most_on_page)
+        for count, gateway in zip(counts, names_of(len(counts)), strict=True)
+    ]
+    drive = Drive(
+        services,
+        page_size=page_size,
+        window=window,
+        chance=chance,
+        most_in_flight=most_in_flight,
+    )
+
+    facts = drive.run()
+
+    assert drive.rows == [(service.gateway, each) for service in services for each in service.ids]
+    assert [each.gateway for each in facts] == [service.gateway for service in services]
+    assert [each.session_count for each in facts] == counts
+    assert {each.proof for each in facts} <= {"quiescent"}
+    assert drive.most_held_by_one <= window
+
+
+@given(window=st.integers(1, 20), gateway_count=st.integers(3, 6), chance=randoms)
+def test_window_of_all_later_gateways_together_holds(
+    window: int, gateway_count: int, chance: random.Random
+) -> None:
+    services = [FakeService(60, gateway=gateway) for gateway in names_of(gateway_count)]
+    drive = Drive(services, page_size=1, window=window, chance=chance)
+
+    drive.run()
+
+    assert drive.most_held_by_others <= window
+
+
+@pytest.mark.parametrize("window", [1, 2, 8])
+def test_no_more_than_the_window_is_asked_for_while_nothing_is_taken(window: int) -> None:
+    service = FakeService(250)
+    schedule = Schedule([GATEWAY], page_size=10, window=window)
+
+    while (found := schedule.next_request()) is not None:
+        listing, request = found
+        listing.accept(request, service.answer(request))
+
+    assert len(service.requests) == window
+
+
+def test_later_gateway_is_asked_only_while_earlier_ones_have_nothing_to_ask() -> None:
+    first, second = names_of(2)
+    schedule = Schedule([first, second], page_size=10, window=8)
+    asked = [schedule.next_request(), schedule.next_request(), schedule.next_request()]
+    assert asked[0] is not None
+    listing, request = asked[0]
+
+    listing.accept(request, FakeService(35, gateway=first).answer(request))
+    later = [schedule.next_request() for _ in range(4)]
+
+    assert [found and found[1].gateway for found in asked] == [first, second, None]
+    assert [found and (found[1].gateway, found[1].page_num) for found in later] == [
+        (first, 2),
+        (first, 3),
+        (first, 4),
+        None,
+    ]
+
+
+def test_no_gateway_at_all_is_finished() -> None:
+    schedule = Schedule([], page_size=100, window=8)
+
+    assert schedule.finished
+    assert schedule.next_request() is None
+    assert schedule.take_rows() is None
+    assert schedule.facts == []
+
+
+def test_page_larger_than_asked_for_that_is_the_whole_list_ends_it() -> None:
+    service = FakeService(150, most_on_page=150)
+    coverage = Coverage(GATEWAY, page_size=100)
+    request = coverage.next_request()
+    assert request is not None
+
+    coverage.accept(request, service.answer(replace(request, page_size=150)))
+
+    assert coverage.next_request() is None
+
+
+def test_total_that_differed_on_any_page_is_unproven() -> None:
+    """In a list that is oldest first, a deletion and an insertion hide from the sentinel."""
+    service = FakeService(400)
+    coverage = Coverage(GATEWAY, page_size=100)
+    steps = answers(coverage, service)
+    next(steps)
+    next(steps)
+
+    service.delete(150)
+    next(steps)
+    service.insert(len(service.ids))
+    for _ in steps:
+        pass
+
+    assert facts_of(coverage).proof == "unproven"
