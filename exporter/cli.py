@@ -231,6 +231,11 @@ def add_emulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", metavar="FILE", dest="source", help="serve an exported NDJSON file"
     )
+    parser.add_argument(
+        "--scenario",
+        metavar="FILE",
+        help="TOML file of everything the emulator can do: quota, faults, churn",
+    )
     parser.add_argument("--sessions", metavar="N", help="sessions of a gateway [10000]")
     parser.add_argument("--gateways", metavar="N", help="gateways [2]")
     parser.add_argument("--latency", metavar="DURATION", help="of an answer [20ms]")
@@ -316,7 +321,7 @@ def run_demo(arguments: argparse.Namespace, teller: Teller) -> int:
 
 
 def run_emulate(arguments: argparse.Namespace, _: Teller) -> int:
-    from exporter.commands import EmulatorOptions, serve_emulator
+    from exporter.emulate import EmulatorOptions, serve_emulator
 
     options = EmulatorOptions(
         **{name: getattr(arguments, name) for name in EmulatorOptions.__slots__}

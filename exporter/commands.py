@@ -5,18 +5,15 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-
-import anyio
+from dataclasses import asdict
 
 from exporter.api.credentials import read_environment_credential
 from exporter.config import Settings
 from exporter.errors import CredentialsError, UsageError
 from exporter.events import Event
 from exporter.loading import Loaded, build_json_schema, dump_toml
-from exporter.options import parse_duration
-from exporter.pipeline import PlannedListing, export, find_gateways, plan, resolve_service
+from exporter.pipeline import export, resolve_service
+from exporter.planning import PlannedListing, find_gateways, plan
 from exporter.terminal.logs import configure_logging
 from exporter.terminal.printing import print_json, print_line, print_table, print_text, printable
 from exporter.terminal.progress import ProgressMode, open_progress
@@ -173,80 +170,3 @@ def describe_identity(settings: Settings, *, environ: Mapping[str, str]) -> str:
 
 def show_config_schema() -> None:
     print_json(build_json_schema())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmulatorOptions:
-    """What `emulate` was told, as text; None where it was not."""
-
-    port: str | None
-    source: str | None
-    sessions: str | None
-    gateways: str | None
-    latency: str | None
-    jitter: str | None
-    anonymous: bool
-    seed: str | None
-
-
-async def serve_emulator(options: EmulatorOptions) -> None:
-    """Serve until cancelled; what a client needs to know goes to stdout, for a shell to read.
-
-    Raises UsageError for a value that is none, a file that cannot be served, a port that is taken.
-    """
-    from exporter.emulator.scenario import Scenario, build_workspaces
-    from exporter.emulator.server import open_emulator
-
-    scenario = Scenario(
-        seed=read_number(options.seed, flag="--seed", default=1),
-        workspaces=build_workspaces(
-            gateway_count=read_number(options.gateways, flag="--gateways", default=2),
-            session_count=read_number(options.sessions, flag="--sessions", default=10_000),
-        ),
-        latency_s=read_seconds(options.latency, flag="--latency", default=0.02),
-        jitter_s=read_seconds(options.jitter, flag="--jitter", default=0.0),
-    )
-    if options.source is not None:
-        for flag in ("seed", "gateways", "sessions"):
-            if getattr(options, flag) is not None:
-                raise UsageError(
-                    f"--{flag} has no meaning with --from",
-                    hint=f"leave out --{flag}: the file tells its gateways and sessions",
-                )
-        scenario = scenario.serving(Path(options.source))
-    scenario = replace(scenario, anonymous=options.anonymous)
-    port = read_number(options.port, flag="--port", default=0)
-    async with open_emulator(scenario, port=port) as emulator:
-        lines = [
-            *emulator.shell_lines(),
-            *(
-                # Printable: a shell may run these lines, and the ids may be those of a file.
-                printable(
-                    f"# --workspace {workspace.workspace_id} --gateway {gateway.gateway_id}:"
-                    f" {count_of(gateway.session_count, 'session')}"
-                )
-                for workspace in scenario.workspaces
-                for gateway in workspace.gateways
-            ),
-        ]
-        print_text("".join(f"{line}\n" for line in lines))
-        await anyio.sleep_forever()
-
-
-def read_number(text: str | None, *, flag: str, default: int) -> int:
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) <= 12):
-        raise UsageError(f"{flag} {text!r}: should be a whole number", hint=f"such as {flag} 100")
-    return int(text)
-
-
-def read_seconds(text: str | None, *, flag: str, default: float) -> float:
-    if text is None:
-        return default
-    try:
-        value = parse_duration(text)
-    except ValueError as exc:
-        raise UsageError(f"{flag} {text!r}: {exc}", hint=f"such as {flag} 20ms") from exc
-    assert isinstance(value, float)  # noqa: S101 - a text becomes a number or a ValueError
-    return value

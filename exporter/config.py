@@ -94,6 +94,14 @@ class Settings:
         Bounds(1, 1000),
         Option("most requests in flight, over all gateways, 1 to 1000", "speed", metavar="N"),
     ] = 32
+    max_rps: Annotated[
+        Annotated[float, Bounds(0.1, 10_000)] | None,
+        Option(
+            "most requests a second; default: find out what the service allows",
+            "speed",
+            metavar="N",
+        ),
+    ] = None
     timeout: Annotated[
         float,
         Bounds(0.001, 86400),
@@ -105,6 +113,10 @@ class Settings:
         Bounds(0, 100),
         Option("most times one request is asked again, 0 to 100", "speed", metavar="N"),
     ] = 8
+    deadline: Annotated[
+        Annotated[float, Bounds(0.001, 604_800), Duration()] | None,
+        Option("longest the whole run may take; default: no end", "speed", metavar="DURATION"),
+    ] = None
     progress: Annotated[
         Literal["auto", "bar", "plain", "none"],
         Option("how progress is shown on stderr", "watching"),

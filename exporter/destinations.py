@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import anyio.from_thread
+
 from exporter.errors import DestinationError, UsageError
 from exporter.partials import (
     PartialFile,
@@ -18,7 +20,7 @@ from exporter.partials import (
     open_partials,
     publish_partials,
     translated,
-    write_all,
+    write_pipe,
 )
 
 _CHUNK_BYTES: Final = 1 << 18
@@ -170,13 +172,21 @@ class PipeDestination:
 
     def _write(self, chunk: bytes) -> None:
         with translated(self._output):
-            write_all(self._fd, chunk)
+            write_pipe(self._fd, chunk, give_up=check_cancelled)
 
     def _close(self) -> None:
         if self._fd > 2:  # stdout stays open for whoever started us
             with suppress(OSError):
                 os.close(self._fd)
         self._fd = -1
+
+
+def check_cancelled() -> None:
+    """End a thread of a cancelled task; nothing outside of one."""
+    try:
+        anyio.from_thread.check_cancelled()
+    except RuntimeError:  # no thread of anyio's: nobody can cancel it
+        return
 
 
 def _write_manifests(partials: Sequence[PartialFile], manifest: bytes) -> None:

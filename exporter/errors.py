@@ -2,8 +2,10 @@
 
 ExporterError                     1
 ├── UsageError                    2   flags, file, environment
+│   ├── UnknownIdError            2   a workspace or gateway that discovery does not find
 │   └── MissingExtraError         2   an optional dependency is not installed
 ├── DestinationError              1   the output cannot be written
+├── DeadlineError                 1   the run took longer than it may
 ├── IncompleteError               4   completeness could not be proven
 ├── CredentialsError              3   no identity, or one that cannot be read
 ├── NetworkError                  1   no answer: refused, reset, cut off, timed out   (retryable)
@@ -23,6 +25,7 @@ ExporterError                     1
 what failed with its value and has no full stop; `hint` is the remedy.
 """
 
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -44,6 +47,10 @@ class UsageError(ExporterError):
     exit_code = 2
 
 
+class UnknownIdError(UsageError):
+    """Raised when a workspace or gateway that was asked for is not among those discovered."""
+
+
 class MissingExtraError(UsageError):
     """Raised when a feature needs an optional dependency that is not installed."""
 
@@ -56,6 +63,10 @@ class MissingExtraError(UsageError):
 
 class DestinationError(ExporterError):
     """Raised when the output cannot be created, written or published."""
+
+
+class DeadlineError(ExporterError):
+    """Raised when the run as a whole took longer than `--deadline` allows."""
 
 
 class IncompleteError(ExporterError):
@@ -130,6 +141,9 @@ class NonceUsedError(ApiError):
 
 class ClockSkewError(ApiError):
     """Raised when the signature's date is too far from the service's clock."""
+
+    server_at: datetime | None = None
+    """The service's time when it refused; None when the answer did not tell."""
 
 
 class TokenExpiredError(ApiError):

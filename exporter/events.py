@@ -61,6 +61,14 @@ class RetryScheduled:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceLearnt:
+    """A throttled answer told something about the quota."""
+
+    learnt_rps: float
+    """What the quota seems to be, in requests a second."""
+
+
+@dataclass(frozen=True, slots=True)
 class PageRead:
     gateway: Gateway
     page_num: int
@@ -98,6 +106,7 @@ Event = (
     | RequestStarted
     | RequestEnded
     | RetryScheduled
+    | PaceLearnt
     | PageRead
     | SessionsWritten
     | ListingFinished

@@ -7,7 +7,7 @@ import re
 import select
 import shlex
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -126,6 +126,23 @@ def write_all(fd: int, chunk: bytes) -> None:
             rest = rest[os.write(fd, rest) :]
         except BlockingIOError:  # whoever shares our stdout may have made it non-blocking
             select.select([], [fd], [])
+
+
+def write_pipe(fd: int, chunk: bytes, *, give_up: Callable[[], None]) -> None:
+    """As `write_all`, where a reader may be asleep: `give_up` is called now and then meanwhile, and
+    ends it by raising.
+    """
+    rest = memoryview(chunk)
+    while len(rest) > 0:
+        if not select.select([], [fd], [], GLANCE_S)[1]:
+            give_up()
+            continue
+        with suppress(BlockingIOError):  # whoever shares our stdout may have made it non-blocking
+            # More than this could block although there is room.
+            rest = rest[os.write(fd, rest[: select.PIPE_BUF]) :]
+
+
+GLANCE_S: Final = 0.1
 
 
 def _sync_folder(path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +15,10 @@ from exporter import __version__
 from exporter.api import roa
 from exporter.api.client import Client, open_client
 from exporter.api.credentials import open_identity, read_profile_region
-from exporter.api.discovery import ALL, Found, choose_gateways, discover_gateways
+from exporter.api.discovery import choose_gateways
 from exporter.config import Settings, build_endpoint, check_endpoint, check_region
 from exporter.destinations import Destination, open_destination
-from exporter.errors import IncompleteError, UsageError
+from exporter.errors import DeadlineError, IncompleteError, UsageError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import ListingFacts, PageRequest
@@ -26,19 +26,6 @@ from exporter.listing.fetch import fetch_sessions
 from exporter.records import RawSession
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.sinks import Sink, SinkFacts, open_sink, resolve_format
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedListing:
-    """What exporting one gateway would take."""
-
-    gateway: Gateway
-    session_count: int
-    page_count: int
-    request_count: int
-    """Pages, and what completeness takes beyond them."""
-    latency_s: float
-    """How long its one page took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +64,7 @@ async def open_service(
         endpoint=service.endpoint,
         identity=open_identity(profile=settings.profile, environ=environ, now_s=time.monotonic),
         concurrency=settings.concurrency,
+        max_rps=settings.max_rps,
         retries=settings.retries,
         timeout_s=settings.timeout,
         user_agent=f"livy-exporter/{__version__}",
@@ -124,15 +112,18 @@ async def export(
             exporter_version=__version__,
             exported_at=started_at,
         )
-        async with open_service(settings, service, emit=emit, environ=environ) as client:
-            gateways = await choose_gateways(
-                client,
-                region_id=service.region_id,
-                workspaces=settings.workspace,
-                gateways=settings.gateway,
-            )
-            emit(GatewaysDiscovered(len(gateways)))
-            listings = await list_into_sink(client, gateways, sink, settings=settings, emit=emit)
+        with limit_time(settings.deadline):
+            async with open_service(settings, service, emit=emit, environ=environ) as client:
+                gateways = await choose_gateways(
+                    client,
+                    region_id=service.region_id,
+                    workspaces=settings.workspace,
+                    gateways=settings.gateway,
+                )
+                emit(GatewaysDiscovered(len(gateways)))
+                listings = await list_into_sink(
+                    client, gateways, sink, settings=settings, emit=emit
+                )
         status = judge(listings, allow_incomplete=settings.allow_incomplete)
         facts = await anyio.to_thread.run_sync(sink.close)
         sink = None
@@ -155,6 +146,19 @@ async def export(
             sink.abort()
         destination.discard()
         raise
+
+
+@contextmanager
+def limit_time(most_s: float | None) -> Iterator[None]:
+    """Cancel the block after so many seconds, None for never. Raises DeadlineError then."""
+    try:
+        with anyio.fail_after(most_s):
+            yield
+    except TimeoutError as exc:
+        raise DeadlineError(
+            f"the run was not finished within {most_s:g}s",
+            hint="nothing was published: raise --deadline, or lower the number of gateways",
+        ) from exc
 
 
 def require_output(settings: Settings) -> str:
@@ -247,6 +251,7 @@ async def publish(
         files=[(file_facts, facts.session_count)],
         listings=listings,
         requests=client.counts,
+        learnt_rps=client.learnt_rps,
     )
     await anyio.to_thread.run_sync(destination.publish, dump_manifest(manifest))
     emit(
@@ -259,55 +264,3 @@ async def publish(
         )
     )
     return manifest
-
-
-async def plan(
-    settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
-) -> list[PlannedListing]:
-    """Ask each gateway for one page and say what exporting it would take; writes nothing."""
-    require_workspace(settings)
-    service = resolve_service(settings, environ=environ)
-    async with open_service(settings, service, emit=emit, environ=environ) as client:
-        gateways = await choose_gateways(
-            client,
-            region_id=service.region_id,
-            workspaces=settings.workspace,
-            gateways=settings.gateway,
-        )
-        planned: dict[Gateway, PlannedListing] = {}
-
-        # One page may hold fewer rows than asked for, so the total alone does not tell the number
-        # of pages.
-        async def ask(gateway: Gateway, limiter: anyio.CapacityLimiter) -> None:
-            async with limiter:
-                started_s = time.monotonic()
-                page = await client.send(
-                    roa.list_sessions(gateway, page_num=1, page_size=settings.page_size)
-                )
-                latency_s = time.monotonic() - started_s
-            page_size = len(page.sessions) or settings.page_size
-            pages = max(1, -(-page.total_count // page_size))
-            sentinel = 0 if pages == 1 else 1
-            planned[gateway] = PlannedListing(
-                gateway, page.total_count, pages, pages + sentinel, latency_s
-            )
-
-        async with anyio.create_task_group() as tasks:
-            limiter = anyio.CapacityLimiter(settings.concurrency)
-            for gateway in gateways:
-                tasks.start_soon(ask, gateway, limiter)
-    return [planned[gateway] for gateway in gateways]
-
-
-async def find_gateways(
-    settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
-) -> list[Found]:
-    """What discovery finds in the workspaces named, or in all."""
-    service = resolve_service(settings, environ=environ)
-    async with open_service(settings, service, emit=emit, environ=environ) as client:
-        return await discover_gateways(
-            client,
-            region_id=service.region_id,
-            workspaces=settings.workspace or (ALL,),
-            gateways=settings.gateway,
-        )

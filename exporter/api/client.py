@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -17,25 +17,23 @@ from yarl import URL
 
 from exporter.api import roa
 from exporter.api.credentials import Credential, Identity
+from exporter.api.gate import Gate
+from exporter.api.pacing import Pacer, Ticket
+from exporter.api.retrying import Circumstances, compute_wait_s, explain_end, may_retry
 from exporter.errors import (
     ApiError,
     BadAnswerError,
+    ClockSkewError,
     ExporterError,
     NetworkError,
-    NonceUsedError,
     ThrottledError,
+    TokenExpiredError,
 )
-from exporter.events import Event, Outcome, RequestEnded, RequestStarted, RetryScheduled
+from exporter.events import Event, Outcome, PaceLearnt, RequestEnded, RequestStarted, RetryScheduled
 
 T = TypeVar("T")
 
-BACKOFF_FIRST_S = 0.5
-BACKOFF_MOST_S = 20.0
 CONNECT_MOST_S = 10.0
-FIRST_CONTACT_RETRIES = 1
-"""Before the service has answered once, a refused connection or an unreadable answer means a wrong
-endpoint more often than weather: it is tried once more, and then told."""
-FIRST_CONTACT_WAIT_S = 0.2
 
 
 @dataclass(slots=True)
@@ -49,30 +47,6 @@ class RequestCounts:
     failed: int = 0
 
 
-def compute_backoff_s(attempt: int, *, error: BaseException | None, jitter: float) -> float:
-    """Seconds to wait after the given attempt (from 1) failed; `jitter` is uniform in [0, 1).
-
-    Full jitter over an exponential ceiling
-    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/); a wait that the
-    service asks for is kept to the full and the jitter comes on top, so that waiting requests do
-    not return as one.
-    """
-    if isinstance(error, NonceUsedError):
-        return 0.0
-    wait_s = jitter * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** (attempt - 1))
-    asked_s = error.retry_after_s if isinstance(error, ApiError) else None
-    return wait_s if asked_s is None else asked_s + wait_s
-
-
-def is_doubtful_contact(error: BaseException) -> bool:
-    """Whether an error looks more like a wrong endpoint than like weather, as long as nothing was
-    heard yet.
-    """
-    if isinstance(error, NetworkError):
-        return error.unreachable
-    return isinstance(error, BadAnswerError) and error.status < 500
-
-
 class Client:
     """Sends calls. Use `open_client`."""
 
@@ -82,6 +56,7 @@ class Client:
         *,
         endpoint: str,
         identity: Identity,
+        pacer: Pacer,
         retries: int,
         timeout_s: float,
         emit: Callable[[Event], None],
@@ -101,9 +76,18 @@ class Client:
         self._utc_now = utc_now
         self._sleep = sleep
         self._jitter = jitter
+        self._gate = Gate(pacer, now_s=now_s)
+        self._clock_offset = timedelta()
         self._answered = False
-        self._in_flight = 0
+        self._heard_s = now_s()
+        # A silence begins with a request in vain: while nobody asks, it is none. None without one.
+        self._silent_from_s: float | None = None
         self.counts = RequestCounts()
+
+    @property
+    def learnt_rps(self) -> float | None:
+        """The quota as far as it was met, in requests a second; None when it never was."""
+        return self._gate.pacer.learnt_rps
 
     async def send(self, call: roa.Call[T]) -> T:
         """The value of a call, after as many attempts as the settings allow.
@@ -115,14 +99,10 @@ class Client:
             # the request.
             return await self._attempt(call)
         except ExporterError as exc:
-            if not exc.retryable:
-                raise
             return await self._retry(call, failure=exc)
 
     async def _retry(self, call: roa.Call[T], *, failure: ExporterError) -> T:
-        """Go on after a first attempt that failed; tenacity is told of that one as its own
-        first.
-        """
+        """Go on after a failed first attempt, which tenacity is told of as its own first."""
         failures = [failure]
 
         async def attempt() -> T:
@@ -130,54 +110,103 @@ class Client:
                 raise failures.pop()
             return await self._attempt(call)
 
+        def judge(state: tenacity.RetryCallState) -> bool:
+            error = read_failure(state)
+            return error is not None and may_retry(error, self._look_around(state))
+
+        def wait_s(state: tenacity.RetryCallState) -> float:
+            error = read_failure(state)
+            assert error is not None  # noqa: S101 - tenacity waits only after a failure
+            return compute_wait_s(error, self._look_around(state), jitter=self._jitter())
+
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(self._may_retry),
-            stop=self._must_stop,
-            wait=self._wait_s,
+            retry=judge,
+            wait=wait_s,
             sleep=self._sleep,
-            before_sleep=lambda state: self._note_retry(call.label, state),
+            before_sleep=lambda state: self._note_retry(
+                call.label, state.attempt_number, read_failure(state), read_wait_s(state)
+            ),
             reraise=True,
         )
-        return await retrying(attempt)
+        try:
+            return await retrying(attempt)
+        except ExporterError as exc:
+            attempts = int(retrying.statistics.get("attempt_number", 1))
+            raise explain_end(exc, self._circumstances(attempts)) from exc.__cause__
 
-    def _may_retry(self, error: BaseException) -> bool:
-        return isinstance(error, ExporterError) and error.retryable
+    def _look_around(self, state: tenacity.RetryCallState) -> Circumstances:
+        return self._circumstances(state.attempt_number)
 
-    def _must_stop(self, state: tenacity.RetryCallState) -> bool:
-        error = read_failure(state)
-        most = self._retries
-        if not self._answered and error is not None and is_doubtful_contact(error):
-            most = min(most, FIRST_CONTACT_RETRIES)
-        return state.attempt_number > most
+    def _circumstances(self, attempt: int) -> Circumstances:
+        silent_from_s = self._silent_from_s
+        return Circumstances(
+            attempt=attempt,
+            retries=self._retries,
+            answered=self._answered,
+            silent_s=0.0 if silent_from_s is None else self._now_s() - silent_from_s,
+        )
 
-    def _wait_s(self, state: tenacity.RetryCallState) -> float:
-        error = read_failure(state)
-        if not self._answered and error is not None and is_doubtful_contact(error):
-            return FIRST_CONTACT_WAIT_S
-        return compute_backoff_s(state.attempt_number, error=error, jitter=self._jitter())
-
-    def _note_retry(self, label: str, state: tenacity.RetryCallState) -> None:
+    def _note_retry(
+        self, label: str, attempt: int, error: BaseException | None, wait_s: float
+    ) -> None:
         self.counts.retried += 1
-        wait_s = state.next_action.sleep if state.next_action is not None else 0.0
-        self._emit(RetryScheduled(label, state.attempt_number, wait_s, str(read_failure(state))))
+        self._emit(RetryScheduled(label, attempt, wait_s, str(error)))
 
     async def _attempt(self, call: roa.Call[T]) -> T:
+        """One attempt, made a second time after a failure that we can remedy at once."""
         credential = await self._identity.get()
+        try:
+            return await self._ask(call, credential)
+        except (ClockSkewError, TokenExpiredError) as exc:
+            if not await self._remedy(exc, credential):
+                raise
+            self._note_retry(call.label, 1, exc, 0.0)
+        return await self._ask(call, await self._identity.get())
+
+    async def _remedy(self, error: ApiError, credential: Credential) -> bool:
+        """Take the service's clock for ours, or fetch a new token; whether that changed
+        anything.
+        """
+        if isinstance(error, ClockSkewError):
+            if error.server_at is None:
+                return False
+            self._clock_offset = error.server_at - self._utc_now()
+            return True
+        return await self._identity.renew(credential)
+
+    async def _ask(self, call: roa.Call[T], credential: Credential) -> T:
+        """Wait for a turn, send, and keep count of how it ended."""
+        ticket = await self._gate.enter()
         started_s = self._now_s()
-        self._in_flight += 1
-        self._emit(RequestStarted(self._in_flight))
+        self._emit(RequestStarted(self._gate.pacer.in_flight))
         outcome: Outcome = "failed"
+        retry_after_s = None
         try:
             value = await self._exchange(call, credential)
             outcome = "ok"
-        except ApiError as exc:
-            outcome = "throttled" if isinstance(exc, ThrottledError) else "failed"
+        except ThrottledError as exc:
+            outcome = "throttled"
+            retry_after_s = exc.retry_after_s
             raise
         finally:
-            self._in_flight -= 1
-            setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
-            self._emit(RequestEnded(outcome, self._in_flight, self._now_s() - started_s))
+            self._note_end(ticket, outcome, started_s=started_s, retry_after_s=retry_after_s)
         return value
+
+    def _note_end(
+        self, ticket: Ticket, outcome: Outcome, *, started_s: float, retry_after_s: float | None
+    ) -> None:
+        self._gate.leave(ticket, throttled=outcome == "throttled", retry_after_s=retry_after_s)
+        setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
+        ended_s = self._now_s()
+        self._emit(RequestEnded(outcome, self._gate.pacer.in_flight, ended_s - started_s))
+        if outcome == "throttled" and self.learnt_rps is not None:
+            self._emit(PaceLearnt(self.learnt_rps))
+        if outcome == "ok":
+            self._answered = True
+            self._heard_s = ended_s
+            self._silent_from_s = None
+        elif self._silent_from_s is None:
+            self._silent_from_s = max(started_s, self._heard_s)
 
     async def _exchange(self, call: roa.Call[T], credential: Credential) -> T:
         sent_count = 0
@@ -197,7 +226,7 @@ class Client:
                     call,
                     host=self._host,
                     credential=credential,
-                    signed_at=self._utc_now(),
+                    signed_at=self._utc_now() + self._clock_offset,
                     nonce=f"{random.getrandbits(128):032x}",
                 )
             )
@@ -223,7 +252,6 @@ class Client:
             exc.args = (credential.mask(str(exc)),)
             self._answered = self._answered or not isinstance(exc, BadAnswerError)
             raise
-        self._answered = True
         return value
 
     def _translate(self, error: Exception, label: str) -> NetworkError:
@@ -274,12 +302,17 @@ def read_failure(state: tenacity.RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
 
 
+def read_wait_s(state: tenacity.RetryCallState) -> float:
+    return state.next_action.sleep if state.next_action is not None else 0.0
+
+
 @asynccontextmanager
 async def open_client(
     *,
     endpoint: str,
     identity: Identity,
     concurrency: int,
+    max_rps: float | None,
     retries: int,
     timeout_s: float,
     user_agent: str,
@@ -303,6 +336,7 @@ async def open_client(
             session,
             endpoint=endpoint,
             identity=identity,
+            pacer=Pacer(most_in_flight=concurrency, most_rps=max_rps),
             retries=retries,
             timeout_s=timeout_s,
             emit=emit,

@@ -6,16 +6,19 @@ in a thread by one task at a time: its async interface holds a thread lock acros
 freezes the loop when two tasks meet.
 """
 
+import asyncio
 import itertools
 import logging
 import re
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import orjson
 
 from exporter.api.refusals import scrub
@@ -95,8 +98,28 @@ class Identity:
         return self._credential != refused
 
     async def _renew(self) -> None:
-        self._credential = await anyio.to_thread.run_sync(self._fetch, abandon_on_cancel=True)
+        self._credential = await asyncio.wrap_future(start_daemon(self._fetch))
         self._fetched_s = self._now_s()
+
+
+def start_daemon(fetch: Callable[[], Credential]) -> Future[Credential]:
+    """Run in a thread that the end of the process does not wait for, as it would for anyio's: a
+    provider may wait for somebody who never answers.
+    """
+    future = Future[Credential]()
+
+    def run() -> None:
+        # It is cancelled when nobody waits for it any longer.
+        with suppress(InvalidStateError):
+            try:
+                fetched = fetch()
+            except BaseException as exc:  # noqa: BLE001 - it is raised where it is waited for
+                future.set_exception(exc)
+            else:
+                future.set_result(fetched)
+
+    threading.Thread(target=run, name="identity", daemon=True).start()
+    return future
 
 
 def open_identity(

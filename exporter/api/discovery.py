@@ -5,14 +5,10 @@ from dataclasses import dataclass
 
 from exporter.api import roa
 from exporter.api.client import Client
-from exporter.errors import ExporterError, UsageError
+from exporter.errors import ExporterError, UnknownIdError
 from exporter.gateway import Gateway
 
 ALL = "all"
-
-
-class UnknownIdError(UsageError):
-    """Raised when a workspace or gateway that was asked for is not there."""
 
 
 @dataclass(frozen=True, slots=True)

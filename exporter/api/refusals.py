@@ -102,7 +102,7 @@ def read_error(
         reason = as_text(folded.get("message"))
         if reason is None and code is None:
             reason = describe_body(body, document=document)
-    return build_api_error(
+    error = build_api_error(
         kind,
         label,
         status=status,
@@ -111,6 +111,9 @@ def read_error(
         request_id=folded.get("requestid"),
         retry_after_s=retry_after_s,
     )
+    if isinstance(error, ClockSkewError):
+        error.server_at = read_date(headers.get("date", ""))
+    return error
 
 
 def build_api_error(
@@ -221,8 +224,14 @@ RETRY_HEADERS: tuple[
 def read_http_retry_after(value: str, *, now: datetime) -> float:
     if value.strip().isdecimal():
         return float(value)
+    date = read_date(value)
+    return 0.0 if date is None else (date - now).total_seconds()
+
+
+def read_date(value: str) -> datetime | None:
+    """An HTTP date (RFC 9110, 5.6.7); None for what is none."""
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
-        return 0.0
-    return (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
+        return None
+    return date.replace(tzinfo=date.tzinfo or UTC)

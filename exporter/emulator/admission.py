@@ -37,6 +37,12 @@ class Admission:
         self._scenario = scenario
         # Oldest first. Forgetting is safe as long as the memory outlasts the accepted clock skew.
         self._nonces: OrderedDict[str, None] = OrderedDict()
+        self.restart()
+
+    def restart(self) -> None:
+        """The first security token is new again; nonces stay known."""
+        self._first_request_s: float | None = None
+        self._first_token_uses = 0
 
     def admit(self, request: ReceivedRequest, route: Route | None, *, now_s: float) -> Route:
         """The route to answer; `now_s` since the epoch. Raises RequestRefusedError otherwise."""
@@ -50,9 +56,44 @@ class Admission:
             )
         check_date(request, now_s=now_s, max_skew_s=self._scenario.max_clock_skew_s)
         check_signature(request, authorization, secret=self._scenario.access_key_secret)
-        check_security_token(request, self._scenario, now_s=now_s)
+        self._check_security_token(request.headers.get("x-acs-security-token"), now_s=now_s)
         self._check_nonce(request.headers["x-acs-signature-nonce"])
+        self._first_token_uses += 1
         return known_route
+
+    def _check_security_token(self, token: str | None, *, now_s: float) -> None:
+        scenario = self._scenario
+        if self._first_request_s is None:
+            self._first_request_s = now_s
+        if scenario.security_token is None and token is None:
+            return
+        if token is None:
+            raise RequestRefusedError(
+                400, "MissingSecurityToken", "The access key needs a security token."
+            )
+        expired = self._first_token_expired(now_s - self._first_request_s, now_s=now_s)
+        if token == scenario.security_token:
+            if expired:
+                raise RequestRefusedError(
+                    400, "InvalidSecurityToken.Expired", "The security token has expired."
+                )
+        elif token != scenario.next_security_token or not expired:
+            raise RequestRefusedError(
+                400,
+                "InvalidSecurityToken.MismatchWithAccessKey",
+                "The security token does not belong to the access key.",
+            )
+
+    def _first_token_expired(self, elapsed_s: float, *, now_s: float) -> bool:
+        scenario = self._scenario
+        expires_at = scenario.security_token_expires_at
+        life_s = scenario.security_token_life_s
+        uses = scenario.security_token_uses
+        return (
+            (expires_at is not None and now_s >= expires_at.timestamp())
+            or (life_s is not None and elapsed_s >= life_s)
+            or (uses is not None and self._first_token_uses >= uses)
+        )
 
     def _check_nonce(self, nonce: str) -> None:
         if nonce in self._nonces:
@@ -129,23 +170,4 @@ def check_signature(request: ReceivedRequest, authorization: Authorization, *, s
             "Specified signature is not matched with our calculation. "
             f"server StringToSign is [{string_to_sign}], "
             f"server CanonicalRequest is [{canonical_request}]",
-        )
-
-
-def check_security_token(request: ReceivedRequest, scenario: Scenario, *, now_s: float) -> None:
-    token = request.headers.get("x-acs-security-token")
-    if scenario.security_token is not None and token is None:
-        raise RequestRefusedError(
-            400, "MissingSecurityToken", "The access key needs a security token."
-        )
-    if token != scenario.security_token:
-        raise RequestRefusedError(
-            400,
-            "InvalidSecurityToken.MismatchWithAccessKey",
-            "The security token does not belong to the access key.",
-        )
-    expires_at = scenario.security_token_expires_at
-    if token is not None and expires_at is not None and now_s >= expires_at.timestamp():
-        raise RequestRefusedError(
-            400, "InvalidSecurityToken.Expired", "The security token has expired."
         )

@@ -1,7 +1,8 @@
 """The three calls: which one a path names, and what it answers; performs no I/O."""
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
@@ -9,6 +10,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from exporter.emulator.churning import ClockedSessions, Truth, tell_truth
 from exporter.emulator.history import SessionList
 from exporter.emulator.refusal import RequestRefusedError
 from exporter.emulator.scenario import EmulatedWorkspace, Scenario
@@ -50,14 +52,36 @@ def parse_path(raw_path: str) -> Route | None:
 class Catalog:
     """What the account of a scenario holds, and each call's answer about it."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._scenario = scenario
         self._workspaces = {workspace.workspace_id: workspace for workspace in scenario.workspaces}
-        self._session_lists = scenario.build_session_lists()
+        self._session_lists = scenario.build_session_lists(now_s)
         self._gateway_created_ms = round(scenario.newest_created_at.timestamp() * 1000)
 
     def session_list(self, workspace_id: str, gateway_id: str) -> SessionList | None:
         return self._session_lists.get(Gateway(self._scenario.region_id, workspace_id, gateway_id))
+
+    def truth(self, workspace_id: str, gateway_id: str, *, first_answer: int = 1) -> Truth:
+        """What a listing owes that began with this answer. KeyError for an unknown gateway."""
+        session_list = self.session_list(workspace_id, gateway_id)
+        if session_list is None:
+            raise KeyError(gateway_id)
+        return tell_truth(session_list, first_answer)
+
+    def build_truth(self, query: Mapping[str, str]) -> bytes:
+        """The JSON of the truth asked for. Raises RequestRefusedError."""
+        workspace_id, gateway_id = query.get("workspace", ""), query.get("gateway", "")
+        first_answer = parse_count(query, "first_answer", default=1, most=10**9)
+        try:
+            return self.truth(workspace_id, gateway_id, first_answer=first_answer).to_json()
+        except KeyError as exc:
+            raise _no_gateway(gateway_id) from exc
+
+    def restart(self) -> None:
+        """Lists that moved are as they were before the first request."""
+        for session_list in self._session_lists.values():
+            if isinstance(session_list, ClockedSessions):
+                session_list.churning.restart()
 
     def build_answer(self, route: Route, query: Mapping[str, str], *, request_id: str) -> bytes:
         """The JSON body of a 200. Raises RequestRefusedError."""
@@ -82,10 +106,7 @@ class Catalog:
         self._workspace(route.workspace_id)
         session_list = self.session_list(route.workspace_id, route.gateway_id)
         if session_list is None:
-            # The service's own code for this is not documented.
-            raise RequestRefusedError(
-                404, "InvalidLivyCompute.NotFound", f"There is no Livy gateway {route.gateway_id}."
-            )
+            raise _no_gateway(route.gateway_id)
         page = session_list.page(page_num, page_size)
         return b'{"requestId":"%b","totalCount":%d,"sessions":%b}' % (
             request_id.encode(),
@@ -165,6 +186,13 @@ class Catalog:
                 404, "InvalidWorkspace.NotFound", f"There is no workspace {workspace_id}."
             )
         return workspace
+
+
+def _no_gateway(gateway_id: str) -> RequestRefusedError:
+    # The service's own code for this is not documented.
+    return RequestRefusedError(
+        404, "InvalidLivyCompute.NotFound", f"There is no Livy gateway {gateway_id}."
+    )
 
 
 def parse_count(query: Mapping[str, str], name: str, *, default: int, most: int) -> int:

@@ -33,7 +33,7 @@ class SessionList(Protocol):
 
 
 class PageCache:
-    """Encoded pages, up to `max_bytes` of them.
+    """What is encoded already, up to `max_bytes` of it.
 
     What came first stays: a benchmark reads the same list from the front again and again, and
     there a cache that evicts the oldest page would never be hit.
@@ -51,12 +51,74 @@ class PageCache:
             self._free_bytes -= len(rows)
             self._rows_by_key[key] = rows
 
+    def forget(self, gateway: Gateway) -> None:
+        for key in [key for key in self._rows_by_key if key[0] == gateway]:
+            self._free_bytes += len(self._rows_by_key.pop(key))
+
+
+class SessionSeries:
+    """The sessions of a gateway by their serial, counted from the oldest, each a pure function.
+
+    So a session stays the same one wherever newer or deleted ones move it.
+    """
+
+    def __init__(
+        self, gateway: Gateway, *, seed: int, oldest_created_ms: int, spacing_ms: int
+    ) -> None:
+        self._gateway = gateway
+        self._oldest_created_ms = oldest_created_ms
+        self._spacing_ms = spacing_ms
+        name = f"{seed}/{gateway.region_id}/{gateway}".encode()
+        self._stream = int.from_bytes(blake2b(name, digest_size=8).digest())
+
+    def session_id(self, serial: int) -> str:
+        return f"livy-{self._key(serial):016x}"
+
+    def created_ms(self, serial: int) -> int:
+        """Evenly spaced but for less than one spacing: no two are equal."""
+        return self._spaced_ms(serial, mix64(self._key(serial) ^ self._stream))
+
+    def session(
+        self, serial: int, *, created_ms: int | None = None, run_ms: int | None = None
+    ) -> RawSession:
+        """The session once it has ended; None: created and run for as long as its serial says."""
+        key = self._key(serial)
+        bits = mix64(key ^ self._stream)
+        if created_ms is None:
+            created_ms = self._spaced_ms(serial, bits)
+        if run_ms is None:
+            run_ms = 30_000 + (bits >> 8) % 600_000 * (1 + (bits >> 28) % 16)
+        cores = 4 << (bits >> 32) % 5
+        vcore_seconds = cores * run_ms // 1000
+        failed = (bits >> 36) % 16 == 0
+        return {
+            "sessionId": f"livy-{key:016x}",
+            "name": f"{_NAMES[(bits >> 40) % len(_NAMES)]}_{serial}",
+            "computeId": self._gateway.gateway_id,
+            "state": "error" if failed else "terminated",
+            "info": _FAILURES[(bits >> 44) % len(_FAILURES)] if failed else "null",
+            "sparkConf": _SPARK_CONFS[(bits >> 48) % len(_SPARK_CONFS)],
+            "createTime": created_ms,
+            "endTime": created_ms + run_ms,
+            "queue": _QUEUES[(bits >> 54) % len(_QUEUES)],
+            "cuHours": round(vcore_seconds / 3600, 3),
+            "vcoreSeconds": vcore_seconds,
+            "mbSeconds": vcore_seconds * 4096,
+            "webUI": f"http://emr-spark-ui-{self._gateway.region_id}.data.aliyun.com/{key:016x}",
+        }
+
+    def _spaced_ms(self, serial: int, bits: int) -> int:
+        return self._oldest_created_ms + serial * self._spacing_ms + bits % self._spacing_ms
+
+    def _key(self, serial: int) -> int:
+        # mix64 is a bijection, so the ids of one gateway are unique by construction.
+        return mix64((self._stream + serial) & _MASK)
+
 
 class GeneratedSessions:
     """A list that is a pure function of its arguments: nothing is stored but pages in the cache.
 
-    A session is known by its serial, counted from the oldest, so that it stays the same session
-    when newer ones come. The list is newest first and no two create times are equal.
+    The list is newest first and no two create times are equal.
     """
 
     def __init__(
@@ -71,11 +133,13 @@ class GeneratedSessions:
     ) -> None:
         self._gateway = gateway
         self._session_count = session_count
-        self._spacing_ms = spacing_ms
-        self._oldest_created_ms = newest_created_ms - session_count * spacing_ms
+        self._series = SessionSeries(
+            gateway,
+            seed=seed,
+            oldest_created_ms=newest_created_ms - session_count * spacing_ms,
+            spacing_ms=spacing_ms,
+        )
         self._cache = cache
-        name = f"{seed}/{gateway.region_id}/{gateway}".encode()
-        self._stream = int.from_bytes(blake2b(name, digest_size=8).digest())
 
     def page(self, page_num: int, page_size: int) -> SessionPage:
         key = (self._gateway, page_num, page_size)
@@ -91,31 +155,10 @@ class GeneratedSessions:
         return (self._session(position) for position in range(self._session_count))
 
     def _session(self, position: int) -> RawSession:
-        serial = self._session_count - 1 - position
-        # mix64 is a bijection, so the ids of one gateway are unique by construction.
-        key = mix64((self._stream + serial) & _MASK)
-        bits = mix64(key ^ self._stream)
-        created_ms = self._oldest_created_ms + serial * self._spacing_ms + bits % self._spacing_ms
-        duration_ms = 30_000 + (bits >> 8) % 600_000 * (1 + (bits >> 28) % 16)
-        cores = 4 << (bits >> 32) % 5
-        vcore_seconds = cores * duration_ms // 1000
-        failed = (bits >> 36) % 16 == 0
-        session: RawSession = {
-            "sessionId": f"livy-{key:016x}",
-            "name": f"{_NAMES[(bits >> 40) % len(_NAMES)]}_{serial}",
-            "computeId": self._gateway.gateway_id,
-            "state": "error" if failed else "terminated",
-            "info": _FAILURES[(bits >> 44) % len(_FAILURES)] if failed else "null",
-            "sparkConf": _SPARK_CONFS[(bits >> 48) % len(_SPARK_CONFS)],
-            "createTime": created_ms,
-            "endTime": created_ms + duration_ms,
-            "queue": _QUEUES[(bits >> 54) % len(_QUEUES)],
-            "cuHours": round(vcore_seconds / 3600, 3),
-            "vcoreSeconds": vcore_seconds,
-            "mbSeconds": vcore_seconds * 4096,
-            "webUI": f"http://emr-spark-ui-{self._gateway.region_id}.data.aliyun.com/{key:016x}",
-        }
-        return _unfinished(session, position) if position < len(_UNFINISHED_STATES) else session
+        session = self._series.session(self._session_count - 1 - position)
+        if position < len(_UNFINISHED_STATES):
+            return without_end(session, _UNFINISHED_STATES[position], form=position)
+        return session
 
 
 _MASK = (1 << 64) - 1
@@ -128,11 +171,14 @@ def mix64(value: int) -> int:
     return value ^ value >> 31
 
 
-def _unfinished(session: RawSession, position: int) -> RawSession:
-    """How the service writes a missing end is not documented, so each list has all three ways."""
-    session["state"] = _UNFINISHED_STATES[position]
+def without_end(session: RawSession, state: str, *, form: int) -> RawSession:
+    """The same session, changed to one that has not ended.
+
+    How the service writes a missing end is not documented; `form` chooses among all three ways.
+    """
+    session["state"] = state
     session["info"] = "null"
-    match position % 3:
+    match form % 3:
         case 0:
             session["endTime"] = 0
         case 1:

@@ -1,11 +1,17 @@
 """What the emulator pretends to be: one account's workspaces, gateways, sessions and identity."""
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from exporter.emulator.churn import Churn
+from exporter.emulator.churning import ChurningSessions, ClockedSessions
+from exporter.emulator.faults import FaultRule
 from exporter.emulator.history import GeneratedSessions, PageCache, SessionList
+from exporter.emulator.quota import Quota
 from exporter.emulator.recording import RecordedSessions, read_ndjson
 from exporter.errors import UsageError
 from exporter.gateway import Gateway
@@ -19,7 +25,9 @@ class EmulatedGateway:
     session_count: int = 12_000
     """How many sessions are generated; of no meaning where a recording is served."""
     recording: RecordedSessions | None = field(default=None, repr=False)
-    """Served instead of generated sessions."""
+    """Served instead of generated sessions; it never moves."""
+    churn: Churn | None = None
+    """How the generated sessions move; None: not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +67,7 @@ class Scenario:
     """
 
     seed: int = 0
-    """Decides every generated session and every request's jitter."""
+    """Decides every generated session, every request's jitter, and which faults strike."""
     region_id: str = "cn-hangzhou"
     workspaces: tuple[EmulatedWorkspace, ...] = field(default_factory=build_workspaces)
     newest_created_at: datetime = datetime(2026, 6, 30, 12, tzinfo=UTC)
@@ -70,6 +78,12 @@ class Scenario:
     """Least time an answer takes."""
     jitter_s: float = 0.0
     """Up to this much is added to the latency, uniformly."""
+    clock_offset_s: float = 0.0
+    """By how much the service's clock, and the Date of its answers, is ahead of the machine's."""
+    quota: Quota | None = None
+    """None: any number of requests is answered."""
+    faults: tuple[FaultRule, ...] = ()
+    """Strike requests that the quota let pass."""
     max_page_size: int = 100
     max_clock_skew_s: float = 900.0
     anonymous: bool = False
@@ -80,6 +94,12 @@ class Scenario:
     """When set, the key is one of STS and each request must carry this token."""
     security_token_expires_at: datetime | None = None
     """None: never."""
+    security_token_life_s: float | None = None
+    """How long after the first request the token is valid; None: for ever."""
+    security_token_uses: int | None = None
+    """How many requests the token is good for; None: any number."""
+    next_security_token: str | None = field(default=None, repr=False)
+    """Accepted once the first one has expired, and not before."""
     nonce_memory: int = 100_000
     """How many nonces are remembered, the newest ones."""
     page_cache_bytes: int = 64 * 1024 * 1024
@@ -92,6 +112,12 @@ class Scenario:
         for name in ("session_spacing_s", "max_page_size", "nonce_memory"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}", hint="give more than 0")
+        for moment in (self.newest_created_at, self.security_token_expires_at):
+            _refuse_naive(moment)
+        if self.next_security_token is not None and self.security_token is None:
+            raise UsageError(
+                "next_security_token without a first one", hint="give security_token, too"
+            )
         for workspace in self.workspaces:
             for gateway in workspace.gateways:
                 if gateway.session_count < 0:
@@ -133,8 +159,13 @@ class Scenario:
         )
         return replace(self, region_id=region_ids[0], workspaces=workspaces)
 
-    def build_session_lists(self) -> dict[Gateway, SessionList]:
-        """Each gateway's sessions, in the order of `workspaces` and their `gateways`."""
+    def build_session_lists(
+        self, now_s: Callable[[], float] = time.monotonic
+    ) -> dict[Gateway, SessionList]:
+        """Each gateway's sessions, in the order of `workspaces` and their `gateways`.
+
+        `now_s` is the clock, in seconds, by which lists with a churn move.
+        """
         cache = PageCache(self.page_cache_bytes)
         lists: dict[Gateway, SessionList] = {}
         for workspace in self.workspaces:
@@ -143,14 +174,17 @@ class Scenario:
                 if emulated.recording is not None:
                     lists[gateway] = emulated.recording
                     continue
-                lists[gateway] = GeneratedSessions(
-                    gateway,
-                    seed=self.seed,
-                    session_count=emulated.session_count,
-                    newest_created_ms=round(self.newest_created_at.timestamp() * 1000),
-                    spacing_ms=max(1, round(self.session_spacing_s * 1000)),
-                    cache=cache,
-                )
+                known = {
+                    "seed": self.seed,
+                    "session_count": emulated.session_count,
+                    "newest_created_ms": round(self.newest_created_at.timestamp() * 1000),
+                    "spacing_ms": max(1, round(self.session_spacing_s * 1000)),
+                }
+                if emulated.churn is None:
+                    lists[gateway] = GeneratedSessions(gateway, cache=cache, **known)
+                    continue
+                churning = ChurningSessions(gateway, emulated.churn, cache=cache, **known)
+                lists[gateway] = ClockedSessions(churning, now_s=now_s)
         return lists
 
 
@@ -158,3 +192,8 @@ def _refuse_twins(ids: list[str]) -> None:
     for twin, count in Counter(ids).items():
         if count > 1:
             raise UsageError(f"'{twin}' occurs {count} times", hint="give each one its own id")
+
+
+def _refuse_naive(moment: datetime | None) -> None:
+    if moment is not None and moment.tzinfo is None:
+        raise UsageError(f"{moment} has no offset from UTC", hint="write Z behind it for UTC")

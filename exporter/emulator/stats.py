@@ -1,6 +1,6 @@
 """What the emulator has seen, for tests and benchmarks; performs no I/O."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from weakref import WeakSet
 
 import orjson
@@ -11,8 +11,8 @@ class EmulatorStats:
     """Counted since the start or the last reset, without the requests for these very stats."""
 
     request_counts: dict[str, dict[str, int]]
-    """By call (`ListWorkspaces`, …, or `unknown`), then by outcome: `ok`, the code of a refusal, or
-    `broken` when the emulator stopped before it answered."""
+    """By call (`ListWorkspaces`, …, or `unknown`), then by outcome: `ok`, the code of a refusal,
+    the name of a fault, or `broken` when the emulator stopped before it answered."""
     in_flight: int
     most_in_flight: int
     """Most requests that had arrived and were not answered, at any one time."""
@@ -20,6 +20,14 @@ class EmulatorStats:
     """Connections whose first API request fell into the time."""
     nonce_count: int
     """Distinct nonces of requests that passed all checks of their identity."""
+    fault_counts: dict[str, int] = field(default_factory=dict)
+    """Requests struck, by the fault's name, counted when they arrive."""
+    quota_seconds: list[tuple[int, int, int]] = field(default_factory=list)
+    """Number of a second since the quota was first asked, permits granted in it, requests refused;
+    without the seconds that saw no request. Empty when the scenario has no quota."""
+    first_request_s: float | None = None
+    """When the first request came, in seconds since the epoch by the emulator's own clock."""
+    last_request_s: float | None = None
 
     @property
     def request_count(self) -> int:
@@ -29,16 +37,37 @@ class EmulatorStats:
     def ok_count(self) -> int:
         return sum(counts.get("ok", 0) for counts in self.request_counts.values())
 
+    @property
+    def granted_count(self) -> int:
+        """Requests that the quota let pass."""
+        return self.count_quota()[0]
+
+    @property
+    def refused_count(self) -> int:
+        """Requests that the quota refused."""
+        return self.count_quota()[1]
+
+    def count_quota(self, *, from_s: int = 0, until_s: int | None = None) -> tuple[int, int]:
+        """Permits granted and requests refused in the seconds from `from_s`, before `until_s`."""
+        within = [
+            (granted, refused)
+            for second, granted, refused in self.quota_seconds
+            if from_s <= second and (until_s is None or second < until_s)
+        ]
+        return sum(granted for granted, _ in within), sum(refused for _, refused in within)
+
     def to_json(self) -> bytes:
-        """All fields, and the two sums."""
+        """All fields, and the sums."""
         known = {field.name: getattr(self, field.name) for field in fields(self)}
-        return orjson.dumps(
-            known | {"request_count": self.request_count, "ok_count": self.ok_count}
-        )
+        sums = ("request_count", "ok_count", "granted_count", "refused_count")
+        return orjson.dumps(known | {name: getattr(self, name) for name in sums})
 
     @classmethod
     def from_json(cls, text: bytes) -> "EmulatorStats":
         known = orjson.loads(text)
+        known["quota_seconds"] = [
+            (second, granted, refused) for second, granted, refused in known["quota_seconds"]
+        ]
         return cls(**{field.name: known[field.name] for field in fields(cls)})
 
 
@@ -57,17 +86,36 @@ class Tally:
         self._most_in_flight = self._in_flight
         self._connection_count = 0
         self._nonce_count = 0
+        self._fault_counts: dict[str, int] = {}
+        # Granted and refused, by second.
+        self._quota_seconds: dict[int, list[int]] = {}
+        self._quota_started_s: float | None = None
+        self._first_request_s: float | None = None
+        self._last_request_s: float | None = None
 
-    def request_started(self, connection: object | None) -> None:
-        """`connection` is None when it is closed already."""
+    def request_started(self, connection: object | None, *, now_s: float) -> None:
+        """`connection` is None when it is closed already; `now_s` since the epoch."""
         self._in_flight += 1
         self._most_in_flight = max(self._most_in_flight, self._in_flight)
+        if self._first_request_s is None:
+            self._first_request_s = now_s
+        self._last_request_s = now_s
         if connection is not None and connection not in self._connections:
             self._connections.add(connection)
             self._connection_count += 1
 
     def request_admitted(self) -> None:
         self._nonce_count += 1
+
+    def quota_asked(self, *, granted: bool, now_s: float) -> None:
+        """`now_s` by the clock of the quota, which may start anywhere."""
+        if self._quota_started_s is None:
+            self._quota_started_s = now_s
+        second = int(now_s - self._quota_started_s)
+        self._quota_seconds.setdefault(second, [0, 0])[0 if granted else 1] += 1
+
+    def fault_struck(self, name: str) -> None:
+        self._fault_counts[name] = self._fault_counts.get(name, 0) + 1
 
     def request_ended(self, call: str, outcome: str) -> None:
         self._in_flight -= 1
@@ -81,4 +129,11 @@ class Tally:
             most_in_flight=self._most_in_flight,
             connection_count=self._connection_count,
             nonce_count=self._nonce_count,
+            fault_counts=dict(self._fault_counts),
+            quota_seconds=[
+                (second, granted, refused)
+                for second, (granted, refused) in sorted(self._quota_seconds.items())
+            ],
+            first_request_s=self._first_request_s,
+            last_request_s=self._last_request_s,
         )

@@ -30,6 +30,7 @@ def build_manifest(
     files: Sequence[tuple[FileFacts, int]],
     listings: Sequence[ListingFacts],
     requests: RequestCounts,
+    learnt_rps: float | None,
 ) -> dict[str, Any]:
     """The manifest as it is written; `files` are facts and row counts."""
     return {
@@ -54,6 +55,7 @@ def build_manifest(
         ],
         "gateways": [build_gateway_entry(facts) for facts in listings],
         "requests": asdict(requests),
+        "pacing": {"learnt_rps": None if learnt_rps is None else round(learnt_rps, 2)},
     }
 
 

@@ -21,6 +21,7 @@ from exporter.terminal.wording import (
     format_duration,
     format_rate,
     percent_text,
+    quota_text,
     waiting_text,
 )
 
@@ -79,6 +80,7 @@ def build_fields(tally: Tally, now_s: float) -> list[Field]:
             importance=5 if throttled > 0 else 2,
             style="yellow" if throttled > 0 else "",
         ),
+        *([] if tally.learnt_rps is None else [Field(quota_text(tally.learnt_rps), importance=1)]),
         Field(f"{eta_text(tally, now_s):<11}", importance=9, style="cyan"),
     ]
 

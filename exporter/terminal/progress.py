@@ -250,6 +250,7 @@ def progress_fields(tally: Tally, now_s: float) -> dict[str, object]:
         "throttled": tally.requests_throttled,
         "retried": tally.retries,
         "failed": tally.requests_failed,
+        "learnt_rps": None if tally.learnt_rps is None else round(tally.learnt_rps, 2),
         "eta_s": None if eta_s is None else round(eta_s, 1),
     }
 

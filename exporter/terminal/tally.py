@@ -9,6 +9,7 @@ from exporter.events import (
     GatewaysDiscovered,
     ListingFinished,
     ListingStarted,
+    PaceLearnt,
     PageRead,
     RequestEnded,
     RequestStarted,
@@ -64,6 +65,8 @@ class Tally:
     requests_throttled: int = 0
     requests_failed: int = 0
     retries: int = 0
+    learnt_rps: float | None = None
+    """What the quota seems to be, in requests a second; None while it was not met."""
     started_s: float | None = None
     """When the first event came."""
     listing_started_s: float | None = None
@@ -78,7 +81,7 @@ class Tally:
         if self.started_s is None:
             self.started_s = now_s
         match event:
-            case RequestStarted() | RequestEnded() | RetryScheduled():
+            case RequestStarted() | RequestEnded() | RetryScheduled() | PaceLearnt():
                 self._apply_request(event)
             case PageRead():
                 self.pages_read += 1
@@ -150,7 +153,9 @@ class Tally:
             return None
         return max(0.0, (sessions - self.sessions_written) / rate)
 
-    def _apply_request(self, event: RequestStarted | RequestEnded | RetryScheduled) -> None:
+    def _apply_request(
+        self, event: RequestStarted | RequestEnded | RetryScheduled | PaceLearnt
+    ) -> None:
         match event:
             case RequestStarted():
                 self.requests_sent += 1
@@ -168,6 +173,8 @@ class Tally:
                         assert_never(event.outcome)
             case RetryScheduled():
                 self.retries += 1
+            case PaceLearnt():
+                self.learnt_rps = event.learnt_rps
             case _:
                 assert_never(event)
 

@@ -97,9 +97,16 @@ def progress_line(tally: Tally, now_s: float) -> str:
             f"{tally.pages_read:,} of {pages_expected:,} pages",
             f"{tally.in_flight:,} in flight",
             *([f"{tally.requests_throttled:,} throttled"] if tally.requests_throttled > 0 else []),
+            *([] if tally.learnt_rps is None else [quota_text(tally.learnt_rps)]),
             *([f"{tally.retries:,} retried"] if tally.retries > 0 else []),
             *([] if eta == ETA_UNKNOWN else [eta]),
         ]
+    )
+
+
+def quota_text(learnt_rps: float) -> str:
+    return (
+        f"quota ~{learnt_rps:,.0f} req/s" if learnt_rps >= 10 else f"quota ~{learnt_rps:.1f} req/s"
     )
 
 
@@ -143,9 +150,10 @@ def _gateway_lines(tally: Tally) -> list[str]:
 
 def _requests_text(tally: Tally) -> str:
     failed = f", {tally.requests_failed:,} failed" if tally.requests_failed > 0 else ""
+    quota = "" if tally.learnt_rps is None else f", {quota_text(tally.learnt_rps)}"
     return (
         f"requests: {tally.requests_sent:,} sent, {tally.requests_ok:,} ok,"
-        f" {tally.requests_throttled:,} throttled{failed}, {tally.retries:,} retried"
+        f" {tally.requests_throttled:,} throttled{failed}, {tally.retries:,} retried{quota}"
     )
 
 

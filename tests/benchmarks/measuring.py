@@ -21,6 +21,15 @@ WORKSPACE, GATEWAY = "w-emulated-1", "lc-emulated-1-1"
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what was measured, what came out, and what it should be."""
+
+    measured: str
+    figure: str
+    goal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What one child process took, by the operating system's account."""
 

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -20,11 +19,13 @@ import orjson
 
 from exporter import Settings, export
 from exporter.events import Event, PageRead, RequestStarted
+from tests.benchmarks import throttling
 from tests.benchmarks.measuring import (
     EXPORTER,
     FOLDER,
     GATEWAY,
     WORKSPACE,
+    Row,
     describe_machine,
     emulator,
     measure,
@@ -34,15 +35,6 @@ from tests.benchmarks.measuring import (
 )
 
 SESSIONS = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table: what was measured, what came out, and what it should be."""
-
-    measured: str
-    figure: str
-    goal: str = ""
 
 
 def export_command(output: Path) -> list[str]:
@@ -179,6 +171,7 @@ BENCHMARKS: dict[str, Callable[[int, Path], Iterator[Row]]] = {
     "paging": benchmark_paging,
     "startup": benchmark_startup,
     "sdk": benchmark_sdk,
+    **throttling.BENCHMARKS,
 }
 
 

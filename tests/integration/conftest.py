@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,6 +151,21 @@ def program(emulator: Emulator, tmp_path: Path) -> Program:
 @pytest.fixture
 def slow_program(slow_emulator: Emulator, tmp_path: Path) -> Program:
     return build_program(slow_emulator, tmp_path)
+
+
+ProgramFor = Callable[[Scenario], tuple[Program, Emulator]]
+
+
+@pytest.fixture
+def program_for(tmp_path: Path) -> Iterator[ProgramFor]:
+    """An emulator of any scenario, and the program pointed at it; one a test."""
+    with ExitStack() as stack:
+
+        def build(scenario: Scenario) -> tuple[Program, Emulator]:
+            emulator = stack.enter_context(serving(scenario))
+            return build_program(emulator, tmp_path), emulator
+
+        yield build
 
 
 def build_program(emulator: Emulator, tmp_path: Path) -> Program:

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import aiohttp
 import aiohttp.abc
@@ -12,26 +13,18 @@ import orjson
 import pytest
 from aiohttp import web
 from anyio.abc import SocketAttribute
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exporter.api import roa
-from exporter.api.client import (
-    BACKOFF_FIRST_S,
-    BACKOFF_MOST_S,
-    FIRST_CONTACT_WAIT_S,
-    Client,
-    RequestCounts,
-    compute_backoff_s,
-    find_proxy,
-    open_client,
-)
+from exporter.api.client import Client, RequestCounts, find_proxy, open_client
 from exporter.api.credentials import Credential, Identity
+from exporter.api.pacing import Pacer
+from exporter.api.retrying import FIRST_CONTACT_WAIT_S, PATIENCE_S
 from exporter.api.roa import SessionPage
 from exporter.errors import (
     ApiError,
     AuthenticationError,
     BadAnswerError,
+    ClockSkewError,
     CredentialsError,
     ExporterError,
     NetworkError,
@@ -40,7 +33,7 @@ from exporter.errors import (
     ServiceError,
     ThrottledError,
 )
-from exporter.events import Event, RequestEnded, RequestStarted, RetryScheduled
+from exporter.events import Event, PaceLearnt, RequestEnded, RequestStarted, RetryScheduled
 from exporter.gateway import Gateway
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -114,6 +107,7 @@ async def stay_silent(request: web.BaseRequest) -> web.StreamResponse:
 good = answer({"totalCount": 0, "sessions": []})
 hang_up = raw_bytes(b"")
 throttle = refuse("Throttling.User", status=429)
+busy = refuse("ServiceUnavailable", status=503)
 page_of_a_proxy = answer(b"<html>Welcome</html>")
 
 
@@ -153,12 +147,17 @@ async def serve(server: ScriptedServer, *, port: int = 0) -> AsyncIterator[str]:
 
 
 class FakeSleep:
+    """Skips what should be waited; its clock is the true one and what was skipped."""
+
     def __init__(self) -> None:
         self.waits_s: list[float] = []
 
     async def __call__(self, wait_s: float) -> None:
         self.waits_s.append(wait_s)
         await anyio.lowlevel.checkpoint()
+
+    def now_s(self) -> float:
+        return anyio.current_time() + sum(self.waits_s)
 
 
 class TickingClock:
@@ -203,6 +202,7 @@ async def open_rig(
         endpoint=endpoint,
         identity=identify(),
         concurrency=concurrency,
+        max_rps=None,
         retries=retries,
         timeout_s=timeout_s,
         user_agent="livy-exporter/test",
@@ -213,10 +213,11 @@ async def open_rig(
             opened._session,
             endpoint=endpoint,
             identity=identity or identify(),
+            pacer=Pacer(most_in_flight=concurrency, most_rps=None),
             retries=retries,
             timeout_s=timeout_s,
             emit=events.append,
-            now_s=anyio.current_time,
+            now_s=sleep.now_s,
             utc_now=TickingClock(),
             sleep=sleep,
             jitter=lambda: jitter,
@@ -383,7 +384,7 @@ async def test_attempts_are_bounded_and_the_last_error_is_told(
 
 
 async def test_waits_grow_from_attempt_to_attempt() -> None:
-    server = ScriptedServer(good, throttle)
+    server = ScriptedServer(good, busy)
 
     async with serve(server) as endpoint, open_rig(endpoint, jitter=1.0) as rig:
         await rig.client.send(CALL)
@@ -410,6 +411,16 @@ async def test_wait_that_the_service_asks_for_is_kept(
         await rig.client.send(CALL)
 
     assert rig.sleep.waits_s == [wait_s]
+
+
+async def test_request_throttled_for_the_first_time_waits_for_its_turn_alone() -> None:
+    server = ScriptedServer(good, throttle, throttle, throttle, good)
+
+    async with serve(server) as endpoint, open_rig(endpoint, jitter=1.0) as rig:
+        await rig.client.send(CALL)
+        await rig.client.send(CALL)
+
+    assert rig.sleep.waits_s == [0, 0.5, 1]
 
 
 async def test_used_nonce_is_replaced_without_a_wait() -> None:
@@ -447,6 +458,55 @@ async def test_refusal_that_would_come_again_is_told_at_once(
     assert len(server.received) == 1
     assert rig.sleep.waits_s == []
     assert rig.counts == RequestCounts(sent=1, failed=1)
+
+
+def serve_late(*behaviours: Behaviour, ahead: timedelta) -> ScriptedServer:
+    """Refuses the dates it is shown, and tells its own, then behaves as told."""
+    date = format_datetime(START + ahead, usegmt=True)
+    return ScriptedServer(refuse("InvalidTimeStamp.Expired", headers={"Date": date}), *behaviours)
+
+
+@pytest.mark.parametrize("hours", [-30, -1, 1, 30])
+async def test_clock_that_is_off_is_corrected_from_the_answer_that_says_so(hours: int) -> None:
+    server = serve_late(good, ahead=timedelta(hours=hours))
+
+    async with serve(server) as endpoint, open_rig(endpoint) as rig:
+        await rig.client.send(CALL)
+        await rig.client.send(CALL)
+
+    wrong, *right = [
+        datetime.fromisoformat(request.headers["x-acs-date"]) - START for request in server.received
+    ]
+    assert abs(wrong) < timedelta(minutes=1)
+    assert [abs(each - timedelta(hours=hours)) < timedelta(minutes=1) for each in right] == [
+        True
+    ] * 2
+    assert all(request.signature_holds() for request in server.received)
+    assert rig.sleep.waits_s == []
+    assert rig.counts == RequestCounts(sent=3, ok=2, failed=1, retried=1)
+
+
+async def test_clock_that_is_corrected_and_still_refused_is_told() -> None:
+    still = refuse("InvalidTimeStamp.Expired", headers={"Date": "Fri, 02 Jan 2026 05:00:00 GMT"})
+
+    async with serve(ScriptedServer(still)) as endpoint, open_rig(endpoint) as rig:
+        error = await send_refused(rig)
+
+    assert type(error) is ClockSkewError
+    assert error.hint is not None
+    assert "clock" in error.hint
+    assert rig.counts == RequestCounts(sent=2, failed=2, retried=1)
+
+
+@pytest.mark.parametrize("date", ["nonsense", "", "Fri, 99 Jan 2026 99:00:00 GMT"])
+async def test_clock_is_not_corrected_from_nonsense(date: str) -> None:
+    server = ScriptedServer(refuse("InvalidTimeStamp.Expired", headers={"Date": date}))
+
+    async with serve(server) as endpoint, open_rig(endpoint) as rig:
+        error = await send_refused(rig)
+
+    assert type(error) is ClockSkewError
+    assert (error.exit_code, rig.counts) == (1, RequestCounts(sent=1, failed=1))
 
 
 async def test_refused_connection_at_first_contact_is_told_after_one_more_try() -> None:
@@ -595,6 +655,18 @@ async def test_compressed_answer_is_read() -> None:
         assert await rig.client.send(CALL) == EMPTY_PAGE
 
 
+async def test_pause_in_which_nobody_asked_is_no_silence_of_the_service() -> None:
+    server = ScriptedServer(good, busy, good)
+
+    async with serve(server) as endpoint, open_rig(endpoint) as rig:
+        await rig.client.send(CALL)
+        await rig.sleep(10 * PATIENCE_S)
+        page = await rig.client.send(CALL)
+
+    assert page == EMPTY_PAGE
+    assert len(server.received) == 3
+
+
 async def test_silence_is_told_with_the_seconds_that_were_waited() -> None:
     async with (
         serve(ScriptedServer(stay_silent)) as endpoint,
@@ -642,10 +714,11 @@ async def test_unknown_host_is_told_with_its_name_after_one_more_try() -> None:
             session,
             endpoint="http://service.invalid",
             identity=identify(),
+            pacer=Pacer(most_in_flight=4, most_rps=None),
             retries=8,
             timeout_s=5,
             emit=lambda event: None,
-            now_s=anyio.current_time,
+            now_s=sleep.now_s,
             utc_now=TickingClock(),
             sleep=sleep,
             jitter=lambda: 0.0,
@@ -713,7 +786,9 @@ async def test_events_tell_every_attempt_and_retry() -> None:
     async with serve(server) as endpoint, open_rig(endpoint, jitter=0.0) as rig:
         await rig.client.send(CALL)
 
-    started, throttled, retry, started_again, ended = rig.events
+    started, throttled, retry, started_again, ended = [
+        event for event in rig.events if not isinstance(event, PaceLearnt)
+    ]
     assert started == started_again == RequestStarted(1)
     assert isinstance(throttled, RequestEnded)
     assert (throttled.outcome, throttled.in_flight) == ("throttled", 0)
@@ -733,16 +808,16 @@ async def test_in_flight_counts_all_requests_of_the_client() -> None:
 
     async with (
         serve(server) as endpoint,
-        open_rig(endpoint, concurrency=5) as rig,
+        open_rig(endpoint, concurrency=3) as rig,
         anyio.create_task_group() as tasks,
     ):
-        for _ in range(5):
+        for _ in range(3):
             tasks.start_soon(rig.client.send, CALL)
 
     started = [event.in_flight for event in rig.events if isinstance(event, RequestStarted)]
     ended = [event.in_flight for event in rig.events if isinstance(event, RequestEnded)]
-    assert started == [1, 2, 3, 4, 5]
-    assert sorted(ended) == [0, 1, 2, 3, 4]
+    assert started == [1, 2, 3]
+    assert sorted(ended) == [0, 1, 2]
 
 
 async def test_cancelled_request_is_no_longer_in_flight_and_the_client_goes_on() -> None:
@@ -849,30 +924,6 @@ async def test_wrong_secret_is_an_authentication_error_with_a_hint() -> None:
     assert isinstance(error, AuthenticationError)
     assert error.hint is not None
     assert "secret" in error.hint
-
-
-@given(attempt=st.integers(1, 60), jitter=st.floats(0, 1, exclude_max=True))
-def test_backoff_is_full_jitter_below_a_growing_ceiling(attempt: int, jitter: float) -> None:
-    ceiling_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** (attempt - 1))
-
-    wait_s = compute_backoff_s(attempt, error=None, jitter=jitter)
-
-    assert wait_s == jitter * ceiling_s
-
-
-@given(
-    attempt=st.integers(1, 60),
-    jitter=st.floats(0, 1, exclude_max=True),
-    asked_s=st.floats(0.001, 120),
-)
-def test_backoff_is_never_shorter_than_what_the_service_asks_for(
-    attempt: int, jitter: float, asked_s: float
-) -> None:
-    error = ThrottledError("slow down", status=429, retry_after_s=asked_s)
-
-    wait_s = compute_backoff_s(attempt, error=error, jitter=jitter)
-
-    assert asked_s <= wait_s <= asked_s + BACKOFF_MOST_S
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from exporter.api.credentials import Credential, Identity
 from exporter.api.discovery import (
     ALL,
     Found,
-    UnknownIdError,
     choose_gateways,
     discover_gateways,
     discover_workspaces,
@@ -23,7 +22,7 @@ from exporter.emulator.scenario import (
     build_workspaces,
 )
 from exporter.emulator.server import Emulator, open_emulator
-from exporter.errors import ApiError, ExporterError, NotFoundError
+from exporter.errors import ApiError, ExporterError, NotFoundError, UnknownIdError
 from exporter.gateway import Gateway
 
 REGION = "cn-hangzhou"
@@ -39,6 +38,7 @@ async def open_test_client(endpoint: str) -> AsyncIterator[Client]:
         concurrency=4,
         retries=0,
         timeout_s=10,
+        max_rps=None,
         user_agent="livy-exporter/test",
         environ={},
         emit=lambda event: None,

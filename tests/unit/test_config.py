@@ -57,12 +57,18 @@ VALUES: dict[str, list[Written]] = {
     "manifest": TEXTS,
     "page_size": [Written(str(n), str(n), str(n), n) for n in (1, 50, 99)],
     "concurrency": [Written(str(n), str(n), str(n), n) for n in (1, 500, 1000)],
+    "max_rps": [Written(text, text, text, float(text)) for text in ("0.1", "50", "10000")],
     "timeout": [
         Written('"500ms"', "0.5", "500ms", 0.5),
         Written("12", "12", "12s", 12.0),
         Written("3600.0", "1h", "60m", 3600.0),
     ],
     "retries": [Written(str(n), str(n), str(n), n) for n in (0, 1, 100)],
+    "deadline": [
+        Written('"2h"', "7200", "120m", 7200.0),
+        Written("90", "90", "90s", 90.0),
+        Written("1.5", "1500ms", "1.5s", 1.5),
+    ],
     "progress": [Written(f'"{name}"', name, name, name) for name in ("bar", "plain", "none")],
     "log_format": [Written('"json"', "json", "json", "json")] * 3,
     "verbose": [Written(str(n), str(n), n, n) for n in (1, 2, 1)],

@@ -10,6 +10,7 @@ from exporter.emulator.calls import Call, Route
 from exporter.emulator.refusal import RequestRefusedError
 from exporter.emulator.scenario import Scenario
 from exporter.emulator.signature import ReceivedRequest
+from exporter.errors import UsageError
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 ROUTE = Route(Call.LIST_WORKSPACES)
@@ -260,3 +261,70 @@ def test_security_token_of_another_key_is_refused(owned: str | None) -> None:
     refusal = refuse(request, scenario=Scenario(security_token=owned))
 
     assert (refusal.status, refusal.code) == (400, "InvalidSecurityToken.MismatchWithAccessKey")
+
+
+def test_security_token_is_good_for_so_many_requests_and_then_only_the_next_one_is() -> None:
+    scenario = Scenario(security_token="t", next_security_token="u", security_token_uses=2)
+    steps = [
+        ("u", "InvalidSecurityToken.MismatchWithAccessKey"),
+        ("t", None),
+        ("t", None),
+        ("t", "InvalidSecurityToken.Expired"),
+        ("u", None),
+        ("u", None),
+        ("t", "InvalidSecurityToken.Expired"),
+    ]
+
+    codes = play(scenario, [(token, 0.0) for token, _ in steps])
+
+    assert codes == [code for _, code in steps]
+
+
+def test_security_token_lives_so_long_from_the_first_request() -> None:
+    scenario = Scenario(security_token="t", next_security_token="u", security_token_life_s=60)
+
+    codes = play(scenario, [("t", 0.0), ("t", 59.0), ("t", 60.0), ("u", 60.0)])
+
+    assert codes == [None, None, "InvalidSecurityToken.Expired", None]
+
+
+def test_refused_requests_use_no_security_token_up() -> None:
+    scenario = Scenario(security_token="t", security_token_uses=1)
+    admission = Admission(scenario)
+    forged = sign(replace(scenario, access_key_secret="a-wrong-secret"))
+    with pytest.raises(RequestRefusedError):
+        admission.admit(forged, ROUTE, now_s=NOW.timestamp())
+
+    admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+
+
+def test_restart_makes_the_first_security_token_new_and_forgets_no_nonce() -> None:
+    scenario = Scenario(security_token="t", security_token_uses=1)
+    admission = Admission(scenario)
+    admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+
+    admission.restart()
+
+    with pytest.raises(RequestRefusedError, match="nonce"):
+        admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+    admission.admit(sign(scenario, nonce="n2"), ROUTE, now_s=NOW.timestamp())
+
+
+def test_next_security_token_needs_a_first_one() -> None:
+    with pytest.raises(UsageError, match="without a first one"):
+        Scenario(next_security_token="u")
+
+
+def play(scenario: Scenario, steps: list[tuple[str, float]]) -> list[str | None]:
+    """The code of each request's refusal, or None, for requests with a token at a second."""
+    admission = Admission(scenario)
+    codes: list[str | None] = []
+    for number, (token, at_s) in enumerate(steps):
+        at = NOW + timedelta(seconds=at_s)
+        request = sign(scenario, at=at, nonce=f"n{number}", x_acs_security_token=token)
+        try:
+            admission.admit(request, ROUTE, now_s=at.timestamp())
+            codes.append(None)
+        except RequestRefusedError as refusal:
+            codes.append(refusal.code)
+    return codes

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import uuid
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import aiohttp
@@ -28,6 +28,16 @@ WORKSPACES_PATH = "/api/v1/workspaces"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 SMALL = Scenario(workspaces=build_workspaces(session_count=250))
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+class FakeClock:
+    """Stands still until it is set."""
+
+    def __init__(self, now_s: float) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 class FakeSleep:
@@ -63,6 +73,7 @@ def sign(
     secret: str | None = None,
     nonce: str | None = None,
     at: datetime | None = None,
+    token: str | None = None,
 ) -> dict[str, str]:
     raw_path, _, raw_query = path.partition("?")
     headers = {
@@ -73,6 +84,8 @@ def sign(
         "x-acs-signature-nonce": nonce or uuid.uuid4().hex,
         "x-acs-content-sha256": EMPTY_SHA256,
     }
+    if token is not None:
+        headers["x-acs-security-token"] = token
     request = ReceivedRequest(
         method="GET",
         raw_path=raw_path,
@@ -167,6 +180,50 @@ async def test_clock_of_the_service_dates_answers_and_judges_requests() -> None:
     assert status == 200
 
 
+@pytest.mark.parametrize("clock_offset_s", [-3600.0, 3600.0])
+async def test_clock_that_is_off_refuses_a_right_date_and_tells_its_own(
+    clock_offset_s: float,
+) -> None:
+    service_now = NOW + timedelta(seconds=clock_offset_s)
+    scenario = replace(SMALL, clock_offset_s=clock_offset_s)
+    emulating = open_emulator(scenario, now_s=NOW.timestamp)
+    async with emulating as emulator, aiohttp.ClientSession() as client:
+        right = sign(emulator, SESSIONS_PATH, at=NOW)
+        async with client.get(emulator.endpoint + SESSIONS_PATH, headers=right) as answer:
+            body = orjson.loads(await answer.read())
+        told = parsedate_to_datetime(answer.headers["Date"])
+        path = SESSIONS_PATH
+        status, _ = await ask(client, emulator, path, sign(emulator, path, at=told))
+
+    assert (answer.status, body["code"]) == (400, "InvalidTimeStamp.Expired")
+    assert told == service_now
+    assert status == 200
+
+
+async def test_token_that_expired_in_mid_run_is_new_again_after_a_reset() -> None:
+    scenario = replace(
+        SMALL, security_token="first", next_security_token="second", security_token_uses=2
+    )
+    async with open_emulator(scenario) as emulator, aiohttp.ClientSession() as client:
+
+        async def ask_with(token: str) -> tuple[int, object]:
+            headers = sign(emulator, SESSIONS_PATH, token=token)
+            status, body = await ask(client, emulator, SESSIONS_PATH, headers)
+            return status, body.get("code")
+
+        before = [await ask_with(token) for token in ("first", "first", "first", "second")]
+        emulator.reset()
+        after = await ask_with("first")
+
+    assert before == [
+        (200, None),
+        (200, None),
+        (400, "InvalidSecurityToken.Expired"),
+        (200, None),
+    ]
+    assert after == (200, None)
+
+
 async def test_latency_and_seeded_jitter_are_waited_out_before_each_answer() -> None:
     scenario = replace(SMALL, latency_s=0.5, jitter_s=0.25)
     waits_by_run: list[list[float]] = []
@@ -209,11 +266,14 @@ async def test_most_requests_in_flight_are_counted() -> None:
 
 
 async def test_stats_tell_calls_outcomes_connections_and_nonces() -> None:
-    async with open_emulator(SMALL) as emulator, aiohttp.ClientSession() as client:
-        headers = sign(emulator, WORKSPACES_PATH, action="ListWorkspaces")
+    clock = FakeClock(NOW.timestamp())
+    emulating = open_emulator(SMALL, now_s=clock)
+    async with emulating as emulator, aiohttp.ClientSession() as client:
+        headers = sign(emulator, WORKSPACES_PATH, action="ListWorkspaces", at=NOW)
         await ask(client, emulator, WORKSPACES_PATH, headers)
+        clock.now_s += 2
         await ask(client, emulator, WORKSPACES_PATH, headers)
-        await ask(client, emulator, SESSIONS_PATH, sign(emulator, SESSIONS_PATH))
+        await ask(client, emulator, SESSIONS_PATH, sign(emulator, SESSIONS_PATH, at=NOW))
         await ask(client, emulator, "/nowhere", {})
 
         stats = emulator.stats()
@@ -228,6 +288,8 @@ async def test_stats_tell_calls_outcomes_connections_and_nonces() -> None:
         most_in_flight=1,
         connection_count=1,
         nonce_count=2,
+        first_request_s=NOW.timestamp(),
+        last_request_s=NOW.timestamp() + 2,
     )
     assert (stats.request_count, stats.ok_count) == (4, 2)
 
@@ -249,9 +311,31 @@ async def test_stats_are_read_and_reset_over_the_wire_without_being_counted() ->
         "most_in_flight": 0,
         "connection_count": 0,
         "nonce_count": 0,
+        "fault_counts": {},
+        "quota_seconds": [],
+        "first_request_s": None,
+        "last_request_s": None,
         "request_count": 0,
         "ok_count": 0,
+        "granted_count": 0,
+        "refused_count": 0,
     }
+
+
+def test_stats_survive_their_way_over_the_wire() -> None:
+    stats = EmulatorStats(
+        request_counts={"ListWorkspaces": {"ok": 1, "reset": 1}},
+        in_flight=0,
+        most_in_flight=2,
+        connection_count=2,
+        nonce_count=2,
+        fault_counts={"reset": 1},
+        quota_seconds=[(0, 2, 0), (3, 0, 1)],
+        first_request_s=1.5,
+        last_request_s=4.5,
+    )
+
+    assert EmulatorStats.from_json(stats.to_json()) == stats
 
 
 async def test_nonce_stays_used_over_a_reset() -> None:

@@ -40,6 +40,7 @@ def build(**changes: Any) -> dict[str, Any]:
         "files": [(FileFacts("out.parquet", 4096, "ab" * 32), 250)],
         "listings": [LISTING],
         "requests": RequestCounts(sent=9, ok=6, throttled=1, retried=3, failed=2),
+        "learnt_rps": 39.987,
     }
     manifest: dict[str, Any] = orjson.loads(dump_manifest(build_manifest(**facts | changes)))
     return manifest
@@ -62,6 +63,7 @@ def test_manifest_has_these_keys_and_no_other() -> None:
         "files",
         "gateways",
         "requests",
+        "pacing",
     ]
 
 
@@ -117,6 +119,7 @@ def test_each_fact_stands_under_its_own_key() -> None:
         }
     ]
     assert manifest["requests"] == {"sent": 9, "ok": 6, "throttled": 1, "retried": 3, "failed": 2}
+    assert manifest["pacing"] == {"learnt_rps": 39.99}
 
 
 def test_times_are_utc_and_tell_so() -> None:

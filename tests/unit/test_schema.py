@@ -2,6 +2,7 @@ import json
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -309,8 +310,10 @@ def same(sent: Any, kept: Any, field: str) -> bool:
     if type(sent) is type(kept):
         return bool(sent == kept)
     if isinstance(kept, int | float) and not isinstance(kept, bool):
-        number = as_number(sent) if isinstance(sent, str) else sent
-        return not isinstance(number, bool) and bool(number == kept)
+        if isinstance(sent, str):
+            # Beyond 2**53 a float cannot tell whether the integer is right; a decimal can.
+            return bool(as_number(sent) == kept) or Decimal(sent) == kept
+        return not isinstance(sent, bool) and bool(sent == kept)
     return False
 
 

@@ -1,0 +1,382 @@
+"""An export that is stopped, at any stage: soon, quietly, and as if it had never begun."""
+
+import asyncio
+import fcntl
+import gc
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import termios
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+from urllib.request import urlopen
+
+import anyio
+import anyio.from_thread
+import pytest
+
+from exporter.api import retrying
+from exporter.config import Settings
+from exporter.emulator.faults import Fault, FaultRule
+from exporter.emulator.quota import Quota
+from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
+from exporter.emulator.server import Emulator, open_emulator
+from exporter.emulator.stats import EmulatorStats
+from exporter.events import Event, RunFinished
+from exporter.pipeline import export
+
+if TYPE_CHECKING:  # pytest finds the fixtures by their names; this folder is no package
+    from tests.integration.conftest import Program, ProgramFor
+
+SOON_S = 5.0
+"""It should take two seconds at most; machines that run tests are slow at times."""
+
+SIGNALS = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+
+
+def build_scenario(session_count: int, **changes: object) -> Scenario:
+    gateway = EmulatedGateway(gateway_id="lc-1", name="one", session_count=session_count)
+    workspace = EmulatedWorkspace(workspace_id="w-1", name="one", gateways=(gateway,))
+    return replace(Scenario(seed=5, workspaces=(workspace,)), **changes)  # type: ignore[arg-type] # a field each
+
+
+def strike(fault: Fault, **changes: object) -> tuple[FaultRule, ...]:
+    rule = FaultRule(kinds=(fault,), rate=1.0, hang_s=60.0, slow_s=60.0)
+    return (replace(rule, **changes),)  # type: ignore[arg-type] # a field each
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a run is when it is stopped, and how to tell that it is there."""
+
+    name: str
+    scenario: Scenario
+    reached: Callable[[EmulatorStats], bool]
+
+
+STAGES = (
+    Stage(
+        "before the first answer",
+        build_scenario(400, faults=strike(Fault.HANG)),
+        lambda stats: stats.in_flight > 0,
+    ),
+    Stage(
+        "discovering",
+        build_scenario(400, faults=strike(Fault.HANG, calls=("ListLivyCompute",))),
+        lambda stats: "hang" in stats.fault_counts,
+    ),
+    Stage(
+        "paging",
+        build_scenario(4000, latency_s=0.1),
+        lambda stats: stats.ok_count >= 20,
+    ),
+    Stage(
+        "receiving a body",
+        build_scenario(400, faults=strike(Fault.SLOW_BODY, from_request=10)),
+        lambda stats: "slow-body" in stats.fault_counts,
+    ),
+    Stage(
+        "waiting for a retry",
+        build_scenario(400, faults=strike(Fault.ERROR_503, from_request=10)),
+        lambda stats: stats.fault_counts.get("503", 0) >= 8 and stats.in_flight == 0,
+    ),
+    Stage(
+        "connecting again",
+        build_scenario(400, faults=strike(Fault.RESET, from_request=10)),
+        lambda stats: stats.fault_counts.get("reset", 0) >= 12,
+    ),
+    Stage(
+        "waiting at the gate",
+        build_scenario(400, quota=Quota(rate_per_s=0.05, burst=10, hint="x-acs-retry-after")),
+        lambda stats: stats.refused_count > 0 and stats.in_flight == 0,
+    ),
+)
+
+
+def read_stats(emulator: Emulator) -> EmulatorStats:
+    with urlopen(f"{emulator.endpoint}/emulator/stats") as answer:  # noqa: S310 - loopback
+        return EmulatorStats.from_json(answer.read())
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < until_s, "the stage was never reached"
+        time.sleep(0.01)
+
+
+@contextmanager
+def started(program: "Program", *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+    process = program.start(*arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def stop(process: "subprocess.Popen[bytes]", number: signal.Signals) -> tuple[int, bytes]:
+    """The exit code and what stderr got, within the time; nobody reads stdout."""
+    assert process.stderr is not None
+    process.send_signal(number)
+    code = process.wait(SOON_S)
+    return code, process.stderr.read()
+
+
+@SIGNALS
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_signal_stops_an_export_at_any_stage_and_nothing_is_left(
+    stage: Stage, number: signal.Signals, code: int, program_for: "ProgramFor"
+) -> None:
+    program, emulator = program_for(stage.scenario)
+    (program.folder / "out.parquet").write_bytes(b"the former output")
+    before = program.listing()
+    arguments = ["--workspace", "all", "-o", "out.parquet", "--page-size", "10"]
+
+    with started(program, "export", *arguments, "--concurrency", "4", "--quiet") as process:
+        wait_until(lambda: stage.reached(read_stats(emulator)))
+        working = program.listing()
+        ended, stderr = stop(process, number)
+
+    assert len(working) > len(before)
+    assert ended == code
+    assert stderr == b"interrupted: nothing was published\n"
+    assert program.listing() == before
+
+
+@SIGNALS
+@pytest.mark.parametrize("session_count", [3000, 200], ids=["writing", "closing"])
+def test_signal_stops_an_export_whose_reader_has_fallen_asleep(
+    session_count: int, number: signal.Signals, code: int, program_for: "ProgramFor"
+) -> None:
+    program, _ = program_for(build_scenario(session_count))
+    arguments = ["--workspace", "all", "-o", "-", "--manifest", "it.json", "--quiet"]
+
+    with started(program, "export", *arguments) as process:
+        wait_until(lambda: pipe_is_full(process))
+        ended, stderr = stop(process, number)
+
+    assert ended == code
+    assert stderr.startswith(b"interrupted")
+    assert len(stderr.splitlines()) == 1
+    assert program.listing() == {}
+
+
+def pipe_is_full(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether about as much as a pipe holds waits to be read."""
+    assert process.stdout is not None
+    waiting = fcntl.ioctl(process.stdout, termios.FIONREAD, b"\0" * 4)
+    return int.from_bytes(waiting, "little") > 60_000
+
+
+@SIGNALS
+def test_signal_stops_an_export_that_waits_for_its_identity(
+    number: signal.Signals, code: int, program_for: "ProgramFor"
+) -> None:
+    program, _ = program_for(build_scenario(10))
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        program = replace(
+            program,
+            environ={
+                **program.environ,
+                "ALIBABA_CLOUD_ACCESS_KEY_ID": "",
+                "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "",
+                "ALIBABA_CLOUD_CREDENTIALS_URI": f"http://127.0.0.1:{port}/",
+            },
+        )
+        with started(program, "export", "--workspace", "all", "-o", "out.parquet") as process:
+            connection, _ = silent.accept()
+            with connection:
+                ended, stderr = stop(process, number)
+
+    assert ended == code
+    assert stderr == b"interrupted: nothing was published\n"
+    assert program.listing() == {}
+
+
+FORMER = {"out.ndjson": b"the former output", "out.ndjson.manifest.json": b"its manifest"}
+
+BUSY = build_scenario(
+    600,
+    latency_s=0.001,
+    jitter_s=0.004,
+    quota=Quota(rate_per_s=400.0, burst=20),
+    faults=(
+        FaultRule(kinds=(Fault.RESET, Fault.CUT_OFF), rate=0.1, from_request=3),
+        FaultRule(kinds=(Fault.ERROR_503,), requests=(9, 12)),
+    ),
+)
+"""Everything that an export can meet, in a part of a second."""
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For exports in this process."""
+    monkeypatch.setattr(retrying, "BACKOFF_FIRST_S", 0.02)
+    monkeypatch.setattr(retrying, "BACKOFF_MOST_S", 0.1)
+
+
+@dataclass
+class Rig:
+    """An export in this process, into a folder that holds a former one."""
+
+    folder: Path
+    emulator: Emulator
+
+    def __post_init__(self) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        for path in self.folder.iterdir():
+            path.unlink()
+        for name, written in FORMER.items():
+            (self.folder / name).write_bytes(written)
+
+    def read_folder(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
+
+    async def export(self, emit: Callable[[Event], None]) -> None:
+        self.emulator.reset()
+        settings = Settings(
+            endpoint=self.emulator.endpoint,
+            region="cn-hangzhou",
+            workspace=("all",),
+            output=str(self.folder / "out.ndjson"),
+            page_size=10,
+            concurrency=6,
+        )
+        environ = {
+            "ALIBABA_CLOUD_ACCESS_KEY_ID": self.emulator.scenario.access_key_id,
+            "ALIBABA_CLOUD_ACCESS_KEY_SECRET": self.emulator.scenario.access_key_secret,
+        }
+        await export(settings, run_id="run", environ=environ, emit=emit)
+
+    def assert_untouched(self) -> None:
+        assert self.read_folder() == FORMER
+
+    def assert_published(self) -> None:
+        files = self.read_folder()
+        assert set(files) == set(FORMER)
+        manifest = json.loads(files["out.ndjson.manifest.json"])
+        assert manifest["files"][0]["sha256"] == hashlib.sha256(files["out.ndjson"]).hexdigest()
+        assert manifest["session_count"] == files["out.ndjson"].count(b"\n") == 600
+
+
+@asynccontextmanager
+async def open_rig(folder: Path) -> AsyncIterator[Rig]:
+    async with open_emulator(BUSY) as emulator:
+        yield Rig(folder, emulator)
+        await settle(emulator)
+
+
+async def settle(emulator: Emulator) -> None:
+    """Until the emulator has heard that its clients are gone."""
+    with anyio.fail_after(SOON_S):
+        while emulator.stats().in_flight > 0:  # noqa: ASYNC110 - it is the emulator's to know
+            await anyio.sleep(0.001)
+    await anyio.sleep(0.01)
+
+
+async def count_open_files(emulator: Emulator) -> int:
+    await settle(emulator)
+    gc.collect()  # a socket or coroutine that nobody closed warns here, and warnings are errors
+    return len(os.listdir("/dev/fd"))  # noqa: PTH208 - it changes while it is read
+
+
+async def test_cancelled_export_leaves_everything_as_it_was_at_any_moment(tmp_path: Path) -> None:
+    moments = random.Random(20)  # noqa: S311 - the same moments each time
+    ends: list[bool] = []
+
+    async with open_rig(tmp_path) as rig:
+        started_s = anyio.current_time()
+        await rig.export(lambda event: None)
+        whole_s = anyio.current_time() - started_s
+        rig.assert_published()
+        open_count = await count_open_files(rig.emulator)
+        for _ in range(30):
+            rig.restore()
+            with anyio.move_on_after(moments.random() * whole_s) as scope:
+                await rig.export(lambda event: None)
+            ends.append(scope.cancelled_caught)
+            if scope.cancelled_caught:
+                rig.assert_untouched()
+            else:
+                rig.assert_published()
+            assert await count_open_files(rig.emulator) <= open_count
+            assert asyncio.all_tasks() - server_tasks() == {asyncio.current_task()}
+
+    assert ends.count(True) >= 15
+
+
+def server_tasks() -> "set[asyncio.Task[object]]":
+    """Those of the emulator, one a connection."""
+    return {task for task in asyncio.all_tasks() if "RequestHandler" in repr(task.get_coro())}
+
+
+@pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
+async def test_export_cancelled_at_any_event_leaves_everything_as_it_was(
+    kind: type[Event], tmp_path: Path
+) -> None:
+    heard: list[Event] = []
+
+    def cancel_at_the_first(event: Event) -> None:
+        if isinstance(event, kind):
+            heard.append(event)
+            scope.cancel()
+
+    async with open_rig(tmp_path) as rig:
+        with anyio.CancelScope() as scope:
+            await rig.export(cancel_at_the_first)
+
+        if kind is RunFinished:
+            # It is published already, and to be stopped then changes nothing.
+            rig.assert_published()
+        else:
+            rig.assert_untouched()
+    assert heard != []
+    assert scope.cancelled_caught == (kind is not RunFinished)
+
+
+@pytest.mark.parametrize(
+    ("sync", "is_published"),
+    [
+        pytest.param(1, False, id="the output"),
+        pytest.param(2, True, id="the manifest"),
+        pytest.param(3, True, id="the folder"),
+    ],
+)
+async def test_export_cancelled_while_it_publishes_shows_all_or_nothing(
+    sync: int, is_published: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def cancel_at_a_sync(fd: int) -> None:
+        synced.append(fd)
+        if len(synced) == sync:
+            anyio.from_thread.run_sync(scope.cancel)
+        fsync(fd)
+
+    async with open_rig(tmp_path) as rig:
+        monkeypatch.setattr(os, "fsync", cancel_at_a_sync)
+        with anyio.CancelScope() as scope:
+            await rig.export(lambda event: None)
+
+        if is_published:
+            rig.assert_published()
+        else:
+            rig.assert_untouched()
+    assert len(synced) >= sync
+    assert scope.cancelled_caught != is_published

@@ -1,0 +1,273 @@
+"""What is asked again, how often and after how long, as tables."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.api.retrying import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MOST_S,
+    FIRST_CONTACT_RETRIES,
+    FIRST_CONTACT_WAIT_S,
+    PATIENCE_S,
+    Circumstances,
+    compute_wait_s,
+    explain_end,
+    may_retry,
+)
+from exporter.errors import (
+    ApiError,
+    AuthenticationError,
+    BadAnswerError,
+    ClockSkewError,
+    CredentialsError,
+    DeadlineError,
+    DestinationError,
+    ExporterError,
+    IncompleteError,
+    MissingExtraError,
+    NetworkError,
+    NonceUsedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RefusedError,
+    ServiceError,
+    ThrottledError,
+    TokenExpiredError,
+    UnknownIdError,
+    UsageError,
+)
+
+
+def around(
+    *, attempt: int = 1, retries: int = 8, answered: bool = True, silent_s: float = 0.0
+) -> Circumstances:
+    return Circumstances(attempt=attempt, retries=retries, answered=answered, silent_s=silent_s)
+
+
+def throttled(*, retry_after_s: float | None = None) -> ThrottledError:
+    return ThrottledError("too many", status=429, retry_after_s=retry_after_s)
+
+
+def unavailable(*, retry_after_s: float | None = None) -> ServiceError:
+    return ServiceError("busy", status=503, retry_after_s=retry_after_s)
+
+
+BROKE_OFF = NetworkError("broke off")
+UNREACHABLE = NetworkError("refused", unreachable=True)
+UNREADABLE = BadAnswerError("no JSON", status=200)
+UNREADABLE_502 = BadAnswerError("no JSON", status=502)
+NONCE_USED = NonceUsedError("used", status=400)
+
+PASSING: list[ExporterError] = [
+    throttled(),
+    unavailable(),
+    BROKE_OFF,
+    UNREACHABLE,
+    UNREADABLE,
+    UNREADABLE_502,
+    NONCE_USED,
+]
+"""One of each kind that may be gone when the same is asked again."""
+
+LASTING: list[BaseException] = [
+    UsageError("no"),
+    UnknownIdError("no"),
+    MissingExtraError("it", extra="x"),
+    DestinationError("no"),
+    DeadlineError("no"),
+    IncompleteError("no"),
+    CredentialsError("no"),
+    ClockSkewError("no", status=400),
+    TokenExpiredError("no", status=400),
+    AuthenticationError("no", status=400),
+    PermissionDeniedError("no", status=429),
+    NotFoundError("no", status=404),
+    RefusedError("no", status=400),
+    ValueError("a bug"),
+    KeyboardInterrupt(),
+]
+
+
+def name(value: object) -> str | None:
+    if not isinstance(value, BaseException):
+        return None
+    unreachable = getattr(value, "unreachable", False)
+    status = getattr(value, "status", "")
+    return f"{type(value).__name__}{status}{'-unreachable' if unreachable else ''}"
+
+
+def leaves(kind: type[ExporterError]) -> set[type[ExporterError]]:
+    below = [each for each in kind.__subclasses__() if each.__module__ == "exporter.errors"]
+    return {kind} if not below else set[type[ExporterError]]().union(*map(leaves, below))
+
+
+def test_tables_below_name_every_error_there_is() -> None:
+    named = {type(error) for error in [*PASSING, *LASTING] if isinstance(error, ExporterError)}
+
+    assert leaves(ExporterError) - named == set()
+
+
+@pytest.mark.parametrize("error", PASSING, ids=name)
+@pytest.mark.parametrize(
+    ("attempt", "retries", "again"),
+    [
+        (1, 0, False),
+        (1, 1, True),
+        (2, 1, False),
+        (2, 8, True),
+        (8, 8, True),
+        (9, 8, False),
+        (100, 100, True),
+        (101, 100, False),
+    ],
+)
+def test_failure_that_may_pass_is_asked_again_as_often_as_the_settings_say(
+    attempt: int, retries: int, again: bool, error: ExporterError
+) -> None:
+    assert may_retry(error, around(attempt=attempt, retries=retries)) == again
+
+
+@pytest.mark.parametrize("error", LASTING, ids=name)
+@pytest.mark.parametrize("answered", [True, False])
+def test_failure_that_would_come_again_is_never_asked_again(
+    answered: bool, error: BaseException
+) -> None:
+    assert not may_retry(error, around(retries=100, answered=answered))
+
+
+@pytest.mark.parametrize("error", PASSING, ids=name)
+@pytest.mark.parametrize(
+    ("silent_s", "again"),
+    [(0.0, True), (PATIENCE_S - 0.1, True), (PATIENCE_S, False), (10 * PATIENCE_S, False)],
+)
+def test_no_failure_is_asked_again_when_nothing_good_was_heard_for_long(
+    silent_s: float, again: bool, error: ExporterError
+) -> None:
+    assert may_retry(error, around(silent_s=silent_s)) == again
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (UNREACHABLE, 1 + FIRST_CONTACT_RETRIES),
+        (UNREADABLE, 1 + FIRST_CONTACT_RETRIES),
+        (BROKE_OFF, 9),
+        (UNREADABLE_502, 9),
+        (unavailable(), 9),
+        (throttled(), 9),
+        (NONCE_USED, 9),
+    ],
+    ids=name,
+)
+def test_what_may_be_a_wrong_endpoint_is_told_soon_as_long_as_nobody_answered(
+    error: ExporterError, attempts: int
+) -> None:
+    made = 1
+    while may_retry(error, around(attempt=made, answered=False)):
+        made += 1
+
+    assert made == attempts
+
+
+def test_no_retries_are_none_at_first_contact_either() -> None:
+    assert not may_retry(UNREACHABLE, around(retries=0, answered=False))
+
+
+@pytest.mark.parametrize("error", [unavailable(), BROKE_OFF, UNREADABLE, UNREACHABLE], ids=name)
+def test_highest_wait_doubles_from_attempt_to_attempt_up_to_a_limit(error: ExporterError) -> None:
+    waits_s = [compute_wait_s(error, around(attempt=n), jitter=1.0) for n in range(1, 9)]
+
+    assert waits_s == [0.5, 1, 2, 4, 8, 16, 20, 20]
+
+
+def test_request_throttled_for_the_first_time_waits_for_its_turn_alone() -> None:
+    waits_s = [compute_wait_s(throttled(), around(attempt=n), jitter=1.0) for n in range(1, 9)]
+
+    assert waits_s == [0, 0.5, 1, 2, 4, 8, 10, 10]
+
+
+@given(attempt=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
+def test_wait_is_anywhere_between_nothing_and_its_ceiling(attempt: int, jitter: float) -> None:
+    ceiling_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** (attempt - 1))
+
+    assert compute_wait_s(unavailable(), around(attempt=attempt), jitter=jitter) == (
+        jitter * ceiling_s
+    )
+
+
+@pytest.mark.parametrize("build", [throttled, unavailable])
+@given(
+    attempt=st.integers(1, 100),
+    jitter=st.floats(0, 1, exclude_max=True),
+    asked_s=st.floats(0.001, 120),
+)
+def test_wait_that_the_service_asks_for_is_kept_in_full_and_the_jitter_comes_on_top(
+    build: Callable[..., ApiError], attempt: int, jitter: float, asked_s: float
+) -> None:
+    asked, unasked = build(retry_after_s=asked_s), build()
+    circumstances = around(attempt=attempt)
+
+    wait_s = compute_wait_s(asked, circumstances, jitter=jitter)
+
+    assert wait_s == asked_s + compute_wait_s(unasked, circumstances, jitter=jitter)
+
+
+@given(
+    attempt=st.integers(1, 100), answered=st.booleans(), jitter=st.floats(0, 1, exclude_max=True)
+)
+def test_used_nonce_is_replaced_at_once(attempt: int, answered: bool, jitter: float) -> None:
+    circumstances = around(attempt=attempt, answered=answered)
+
+    assert compute_wait_s(NONCE_USED, circumstances, jitter=jitter) == 0
+
+
+@pytest.mark.parametrize("error", [UNREACHABLE, UNREADABLE], ids=name)
+@pytest.mark.parametrize("jitter", [0.0, 0.99])
+def test_second_try_of_a_doubtful_endpoint_comes_soon(jitter: float, error: ExporterError) -> None:
+    wait_s = compute_wait_s(error, around(answered=False), jitter=jitter)
+
+    assert wait_s == FIRST_CONTACT_WAIT_S
+
+
+@pytest.mark.parametrize("error", PASSING, ids=name)
+def test_all_retries_that_the_default_allows_fit_into_the_patience(error: ExporterError) -> None:
+    waits_s = [compute_wait_s(error, around(attempt=n), jitter=1.0) for n in range(1, 9)]
+
+    assert sum(waits_s) < PATIENCE_S
+
+
+@pytest.mark.parametrize(
+    ("circumstances", "told"),
+    [
+        (around(attempt=1), "HTTP 503"),
+        (around(attempt=2), "HTTP 503 (after 2 attempts)"),
+        (around(attempt=9, silent_s=71.0), "HTTP 503 (after 9 attempts)"),
+        (
+            around(attempt=5, silent_s=PATIENCE_S + 3.4),
+            "HTTP 503 (after 5 attempts, no good answer for 123s)",
+        ),
+    ],
+)
+def test_end_is_told_with_how_often_and_how_long_it_was_tried(
+    circumstances: Circumstances, told: str
+) -> None:
+    error = ServiceError("HTTP 503", hint="later", status=503)
+
+    ended = explain_end(error, circumstances)
+
+    assert ended is error
+    assert str(ended) == told
+    assert ended.hint == "later"
+
+
+@pytest.mark.parametrize(
+    "error", [each for each in LASTING if isinstance(each, ApiError)], ids=name
+)
+def test_refusal_that_ends_a_row_of_failures_is_told_as_it_is(error: ApiError) -> None:
+    ended = explain_end(error, around(attempt=4, silent_s=2 * PATIENCE_S))
+
+    assert ended is error
+    assert str(ended) == "no"
