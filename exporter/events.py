@@ -82,10 +82,22 @@ class SessionsWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class Movement:
+    """How a list moved while it was read, and what that took."""
+
+    inserted_count: int = 0
+    deleted_count: int = 0
+    overlap_count: int = 0
+    """Rows that came again and were left out."""
+    repair_page_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ListingFinished:
     gateway: Gateway
     session_count: int
     proof: str
+    movement: Movement = Movement()
 
 
 @dataclass(frozen=True, slots=True)

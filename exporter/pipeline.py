@@ -215,9 +215,9 @@ def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
     first = unproven[0]
     more = f", and {len(unproven) - 1} more gateways" if len(unproven) > 1 else ""
     raise IncompleteError(
-        f"cannot prove that {first.gateway} is complete: {first.session_count:,} distinct sessions"
-        f" seen, the total was {first.total_count_first:,} at first and"
-        f" {first.total_count_last:,} at last{more}",
+        f"cannot prove that {first.gateway} is complete: {first.missing};"
+        f" {first.session_count:,} distinct sessions seen, the total was"
+        f" {first.total_count_first:,} at first and {first.total_count_last:,} at last{more}",
         hint="nothing was published: run again when fewer sessions come and go, or publish as it is"
         " with --allow-incomplete",
     )

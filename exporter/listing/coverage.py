@@ -1,83 +1,105 @@
 """Which pages of one gateway's list to ask for, and what the answers prove; performs no I/O.
 
-Page 1 tells the total and how many rows the service really puts on a page. All further pages are
-asked for with that size, so a silently capped size shifts nothing. Rows leave in list order, each
-key once, as soon as every page before theirs is there. When the last page is there, page 1 is asked
-for again, as a sentinel: if the head and the total stayed what they were and as many distinct keys
-were seen as the total says, nothing moved meanwhile, and the listing is *quiescent*. In any other
-case it is *unproven*. A list that fits on one page needs no sentinel.
+1. *Sweep.* Page 1 tells the total and how many rows the service really puts on a page; all others
+   follow in that size. As soon as an answer shows that the list moves, the rest is read in windows
+   that overlap, so that a shift by a row or two loses none.
+2. *Sentinel.* Page 1 again. If the head and all totals stayed what they were and as many distinct
+   sessions were seen as the total says, nothing moved meanwhile: *quiescent*.
+3. *Repair.* What `Evidence` finds open is read again, in rounds: first the ranks no answer has
+   shown, which is cheap and right unless sessions were deleted, then the times.
+
+The sessions of the first answer's list prove the listing when as many of them were seen as the
+first total says: *anchored*, or *recounted* when that took more than filling gaps in the ranks.
+Times without a gap prove it, too: *stitched*. A list in no order is swept again, and if that finds
+the same sessions, as many as the total says, it is *recounted*. Anything else is *unproven*.
 """
 
-from collections import deque
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter, deque
+from typing import Literal, assert_never
 
 from exporter.api.roa import SessionPage
 from exporter.gateway import Gateway
+from exporter.listing.evidence import Evidence, read_times
+from exporter.listing.facts import ListingFacts, PageRequest, Proof, Purpose
+from exporter.listing.intervals import Interval
 from exporter.listing.keys import KeySet
+from exporter.listing.origin import Origin
+from exporter.listing.recount import Recount
+from exporter.listing.windows import Window, reach_on, surround
 from exporter.records import RawSession
 
-Proof = Literal["quiescent", "unproven"]
+__all__ = ["Coverage", "ListingFacts", "PageRequest", "Proof", "Purpose"]
 
+Stage = Literal["start", "sweep", "repair", "resweep"]
 
 MOST_EXPECTED = 1 << 24
 """Most keys that room is made for before they come: a total is only what the service says."""
-
-
-@dataclass(frozen=True, slots=True)
-class PageRequest:
-    gateway: Gateway
-    page_num: int
-    page_size: int
-    sentinel: bool
-    """Asked for to see whether the list moved, after all pages came."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListingFacts:
-    """What was read of one gateway, and what that proves."""
-
-    gateway: Gateway
-    session_count: int
-    total_count_first: int
-    total_count_last: int
-    inserted_count: int
-    deleted_count: int
-    overlap_count: int
-    """Rows that were seen again and left out."""
-    page_count: int
-    """Pages read in all, the sentinel and repairs included."""
-    repair_page_count: int
-    proof: Proof
+MOST_STARTS = 4
+"""Page 1 is asked for so many times at most, while it comes short."""
+LEAST_OVERLAP = 3
+"""Rows beyond a tie that two windows share: one pins them together, the others may shift away."""
+PAGES_PER_GROWTH = 20
+"""Sessions that are only created cost less in gaps, while there are fewer than one in this many
+pages, than windows that overlap."""
+PAGES_BEFORE_HURRY = 60
+WATCH_EVERY = 25
+"""Requests between two looks at the head of a list that moves: deletions are noticed early."""
+MOST_ROUNDS = 8
+MOST_RANK_ROUNDS = 3
+"""Gaps in the ranks that stay open for so long are none that reading can fill."""
+MOST_RECOUNTS = 2
+REPAIRS_PER_PAGE = 3
+REPAIRS_BESIDES = 50
 
 
 class Coverage:
     """The state of one gateway's listing.
 
-    Invariant: pages 1 to `_released` have left as rows, `_waiting` holds answered pages behind a
-    gap, and every other page up to `_asked` is in flight.
+    Invariant: the rows of requests 1 to `_released` have left, `_waiting` holds answers behind a
+    gap, and every other request up to `_asked` is in flight. A stage ends when none is in flight.
     """
 
     def __init__(self, gateway: Gateway, *, page_size: int) -> None:
         self.gateway = gateway
         self._page_size = page_size
-        self._page_count: int | None = None
+        self._stage: Stage = "start"
+        self._planned: deque[tuple[Window, Purpose]] = deque([(Window(1, page_size), "sweep")])
+        self._swept_to = 0
+        # Requests and rows on their way.
         self._asked = 0
+        self._answered = 0
         self._released = 0
         self._waiting: dict[int, list[RawSession]] = {}
         self._ready: deque[list[RawSession]] = deque()
+        # What was seen.
         self._keys = KeySet(0)
-        self._row_count = 0
-        self._answer_count = 0
-        self._first: SessionPage | None = None
-        self._sentinel_asked = False
-        self._total_moved = False
+        self._overlap_count = 0
+        self._evidence = Evidence()
+        self._origin: Origin | None = None
+        self._most_on_page = 0
+        self._largest_total = 0
+        self._largest_tie = 1
+        self._moved = False
+        self._restless = False
+        """Whether to read on in windows that overlap."""
+        self._watched = 0
+        # What the sentinel told, and what was done about it.
+        self._total_count_last = 0
+        self._newcomer_count = 0
+        self._held_still = False
+        self._ranks_hold = True
+        self._round_count = 0
+        self._repair_count = 0
+        self._misses: Counter[Interval] = Counter()
+        self._recounts: list[Recount] = []
         self._facts: ListingFacts | None = None
 
     @property
     def page_count(self) -> int | None:
         """Pages that the list has by the largest total seen; None before the first answer."""
-        return self._page_count
+        if self._answered == 0:
+            return None
+        return max(1, -(-self._largest_total // self._page_size))
 
     @property
     def held_count(self) -> int:
@@ -93,7 +115,7 @@ class Coverage:
 
     @property
     def facts(self) -> ListingFacts | None:
-        """The outcome; None until the sentinel came."""
+        """The outcome; None until it is settled."""
         return self._facts
 
     @property
@@ -103,50 +125,39 @@ class Coverage:
 
     def next_request(self) -> PageRequest | None:
         """The next page to ask for; None while only answers can tell, and at the end."""
-        if self._asked == 0:
-            return self._ask_next()
-        if self._page_count is None or self._facts is not None:
+        if self._planned:
+            window, purpose = self._planned.popleft()
+        elif self._sweeps_on():
+            window, purpose = self._sweep_on()
+        else:
             return None
-        if self._asked < self._page_count:
-            return self._ask_next()
-        if self._released == self._asked and not self._sentinel_asked:
-            self._sentinel_asked = True
-            return PageRequest(self.gateway, 1, self._page_size, sentinel=True)
-        return None
-
-    def _ask_next(self) -> PageRequest:
         self._asked += 1
-        return PageRequest(self.gateway, self._asked, self._page_size, sentinel=False)
+        return PageRequest(self.gateway, window.page_num, window.page_size, self._asked, purpose)
 
     def accept(self, request: PageRequest, page: SessionPage) -> None:
         """Take in the answer to a request of `next_request`; any order of answers will do.
 
         The page's sessions are the listing's from then on: those seen before are taken out of it.
         """
-        self._answer_count += 1
-        if request.sentinel:
-            self._conclude(page)
-            return
-        if self._first is None:
-            self._first = page
-            self._page_size = min(self._page_size, len(page.sessions) or self._page_size)
-            self._keys = KeySet(min(page.total_count, MOST_EXPECTED))
-        self._total_moved |= page.total_count != self._first.total_count
-        # A total that grew means rows beyond what was the last page.
-        pages = max(1, -(-page.total_count // self._page_size))
-        self._page_count = max(self._page_count or 1, pages)
-        self._row_count += len(page.session_ids)
-        for position in reversed(self._keys.add_all(page.session_ids)):
+        self._answered += 1
+        self._repair_count += request.purpose == "repair"
+        self._largest_total = max(self._largest_total, page.total_count)
+        times = read_times(page.sessions)
+        window = Window(request.page_num, request.page_size)
+        self._evidence.add(window, page, times, size_is_known=self._stage != "start")
+        repeated = self._note_rows(page, times, request.purpose)
+        if request.purpose == "sentinel":
+            self._compare_head(page, times)
+        else:
+            self._overlap_count += len(repeated)
+        if self._recounts:
+            new_count = len(page.session_ids) - len(repeated)
+            self._recounts[-1].add(page, start=window.start, new_count=new_count)
+        for position in reversed(repeated):
             del page.sessions[position]
-        self._waiting[request.page_num] = page.sessions
-        while (rows := self._waiting.pop(self._released + 1, None)) is not None:
-            self._released += 1
-            if rows:
-                self._ready.append(rows)
-        if page is self._first and len(page.session_ids) == page.total_count:
-            # The whole list in one answer is one instant: nothing can have moved.
-            self._sentinel_asked = True
-            self._conclude(page)
+        self._release(request.number, page.sessions)
+        if self._answered == self._asked and not self._planned and not self._sweeps_on():
+            self._end_stage(page)
 
     def take_rows(self, most: int) -> list[RawSession]:
         """The next rows in list order: whole pages, until `most` rows are reached; empty when none
@@ -157,25 +168,233 @@ class Coverage:
             rows += self._ready.popleft()
         return rows
 
-    def _conclude(self, sentinel: SessionPage) -> None:
-        first = self._first
-        assert first is not None  # noqa: S101 - the sentinel is asked for after page 1
-        held_still = (
-            not self._total_moved
-            and sentinel.total_count == first.total_count == len(self._keys)
-            and sentinel.session_ids[: self._page_size] == first.session_ids[: self._page_size]
+    def _sweeps_on(self) -> bool:
+        if self._stage == "resweep" and not self._recounts[-1].has_begun:
+            return False
+        # A sweep that is to prove something alone looks behind the end, too.
+        stop = self._evidence.total_count + (self._stage == "resweep")
+        return (
+            self._stage in {"sweep", "resweep"}
+            and self._swept_to < stop
+            and self._asked < 2 * self._most_repairs
         )
-        new_head = set(sentinel.session_ids) - set(first.session_ids)
-        inserted = 0 if held_still else len(new_head)
+
+    @property
+    def _most_repairs(self) -> int:
+        """A list may grow faster than it is read: there is an end to reading on, too."""
+        pages = -(-self._first_total_count // self._page_size)
+        return REPAIRS_PER_PAGE * pages + REPAIRS_BESIDES
+
+    def _sweep_on(self) -> tuple[Window, Purpose]:
+        if self._moved and not self._restless and self._asked >= self._watched + WATCH_EVERY:
+            self._watched = self._asked
+            return Window(1, self._page_size), "sentinel"
+        again = self._stage == "resweep"
+        window = (
+            reach_on(self._swept_to, most=self._page_size, overlap=self._overlap)
+            if self._restless and not again
+            else Window(self._swept_to // self._page_size + 1, self._page_size)
+        )
+        self._swept_to = window.stop
+        return window, "repair" if again else "sweep"
+
+    @property
+    def _overlap(self) -> int:
+        """Rows that neighbouring windows share: more than one tie, and some that may shift away."""
+        return min(self._page_size // 2, self._largest_tie + LEAST_OVERLAP)
+
+    def _note_rows(self, page: SessionPage, times: list[int] | None, purpose: Purpose) -> list[int]:
+        """Which rows were seen before."""
+        if self._origin is None and page.session_ids:
+            self._keys = KeySet(min(page.total_count, MOST_EXPECTED))
+            self._origin = Origin(page, times)
+            return self._keys.add_all(page.session_ids)
+        repeated = self._keys.add_all(page.session_ids)
+        if self._origin is None:
+            return repeated
+        self._origin.count(times, repeated)
+        grown = page.total_count - self._origin.total_count
+        self._moved |= grown != 0
+        if self._stage == purpose == "sweep" and page.session_ids and not self._restless:
+            self._moved |= bool(repeated)
+            hurries = grown * PAGES_PER_GROWTH > self._answered + PAGES_BEFORE_HURRY
+            slipped = self._moved and len(repeated) != self._evidence.count_known_ranks()
+            self._ranks_hold &= not slipped
+            self._restless = slipped or hurries or grown < 0
+        if self._moved and times:
+            self._largest_tie = max(self._largest_tie, *Counter(times).values())
+        return repeated
+
+    def _compare_head(self, page: SessionPage, times: list[int] | None) -> None:
+        origin = self._origin
+        if origin is None:
+            return
+        head, first_head = (
+            page.session_ids[: self._page_size],
+            origin.session_ids[: self._page_size],
+        )
+        self._held_still = not self._moved and head == first_head
+        grown = page.total_count - origin.total_count
+        found = origin.count_newcomers(page, times)
+        self._newcomer_count = max(0, grown) if found is None else found
+        self._ranks_hold &= found is None or found == grown
+        self._restless |= not self._ranks_hold
+        self._total_count_last = page.total_count
+
+    def _release(self, number: int, sessions: list[RawSession]) -> None:
+        self._waiting[number] = sessions
+        while (rows := self._waiting.pop(self._released + 1, None)) is not None:
+            self._released += 1
+            if rows:
+                self._ready.append(rows)
+
+    def _end_stage(self, page: SessionPage) -> None:
+        """Nothing is in flight and nothing planned; `page` is the answer that came last."""
+        match self._stage:
+            case "start":
+                self._end_start(page)
+            case "sweep":
+                self._stage = "repair"
+                if self._evidence.order == "newest first":
+                    self._planned.append((Window(1, self._page_size), "sentinel"))
+                else:
+                    self._judge()
+            case "repair" | "resweep":
+                self._judge()
+            case _:
+                assert_never(self._stage)
+
+    def _end_start(self, page: SessionPage) -> None:
+        row_count = len(page.session_ids)
+        self._total_count_last = page.total_count
+        if len(set(page.session_ids)) == row_count == page.total_count == self._largest_total:
+            # The whole list in one answer is one instant: nothing can have moved.
+            self._conclude("quiescent")
+            return
+        came_short = row_count < min(self._page_size, page.total_count)
+        confirmed = row_count == self._most_on_page > 0
+        self._most_on_page = max(self._most_on_page, row_count)
+        if came_short and not confirmed and self._asked < MOST_STARTS:
+            # A service that caps its pages does so again; a fault passes.
+            self._planned.append((Window(1, self._page_size), "sweep"))
+            return
+        self._page_size = min(self._page_size, self._most_on_page or self._page_size)
+        self._swept_to = self._page_size
+        # Sessions that come at the end of a list leave no trace at its head: it may always move.
+        self._restless = self._evidence.order == "oldest first"
+        self._stage = "sweep"
+        if not self._sweeps_on():
+            self._end_stage(page)
+
+    def _judge(self) -> None:
+        """Conclude if there is a proof, or no hope for one; read again what may bring it else."""
+        proof = self._find_proof()
+        if proof is not None:
+            self._conclude(proof)
+            return
+        windows = self._plan_repairs() if not self._recounts else []
+        most = self._most_repairs
+        if windows and self._round_count < MOST_ROUNDS and self._repair_count + len(windows) < most:
+            self._round_count += 1
+            self._planned.extend((window, "repair") for window in windows)
+        elif len(self._recounts) < MOST_RECOUNTS and self._repair_count < most:
+            self._stage = "resweep"
+            self._recounts.append(Recount(min(self._evidence.total_count, MOST_EXPECTED)))
+            self._swept_to = self._page_size
+            self._planned.append((Window(1, self._page_size), "repair"))
+        else:
+            self._conclude("unproven")
+
+    @property
+    def _is_quiescent(self) -> bool:
+        return (
+            self._held_still
+            and self._repair_count == 0
+            and len(self._keys) == self._first_total_count
+            and self._evidence.descends()
+        )
+
+    @property
+    def _counts_hold(self) -> bool:
+        """Whether times tell which sessions were in the list at first.
+
+        A session that is shown late, behind older ones, would be counted among them; the ranks
+        would slip then, as they do where ties are shuffled in a list that gets no session at all.
+        """
+        none_came = self._newcomer_count == 0 and self._largest_total == self._first_total_count
+        evidence = self._evidence
+        return evidence.is_sorted and evidence.is_exact and (self._ranks_hold or none_came)
+
+    @property
+    def _first_total_count(self) -> int:
+        return 0 if self._origin is None else self._origin.total_count
+
+    def _find_proof(self) -> Proof | None:
+        origin, evidence = self._origin, self._evidence
+        proof: Proof | None = None
+        if origin is None:
+            # Where there was nothing at some instant, nothing was there all along.
+            proof = "stitched" if evidence.emptied else None
+        elif self._is_quiescent:
+            proof = "quiescent"
+        elif self._counts_hold and origin.seen_count == origin.total_count:
+            proof = "anchored" if self._ranks_hold else "recounted"
+        elif evidence.is_sorted and not evidence.find_time_gaps():
+            proof = "stitched"
+        elif self._recounts and self._recounts[-1].agrees:
+            proof = "recounted"
+        return proof
+
+    def _plan_repairs(self) -> list[Window]:
+        evidence, total_count = self._evidence, self._evidence.total_count
+        stretches: list[tuple[int, int, int]] = []
+        if (
+            self._ranks_hold
+            and self._origin is not None
+            and evidence.order == "newest first"
+            and self._round_count < MOST_RANK_ROUNDS
+        ):
+            stretches = [
+                (max(0, total_count - int(stop)), max(0, total_count - int(start)), self._overlap)
+                for start, stop in evidence.find_rank_gaps(self._origin.total_count)
+            ]
+            self._ranks_hold = bool(stretches)
+        if not stretches and evidence.is_sorted:
+            for gap, start, stop in evidence.locate_time_gaps():
+                # What was not met where it was looked for has moved: look around.
+                margin = self._overlap + self._misses[gap] * self._page_size // 2
+                self._misses[gap] += 1
+                stretches.append((start, stop, margin))
+        return [
+            window
+            for start, stop, margin in stretches
+            for window in surround(
+                start, stop, margin=margin, most=self._page_size, overlap=self._overlap
+            )
+        ]
+
+    def _conclude(self, proof: Proof) -> None:
+        session_count = len(self._keys)
+        grown = self._total_count_last - self._first_total_count
         self._facts = ListingFacts(
             gateway=self.gateway,
-            session_count=len(self._keys),
-            total_count_first=first.total_count,
-            total_count_last=sentinel.total_count,
-            inserted_count=inserted,
-            deleted_count=max(0, inserted - (sentinel.total_count - first.total_count)),
-            overlap_count=self._row_count - len(self._keys),
-            page_count=self._answer_count,
-            repair_page_count=0,
-            proof="quiescent" if held_still else "unproven",
+            session_count=session_count,
+            total_count_first=self._first_total_count,
+            total_count_last=self._total_count_last,
+            inserted_count=max(self._newcomer_count, grown, 0),
+            deleted_count=max(0, self._newcomer_count - grown),
+            overlap_count=self._overlap_count,
+            page_count=self._answered,
+            repair_page_count=self._repair_count,
+            proof=proof,
+            missing=self._say_missing() if proof == "unproven" else "",
         )
+
+    def _say_missing(self) -> str:
+        evidence = self._evidence
+        if not evidence.timed:
+            return "sessions without a create time, and two sweeps that differ"
+        if evidence.order == "none":
+            return "the list is in no order, and two sweeps differ"
+        count = len(evidence.find_time_gaps())
+        return f"{count:,} place{'' if count == 1 else 's'} in the list could not be joined"

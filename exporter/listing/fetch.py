@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from exporter.api.roa import SessionPage
-from exporter.events import Event, ListingFinished, ListingStarted, PageRead
+from exporter.events import Event, ListingFinished, ListingStarted, Movement, PageRead
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage, ListingFacts, PageRequest
 from exporter.records import RawSession
@@ -161,4 +161,7 @@ def accept(
     emit(PageRead(listing.gateway, request.page_num, row_count))
     facts = listing.facts
     if facts is not None:
-        emit(ListingFinished(listing.gateway, facts.session_count, facts.proof))
+        movement = Movement(
+            facts.inserted_count, facts.deleted_count, facts.overlap_count, facts.repair_page_count
+        )
+        emit(ListingFinished(listing.gateway, facts.session_count, facts.proof, movement))

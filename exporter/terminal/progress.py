@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TextIO, assert_never
 
@@ -222,6 +223,7 @@ class JsonLines:
                         **gateway_fields(event.gateway),
                         "session_count": event.session_count,
                         "proof": event.proof,
+                        **asdict(event.movement),
                     },
                 )
             case _:

@@ -9,6 +9,7 @@ from exporter.events import (
     GatewaysDiscovered,
     ListingFinished,
     ListingStarted,
+    Movement,
     PaceLearnt,
     PageRead,
     RequestEnded,
@@ -37,6 +38,7 @@ class GatewayTally:
     session_count: int | None = None
     """None until the listing is finished."""
     proof: str | None = None
+    movement: Movement = field(default_factory=Movement)
 
 
 @dataclass(slots=True)
@@ -197,6 +199,7 @@ class Tally:
                 gateway.total_count = event.session_count
                 gateway.session_count = event.session_count
                 gateway.proof = event.proof
+                gateway.movement = event.movement
             case _:
                 assert_never(event)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from math import ceil
 
-from exporter.events import RetryScheduled, RunFinished
+from exporter.events import Movement, RetryScheduled, RunFinished
 from exporter.terminal.tally import Tally
 
 GATEWAYS_LISTED = 10
@@ -117,6 +117,9 @@ def summary_lines(tally: Tally, finished: RunFinished) -> list[str]:
         lines.insert(0, "INCOMPLETE: not every session is proven to be in the output")
     if 1 < len(tally.gateways) <= GATEWAYS_LISTED:
         lines += _gateway_lines(tally)
+    elif len(tally.gateways) == 1:
+        (listing,) = tally.gateways.values()
+        lines += [f"while it was read: {text}" for text in _movement_texts(listing.movement)]
     lines.append(f"{_requests_text(tally)}; {_proofs_text(tally)}")
     return lines
 
@@ -137,7 +140,11 @@ def _written_line(tally: Tally, finished: RunFinished) -> str:
 
 def _gateway_lines(tally: Tally) -> list[str]:
     rows = [
-        (str(gateway), f"{listing.session_count or 0:,}", listing.proof or "not finished")
+        (
+            str(gateway),
+            f"{listing.session_count or 0:,}",
+            "; ".join([listing.proof or "not finished", *_movement_texts(listing.movement)]),
+        )
         for gateway, listing in sorted(tally.gateways.items())
     ]
     name_width = max(len(name) for name, _, _ in rows)
@@ -146,6 +153,17 @@ def _gateway_lines(tally: Tally) -> list[str]:
         f"  {name:<{name_width}}  {count:>{count_width}} sessions  {proof}"
         for name, count, proof in rows
     ]
+
+
+def _movement_texts(movement: Movement) -> list[str]:
+    """At most one text: none of a list that held still."""
+    if movement == Movement():
+        return []
+    came = count_of(movement.inserted_count, "session")
+    again = count_of(movement.overlap_count, "row")
+    repaired = count_of(movement.repair_page_count, "page")
+    went = f"{movement.deleted_count:,} went"
+    return [f"{came} came, {went}, {again} seen again, {repaired} read in repair"]
 
 
 def _requests_text(tally: Tally) -> str:

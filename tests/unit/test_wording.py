@@ -7,6 +7,7 @@ from exporter.events import (
     GatewaysDiscovered,
     ListingFinished,
     ListingStarted,
+    Movement,
     PageRead,
     RequestEnded,
     RequestStarted,
@@ -214,6 +215,21 @@ def test_summary_names_each_of_a_few_gateways() -> None:
         "  w-1/lc-1  12,000 sessions  quiescent",
         "  w-1/lc-2   8,000 sessions  anchored",
         "requests: 0 sent, 0 ok, 0 throttled, 0 retried; proofs: 1 anchored, 1 quiescent",
+    ]
+
+
+def test_summary_tells_how_a_list_moved_while_it_was_read() -> None:
+    moved = ListingFinished(ONE, 12_000, "stitched", Movement(1_500, 1, 20, 1))
+    still = ListingFinished(TWO, 8_000, "quiescent")
+
+    alone = summary_lines(tally_of(moved), finished())
+    both = summary_lines(tally_of(moved, still), finished())
+
+    text = "1,500 sessions came, 1 went, 20 rows seen again, 1 page read in repair"
+    assert alone[1] == f"while it was read: {text}"
+    assert both[1:3] == [
+        f"  w-1/lc-1  12,000 sessions  stitched; {text}",
+        "  w-1/lc-2   8,000 sessions  quiescent",
     ]
 
 

@@ -1,0 +1,136 @@
+"""Readers of a churning list in simulated time, with requests in flight; performs no I/O."""
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import orjson
+
+from exporter.api.roa import SessionPage
+from exporter.emulator.churn import Churn
+from exporter.emulator.churning import ChurningSessions, Truth
+from exporter.emulator.history import PageCache
+from exporter.gateway import Gateway
+from exporter.listing.coverage import Coverage, ListingFacts, PageRequest
+
+GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
+NEWEST_MS = 1_782_820_800_000
+
+
+def build_list(
+    churn: Churn, session_count: int, *, seed: int, spacing_ms: int = 60_000
+) -> ChurningSessions:
+    return ChurningSessions(
+        GATEWAY,
+        churn,
+        seed=seed,
+        session_count=session_count,
+        newest_created_ms=NEWEST_MS,
+        spacing_ms=spacing_ms,
+        cache=PageCache(10**9),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reader delivered, against what it owed."""
+
+    seen: Counter[str]
+    truth: Truth
+    request_count: int
+    elapsed_s: float
+    facts: ListingFacts | None
+
+    @property
+    def lost_count(self) -> int:
+        return len(self.truth.lost(self.seen))
+
+    @property
+    def doubled_count(self) -> int:
+        return sum(times - 1 for times in self.seen.values())
+
+    @property
+    def foreign_count(self) -> int:
+        return len(self.truth.foreign(self.seen))
+
+
+class Wire:
+    """Requests in flight: each is answered at some instant between its sending and its return."""
+
+    def __init__(self, sessions: ChurningSessions, *, latency_s: float, seed: int) -> None:
+        self._sessions = sessions
+        self._latency_s = latency_s
+        self._chance = random.Random(seed)  # noqa: S311 - an interleaving is no secret
+        self._events: list[tuple[float, int, PageRequest, SessionPage | None]] = []
+        self._numbers = count()
+        self.in_flight = 0
+        self.request_count = 0
+        self.now_s = 0.0
+
+    def send(self, request: PageRequest) -> None:
+        self.in_flight += 1
+        self.request_count += 1
+        self._push(request, None)
+
+    def receive(self) -> tuple[PageRequest, SessionPage]:
+        """The next answer to come back."""
+        while True:
+            self.now_s, _, request, page = heapq.heappop(self._events)
+            if page is not None:
+                self.in_flight -= 1
+                return request, page
+            answer = self._sessions.page(request.page_num, request.page_size, self.now_s)
+            sessions = orjson.loads(answer.rows) or []
+            ids = [session["sessionId"] for session in sessions]
+            self._push(request, SessionPage(answer.total_count, sessions, ids))
+
+    def _push(self, request: PageRequest, page: SessionPage | None) -> None:
+        # Half of the latency on each way, by chance between half and one and a half of that.
+        at_s = self.now_s + self._latency_s / 2 * self._chance.uniform(0.5, 1.5)
+        heapq.heappush(self._events, (at_s, next(self._numbers), request, page))
+
+
+def read_by_coverage(
+    sessions: ChurningSessions,
+    *,
+    in_flight: int,
+    latency_s: float,
+    seed: int,
+    page_size: int = 100,
+) -> Outcome:
+    coverage = Coverage(GATEWAY, page_size=page_size)
+    wire = Wire(sessions, latency_s=latency_s, seed=seed)
+    seen: Counter[str] = Counter()
+    while coverage.facts is None:
+        while wire.in_flight < in_flight and (request := coverage.next_request()) is not None:
+            wire.send(request)
+        coverage.accept(*wire.receive())
+        seen.update(session["sessionId"] for session in coverage.take_rows(10**9))
+    assert wire.in_flight == 0
+    return Outcome(seen, sessions.truth(), wire.request_count, wire.now_s, coverage.facts)
+
+
+def read_naively(
+    sessions: ChurningSessions,
+    *,
+    in_flight: int,
+    latency_s: float,
+    seed: int,
+    page_size: int = 100,
+) -> Outcome:
+    """Page 1, then all others that its total tells of, each one once."""
+    wire = Wire(sessions, latency_s=latency_s, seed=seed)
+    seen: Counter[str] = Counter()
+    wire.send(PageRequest(GATEWAY, 1, page_size, 1, "sweep"))
+    left: Iterator[int] = iter(())
+    while wire.in_flight > 0:
+        request, page = wire.receive()
+        seen.update(page.session_ids)
+        if request.page_num == 1:
+            left = iter(range(2, -(-page.total_count // page_size) + 1))
+        while wire.in_flight < in_flight and (page_num := next(left, None)) is not None:
+            wire.send(PageRequest(GATEWAY, page_num, page_size, page_num, "sweep"))
+    return Outcome(seen, sessions.truth(), wire.request_count, wire.now_s, None)
