@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
-import tenacity
 from yarl import URL
 
 from exporter.api import roa
@@ -30,6 +29,9 @@ from exporter.errors import (
     TokenExpiredError,
 )
 from exporter.events import Event, Outcome, PaceLearnt, RequestEnded, RequestStarted, RetryScheduled
+
+if TYPE_CHECKING:
+    import tenacity
 
 T = TypeVar("T")
 
@@ -103,6 +105,9 @@ class Client:
 
     async def _retry(self, call: roa.Call[T], *, failure: ExporterError) -> T:
         """Go on after a failed first attempt, which tenacity is told of as its own first."""
+        # Imported when something failed: most runs never need it.
+        import tenacity
+
         failures = [failure]
 
         async def attempt() -> T:
@@ -110,11 +115,11 @@ class Client:
                 raise failures.pop()
             return await self._attempt(call)
 
-        def judge(state: tenacity.RetryCallState) -> bool:
+        def judge(state: "tenacity.RetryCallState") -> bool:
             error = read_failure(state)
             return error is not None and may_retry(error, self._look_around(state))
 
-        def wait_s(state: tenacity.RetryCallState) -> float:
+        def wait_s(state: "tenacity.RetryCallState") -> float:
             error = read_failure(state)
             assert error is not None  # noqa: S101 - tenacity waits only after a failure
             return compute_wait_s(error, self._look_around(state), jitter=self._jitter())
@@ -134,7 +139,7 @@ class Client:
             attempts = int(retrying.statistics.get("attempt_number", 1))
             raise explain_end(exc, self._circumstances(attempts)) from exc.__cause__
 
-    def _look_around(self, state: tenacity.RetryCallState) -> Circumstances:
+    def _look_around(self, state: "tenacity.RetryCallState") -> Circumstances:
         return self._circumstances(state.attempt_number)
 
     def _circumstances(self, attempt: int) -> Circumstances:
@@ -298,11 +303,11 @@ class Client:
         )
 
 
-def read_failure(state: tenacity.RetryCallState) -> BaseException | None:
+def read_failure(state: "tenacity.RetryCallState") -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
 
 
-def read_wait_s(state: tenacity.RetryCallState) -> float:
+def read_wait_s(state: "tenacity.RetryCallState") -> float:
     return state.next_action.sleep if state.next_action is not None else 0.0
 
 

@@ -1,5 +1,6 @@
 """Where requests wait for the pacer: in order of arrival, woken by time or by an ended request."""
 
+import math
 from collections.abc import Callable
 
 import anyio
@@ -23,7 +24,8 @@ class Gate:
         async with self._queue:
             while (wait_s := self.pacer.wait_s(self._now_s())) > 0:
                 self._changed = anyio.Event()
-                with anyio.move_on_after(wait_s):
+                # Where only an ended request can help, there is no timer to pay for.
+                with anyio.move_on_after(None if wait_s == math.inf else wait_s):
                     await self._changed.wait()
             return self.pacer.send(self._now_s())
 

@@ -17,12 +17,13 @@ quota is in this bracket, and each refusal makes it narrower:
   quota is less than thought and one after many turns that it is more: both multiply the doubt.
 
 Requests sent before the last refusal was heard of are of its burst and teach nothing more.
-Refusals with nothing granted between them are a wall: nothing is learnt from it, and one request
-at a time asks whether it still stands. A rate climbs only by time in which it held requests back,
-not while the run had none to send.
+Refusals with nothing granted between them are a wall: nothing is learnt from it, and each lets
+the run wait twice as long. A rate climbs only by time in which it held requests back, not while
+the run had none to send.
 
-Exporters that share a quota come to share it evenly: each is refused as often as it asks, but
-climbs by the clock, and their refusals keep each other's doubt large until the shares are alike.
+Exporters that share a quota move towards equal shares while their doubt is large, as it is once
+one of them joins or leaves: all climb by the clock, and who asks more is refused more often. When
+it is small again the shares stay as they are, mostly between a third and two thirds.
 """
 
 import math

@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -77,6 +78,7 @@ class GatewayDescription:
     status: str
 
 
+@lru_cache(maxsize=256)
 def encode(text: str) -> str:
     """Percent-encoded by RFC 3986: only unreserved characters stay."""
     return quote(text, safe="-_.~")
