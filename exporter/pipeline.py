@@ -21,7 +21,8 @@ from exporter.destinations import Destination, open_destination
 from exporter.errors import DeadlineError, IncompleteError, UsageError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
-from exporter.listing.coverage import ListingFacts, PageRequest
+from exporter.listing.coverage import Coverage
+from exporter.listing.facts import ListingFacts, PageRequest
 from exporter.listing.fetch import fetch_sessions
 from exporter.records import RawSession
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
@@ -194,7 +195,7 @@ async def list_into_sink(
         emit(SessionsWritten(len(sessions)))
 
     return await fetch_sessions(
-        gateways,
+        [Coverage(gateway, page_size=settings.page_size) for gateway in gateways],
         fetch_page=fetch_page,
         hand_on=hand_on,
         page_size=settings.page_size,

@@ -14,7 +14,8 @@ from exporter.emulator.churn import Churn
 from exporter.emulator.churning import ChurningSessions, Truth
 from exporter.emulator.history import PageCache
 from exporter.gateway import Gateway
-from exporter.listing.coverage import Coverage, ListingFacts, PageRequest
+from exporter.listing.coverage import Coverage
+from exporter.listing.facts import ListingFacts, PageRequest
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 NEWEST_MS = 1_782_820_800_000

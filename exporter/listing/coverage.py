@@ -28,8 +28,6 @@ from exporter.listing.recount import Recount
 from exporter.listing.windows import Window, reach_on, surround
 from exporter.records import RawSession
 
-__all__ = ["Coverage", "ListingFacts", "PageRequest", "Proof", "Purpose"]
-
 Stage = Literal["start", "sweep", "repair", "resweep"]
 
 MOST_EXPECTED = 1 << 24
@@ -60,7 +58,7 @@ class Coverage:
     """
 
     def __init__(self, gateway: Gateway, *, page_size: int) -> None:
-        self.gateway = gateway
+        self._gateway = gateway
         self._page_size = page_size
         self._stage: Stage = "start"
         self._planned: deque[tuple[Window, Purpose]] = deque([(Window(1, page_size), "sweep")])
@@ -95,6 +93,14 @@ class Coverage:
         self._facts: ListingFacts | None = None
 
     @property
+    def gateway(self) -> Gateway:
+        return self._gateway
+
+    @property
+    def asked_count(self) -> int:
+        return self._asked
+
+    @property
     def page_count(self) -> int | None:
         """Pages that the list has by the largest total seen; None before the first answer."""
         if self._answered == 0:
@@ -103,19 +109,14 @@ class Coverage:
 
     @property
     def held_count(self) -> int:
-        """Pages asked for whose rows have not been taken yet: what this listing holds or will hold
-        in memory.
-        """
         return self._asked - self._released + len(self._ready)
 
     @property
     def ready_count(self) -> int:
-        """Pages whose rows can be taken."""
         return len(self._ready)
 
     @property
     def facts(self) -> ListingFacts | None:
-        """The outcome; None until it is settled."""
         return self._facts
 
     @property
@@ -124,7 +125,6 @@ class Coverage:
         return self._facts is not None and not self._ready
 
     def next_request(self) -> PageRequest | None:
-        """The next page to ask for; None while only answers can tell, and at the end."""
         if self._planned:
             window, purpose = self._planned.popleft()
         elif self._sweeps_on():
@@ -132,13 +132,9 @@ class Coverage:
         else:
             return None
         self._asked += 1
-        return PageRequest(self.gateway, window.page_num, window.page_size, self._asked, purpose)
+        return PageRequest(self._gateway, window.page_num, window.page_size, self._asked, purpose)
 
     def accept(self, request: PageRequest, page: SessionPage) -> None:
-        """Take in the answer to a request of `next_request`; any order of answers will do.
-
-        The page's sessions are the listing's from then on: those seen before are taken out of it.
-        """
         self._answered += 1
         self._repair_count += request.purpose == "repair"
         self._largest_total = max(self._largest_total, page.total_count)
@@ -160,9 +156,6 @@ class Coverage:
             self._end_stage(page)
 
     def take_rows(self, most: int) -> list[RawSession]:
-        """The next rows in list order: whole pages, until `most` rows are reached; empty when none
-        is ready.
-        """
         rows: list[RawSession] = []
         while self._ready and len(rows) < most:
             rows += self._ready.popleft()
@@ -377,7 +370,7 @@ class Coverage:
         session_count = len(self._keys)
         grown = self._total_count_last - self._first_total_count
         self._facts = ListingFacts(
-            gateway=self.gateway,
+            gateway=self._gateway,
             session_count=session_count,
             total_count_first=self._first_total_count,
             total_count_last=self._total_count_last,

@@ -1,9 +1,11 @@
 """What a listing asks for, and what it comes to; performs no I/O."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
+from exporter.api.roa import SessionPage
 from exporter.gateway import Gateway
+from exporter.records import RawSession
 
 Proof = Literal["quiescent", "anchored", "stitched", "recounted", "unproven"]
 Purpose = Literal["sweep", "sentinel", "repair"]
@@ -39,3 +41,51 @@ class ListingFacts:
     proof: Proof
     missing: str = ""
     """Why the listing is unproven, for a reader; empty if it is proven."""
+
+
+class Listing(Protocol):
+    """The state of one gateway's listing: what to ask next, and the rows that may leave, in order.
+
+    Plain code that decides; somebody else asks, and hands the rows on. Answers may come in any
+    order. Given the same answers at the same places between its requests, it decides the same.
+    """
+
+    @property
+    def gateway(self) -> Gateway: ...
+
+    @property
+    def page_count(self) -> int | None:
+        """Pages that the listing is likely to read; None before the first answer."""
+
+    @property
+    def asked_count(self) -> int:
+        """Requests that `next_request` gave so far."""
+
+    @property
+    def held_count(self) -> int:
+        """Pages asked for whose rows have not been taken yet: what this listing holds or will hold
+        in memory.
+        """
+
+    @property
+    def ready_count(self) -> int:
+        """Pages whose rows can be taken."""
+
+    @property
+    def facts(self) -> ListingFacts | None:
+        """The outcome; None until it is settled."""
+
+    def next_request(self) -> PageRequest | None:
+        """The next page to ask for; None while only answers can tell, and at the end."""
+
+    def accept(self, request: PageRequest, page: SessionPage) -> None:
+        """Take in the answer to a request of `next_request`; any order of answers will do.
+
+        The page's sessions are the listing's from then on: those that are not to leave are taken
+        out of it.
+        """
+
+    def take_rows(self, most: int) -> list[RawSession]:
+        """The next rows in list order: whole pages, until `most` rows are reached; empty when none
+        is ready.
+        """

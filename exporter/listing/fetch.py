@@ -12,7 +12,7 @@ import anyio
 from exporter.api.roa import SessionPage
 from exporter.events import Event, ListingFinished, ListingStarted, Movement, PageRead
 from exporter.gateway import Gateway
-from exporter.listing.coverage import Coverage, ListingFacts, PageRequest
+from exporter.listing.facts import Listing, ListingFacts, PageRequest
 from exporter.records import RawSession
 
 FetchPage = Callable[[PageRequest], Awaitable[SessionPage]]
@@ -32,8 +32,8 @@ class Schedule:
     and sessions.
     """
 
-    def __init__(self, gateways: Sequence[Gateway], *, page_size: int, window: int) -> None:
-        self._listings = [Coverage(gateway, page_size=page_size) for gateway in gateways]
+    def __init__(self, listings: Sequence[Listing], *, page_size: int, window: int) -> None:
+        self._listings = listings
         self._head = 0
         self._started = 0
         self._window = window
@@ -46,7 +46,7 @@ class Schedule:
     def finished(self) -> bool:
         return self._head == len(self._listings)
 
-    def next_request(self) -> tuple[Coverage, PageRequest] | None:
+    def next_request(self) -> tuple[Listing, PageRequest] | None:
         """The next page to ask for; None until an answer comes or rows are taken."""
         later = self._listings[self._head + 1 : self._started]
         held_later = sum(listing.held_count for listing in later)
@@ -103,21 +103,23 @@ class Sleepers:
 
 
 async def fetch_sessions(
-    gateways: Sequence[Gateway],
+    listings: Sequence[Listing],
     *,
     fetch_page: FetchPage,
     hand_on: HandOn,
     page_size: int,
     concurrency: int,
     emit: Callable[[Event], None],
+    note: Callable[[Listing, PageRequest, SessionPage], None] = lambda *_: None,
 ) -> list[ListingFacts]:
-    """List every gateway, handing its rows on in list order, and return one outcome a gateway, in
+    """Drive every listing to its end, handing its rows on in list order; one outcome a gateway, in
     order.
 
     `hand_on` is awaited before the next rows come; while it is slow, no more than the window is
-    asked for. Raises what `fetch_page` and `hand_on` raise, in an ExceptionGroup.
+    asked for. `note` sees each answer just before its listing takes it in. Raises what
+    `fetch_page` and `hand_on` raise, in an ExceptionGroup.
     """
-    schedule = Schedule(gateways, page_size=page_size, window=max(LEAST_WINDOW, 2 * concurrency))
+    schedule = Schedule(listings, page_size=page_size, window=max(LEAST_WINDOW, 2 * concurrency))
     askers, writers = Sleepers(), Sleepers()
 
     async def ask() -> None:
@@ -129,7 +131,9 @@ async def fetch_sessions(
             # There may be more to ask than this: each one woken wakes the next.
             askers.wake_one()
             listing, request = found
-            accept(listing, request, await fetch_page(request), emit=emit)
+            page = await fetch_page(request)
+            note(listing, request, page)
+            accept(listing, request, page, emit=emit)
             writers.wake_one()
 
     async def write() -> None:
@@ -151,7 +155,7 @@ async def fetch_sessions(
 
 
 def accept(
-    listing: Coverage, request: PageRequest, page: SessionPage, *, emit: Callable[[Event], None]
+    listing: Listing, request: PageRequest, page: SessionPage, *, emit: Callable[[Event], None]
 ) -> None:
     is_first = listing.page_count is None
     row_count = len(page.sessions)

@@ -9,7 +9,7 @@ import orjson
 
 from exporter.api.client import RequestCounts
 from exporter.destinations import FileFacts
-from exporter.listing.coverage import ListingFacts
+from exporter.listing.facts import ListingFacts
 
 MANIFEST_VERSION = 1
 

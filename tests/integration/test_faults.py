@@ -27,7 +27,8 @@ from exporter.emulator.stats import EmulatorStats
 from exporter.errors import ExporterError, NetworkError, ServiceError, TokenExpiredError
 from exporter.events import Event, RetryScheduled
 from exporter.gateway import Gateway
-from exporter.listing.coverage import PageRequest
+from exporter.listing.coverage import Coverage
+from exporter.listing.facts import PageRequest
 from exporter.listing.fetch import fetch_sessions
 from exporter.pipeline import export
 from exporter.records import RawSession
@@ -469,7 +470,7 @@ async def list_gateway(
         rows.extend(sessions)
 
     await fetch_sessions(
-        [gateway],
+        [Coverage(gateway, page_size=PAGE_SIZE)],
         fetch_page=fetch_page,
         hand_on=hand_on,
         page_size=PAGE_SIZE,

@@ -13,9 +13,8 @@ from exporter.listing.coverage import (
     REPAIRS_BESIDES,
     REPAIRS_PER_PAGE,
     Coverage,
-    ListingFacts,
-    PageRequest,
 )
+from exporter.listing.facts import Listing, ListingFacts, PageRequest
 from exporter.listing.fetch import Schedule
 from exporter.records import RawSession
 
@@ -98,12 +97,16 @@ class Drive:
         most_in_flight: int = 1000,
     ) -> None:
         self._services = {service.gateway: service for service in services}
-        self._schedule = Schedule([*self._services], page_size=page_size, window=window)
+        self._schedule = Schedule(
+            [Coverage(each, page_size=page_size) for each in self._services],
+            page_size=page_size,
+            window=window,
+        )
         self._window = window
         self._chance = chance
         self._most_in_flight = most_in_flight
-        self._in_flight: list[tuple[Coverage, PageRequest]] = []
-        self._listings: dict[Gateway, Coverage] = {}
+        self._in_flight: list[tuple[Listing, PageRequest]] = []
+        self._listings: dict[Gateway, Listing] = {}
         self.rows: list[tuple[Gateway, str]] = []
         self.most_held_by_one = 0
         self.most_held_by_others = 0
@@ -657,7 +660,7 @@ def test_window_of_all_later_gateways_together_holds(
 @pytest.mark.parametrize("window", [1, 2, 8])
 def test_no_more_than_the_window_is_asked_for_while_nothing_is_taken(window: int) -> None:
     service = FakeService(250)
-    schedule = Schedule([GATEWAY], page_size=10, window=window)
+    schedule = Schedule([Coverage(GATEWAY, page_size=10)], page_size=10, window=window)
 
     while (found := schedule.next_request()) is not None:
         listing, request = found
@@ -668,7 +671,9 @@ def test_no_more_than_the_window_is_asked_for_while_nothing_is_taken(window: int
 
 def test_later_gateway_is_asked_only_while_earlier_ones_have_nothing_to_ask() -> None:
     first, second = names_of(2)
-    schedule = Schedule([first, second], page_size=10, window=8)
+    schedule = Schedule(
+        [Coverage(each, page_size=10) for each in (first, second)], page_size=10, window=8
+    )
     asked = [schedule.next_request(), schedule.next_request(), schedule.next_request()]
     assert asked[0] is not None
     listing, request = asked[0]

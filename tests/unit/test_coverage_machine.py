@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from exporter.api.roa import SessionPage
 from exporter.emulator.churn import Churn, Flow, Order, PageFault
-from exporter.listing.coverage import Coverage, PageRequest
+from exporter.listing.coverage import Coverage
+from exporter.listing.facts import PageRequest
 from tests.simulation import GATEWAY, Outcome, build_list, read_by_coverage, read_naively
 
 FLOWS = st.builds(

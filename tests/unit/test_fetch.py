@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from exporter.api.roa import SessionPage
 from exporter.events import Event, ListingFinished, ListingStarted, PageRead
 from exporter.gateway import Gateway
-from exporter.listing.coverage import ListingFacts, PageRequest
+from exporter.listing.coverage import Coverage
+from exporter.listing.facts import ListingFacts, PageRequest
 from exporter.listing.fetch import LEAST_WINDOW, ROWS_AT_ONCE, fetch_sessions
 from exporter.records import RawSession
 
@@ -125,7 +126,7 @@ async def fetch_all(
     emit: Callable[[Event], None] = ignore,
 ) -> Sequence[ListingFacts]:
     return await fetch_sessions(
-        fetch.gateways,
+        [Coverage(gateway, page_size=page_size) for gateway in fetch.gateways],
         fetch_page=fetch,
         hand_on=sink,
         page_size=page_size,

@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("api.client",),
     ("api.discovery",),
     ("listing",),
-    ("listing.keys", "listing.intervals", "listing.windows", "listing.origin", "listing.facts"),
+    ("listing.facts", "listing.keys", "listing.intervals", "listing.windows", "listing.origin"),
     ("listing.evidence", "listing.recount"),
     ("listing.coverage",),
     ("listing.fetch",),

@@ -7,7 +7,7 @@ import orjson
 from exporter.api.client import RequestCounts
 from exporter.destinations import FileFacts
 from exporter.gateway import Gateway
-from exporter.listing.coverage import ListingFacts
+from exporter.listing.facts import ListingFacts
 from exporter.runs.manifest import build_manifest, dump_manifest
 
 STARTED_AT = datetime(2026, 7, 1, 12, 0, 0, 123000, tzinfo=UTC)
