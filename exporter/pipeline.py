@@ -1,5 +1,6 @@
 """One run, start to publish: wires identity, client, listing, sink and destination together."""
 
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -17,16 +18,20 @@ from exporter.api.client import Client, open_client
 from exporter.api.credentials import open_identity, read_profile_region
 from exporter.api.discovery import choose_gateways
 from exporter.config import Settings, build_endpoint, check_endpoint, check_region
-from exporter.destinations import Destination, open_destination
+from exporter.destinations import Destination, require_local, resolve_destination
 from exporter.errors import DeadlineError, IncompleteError, UsageError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import ListingFacts, PageRequest
 from exporter.listing.fetch import fetch_sessions
+from exporter.outputs import open_output
 from exporter.records import RawSession
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
-from exporter.sinks import Sink, SinkFacts, open_sink, resolve_format
+from exporter.runs.publishing import Publisher
+from exporter.sinks import Output
+from exporter.stores import StagedFile
+from exporter.stores.local import LocalStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,19 @@ def build_run_id(started_at: datetime) -> str:
     return f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run is about, from its start to its end."""
+
+    settings: Settings
+    run_id: str
+    started_at: datetime
+    service: Service
+    destination: Destination
+    environ: Mapping[str, str]
+    emit: Callable[[Event], None]
+
+
 async def export(
     settings: Settings,
     *,
@@ -93,60 +111,91 @@ async def export(
     behind: UsageError and DestinationError before the first request, IncompleteError when
     completeness could not be proven and `allow_incomplete` is off.
     """
-    started_at = datetime.now(UTC)
     output = require_output(settings)
     require_workspace(settings)
-    service = resolve_service(settings, environ=environ)
-    output_format, file_codec = resolve_format(output, settings.format)
-    destination = await anyio.to_thread.run_sync(
-        lambda: open_destination(output, run_id=run_id, manifest_path=settings.manifest)
+    run = Run(
+        settings=settings,
+        run_id=run_id,
+        started_at=datetime.now(UTC),
+        service=resolve_service(settings, environ=environ),
+        destination=resolve_destination(output, chosen=settings.format),
+        environ=environ,
+        emit=emit,
     )
-    emit(RunStarted(run_id, output, started_at))
-    sink: Sink | None = None
+    home = run.destination.home
+    publisher = None if home is None else Publisher(run.destination, home, state_at=None)
+    if publisher is not None:
+        await anyio.to_thread.run_sync(publisher.recover)
+    opened = await anyio.to_thread.run_sync(open_outputs, run)
+    emit(RunStarted(run_id, output, run.started_at))
     try:
-        sink = open_sink(
-            destination.stream,
-            output_format=output_format,
-            file_codec=file_codec,
-            parquet_codec=settings.compression,
-            run_id=run_id,
-            exporter_version=__version__,
-            exported_at=started_at,
-        )
         with limit_time(settings.deadline):
-            async with open_service(settings, service, emit=emit, environ=environ) as client:
+            async with open_service(settings, run.service, emit=emit, environ=environ) as client:
                 gateways = await choose_gateways(
                     client,
-                    region_id=service.region_id,
+                    region_id=run.service.region_id,
                     workspaces=settings.workspace,
                     gateways=settings.gateway,
                 )
                 emit(GatewaysDiscovered(len(gateways)))
-                listings = await list_into_sink(
-                    client, gateways, sink, settings=settings, emit=emit
-                )
+                listings = await list_into_output(client, gateways, opened.output, run=run)
         status = judge(listings, allow_incomplete=settings.allow_incomplete)
-        facts = await anyio.to_thread.run_sync(sink.close)
-        sink = None
-        return await publish(
-            destination,
-            facts,
-            listings,
-            client=client,
-            output=output,
-            status=status,
-            run_id=run_id,
-            started_at=started_at,
-            output_format=output_format,
-            emit=emit,
+        return await publish(run, publisher, opened, listings, client=client, status=status)
+    except BaseException:
+        # Cancellation included: the partial output goes, whatever stopped the run.
+        opened.discard()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a run writes to while it lists: the output, and the manifest's copy if one is wanted."""
+
+    output: Output
+    manifest_copy: StagedFile | None
+
+    def discard(self) -> None:
+        self.output.discard()
+        if self.manifest_copy is not None:
+            self.manifest_copy.discard()
+
+
+def open_outputs(run: Run) -> Opened:
+    """Both of them or none. Raises UsageError and DestinationError."""
+    manifest_copy = stage_manifest_copy(run)
+    try:
+        output = open_output(
+            run.destination,
+            run_id=run.run_id,
+            exporter_version=__version__,
+            exported_at=run.started_at,
+            parquet_codec=run.settings.compression,
+            adds=False,
         )
     except BaseException:
-        # Cancellation included: the partial output goes, whatever stopped the run. Both calls only
-        # drop things.
-        if sink is not None:
-            sink.abort()
-        destination.discard()
+        if manifest_copy is not None:
+            manifest_copy.discard()
         raise
+    return Opened(output, manifest_copy)
+
+
+def stage_manifest_copy(run: Run) -> StagedFile | None:
+    """The file of `--manifest`; None where that is the manifest's own place, or none is named."""
+    path, destination = run.settings.manifest, run.destination
+    if path is None:
+        return None
+    require_local(path)
+    home = destination.home
+    if path == "-" or os.path.realpath(path) == os.path.realpath(destination.output):
+        raise UsageError(
+            f"the manifest of '{destination.output}' cannot go to '{path}'",
+            hint="give --manifest the name of another file",
+        )
+    if home is not None:
+        beside = home.store.path_of(home.manifest)
+        if os.path.realpath(path) == os.path.realpath(beside):
+            return None
+    return LocalStore("").stage(path, run_id=run.run_id)
 
 
 @contextmanager
@@ -173,13 +222,8 @@ def require_workspace(settings: Settings) -> None:
         raise UsageError("no workspace", hint="name it with --workspace ID, or --workspace all")
 
 
-async def list_into_sink(
-    client: Client,
-    gateways: list[Gateway],
-    sink: Sink,
-    *,
-    settings: Settings,
-    emit: Callable[[Event], None],
+async def list_into_output(
+    client: Client, gateways: list[Gateway], output: Output, *, run: Run
 ) -> list[ListingFacts]:
     """List the gateways and write their rows as they come; one outcome a gateway."""
 
@@ -191,16 +235,16 @@ async def list_into_sink(
         )
 
     async def hand_on(gateway: Gateway, sessions: list[RawSession]) -> None:
-        await anyio.to_thread.run_sync(sink.write, gateway, sessions)
-        emit(SessionsWritten(len(sessions)))
+        await anyio.to_thread.run_sync(output.write, gateway, sessions)
+        run.emit(SessionsWritten(len(sessions)))
 
     return await fetch_sessions(
-        [Coverage(gateway, page_size=settings.page_size) for gateway in gateways],
+        [Coverage(gateway, page_size=run.settings.page_size) for gateway in gateways],
         fetch_page=fetch_page,
         hand_on=hand_on,
-        page_size=settings.page_size,
-        concurrency=settings.concurrency,
-        emit=emit,
+        page_size=run.settings.page_size,
+        concurrency=run.settings.concurrency,
+        emit=run.emit,
     )
 
 
@@ -225,43 +269,52 @@ def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
 
 
 async def publish(
-    destination: Destination,
-    facts: SinkFacts,
+    run: Run,
+    publisher: Publisher | None,
+    opened: Opened,
     listings: list[ListingFacts],
     *,
     client: Client,
-    output: str,
     status: Status,
-    run_id: str,
-    started_at: datetime,
-    output_format: str,
-    emit: Callable[[Event], None],
 ) -> dict[str, Any]:
-    file_facts = await anyio.to_thread.run_sync(destination.finish)
+    facts = await anyio.to_thread.run_sync(opened.output.close)
     finished_at = datetime.now(UTC)
     manifest = build_manifest(
-        run_id=run_id,
+        run_id=run.run_id,
         exporter_version=__version__,
         status=status,
-        started_at=started_at,
+        started_at=run.started_at,
         finished_at=finished_at,
-        output=output,
-        format_name=output_format,
+        output=run.destination.output,
+        format_name=run.destination.format,
         session_count=facts.session_count,
         coerced_value_count=facts.coerced_value_count,
-        files=[(file_facts, facts.session_count)],
+        files=facts.files,
         listings=listings,
         requests=client.counts,
         learnt_rps=client.learnt_rps,
     )
-    await anyio.to_thread.run_sync(destination.publish, dump_manifest(manifest))
-    emit(
+
+    def act() -> None:
+        if publisher is None:
+            opened.output.publish()
+        else:
+            publisher.publish(opened.output, manifest, None)
+        if opened.manifest_copy is not None:
+            opened.manifest_copy.write(dump_manifest(manifest))
+            opened.manifest_copy.sync()
+            opened.manifest_copy.publish()
+        if publisher is not None:
+            publisher.remove_leftovers()
+
+    await anyio.to_thread.run_sync(act)
+    run.emit(
         RunFinished(
-            output=output,
+            output=run.destination.output,
             status=status,
             session_count=facts.session_count,
-            size_bytes=file_facts.size_bytes,
-            elapsed_s=(finished_at - started_at).total_seconds(),
+            size_bytes=sum(file.facts.size_bytes for file in facts.files),
+            elapsed_s=(finished_at - run.started_at).total_seconds(),
         )
     )
     return manifest

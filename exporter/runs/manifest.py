@@ -8,8 +8,8 @@ from typing import Any, Literal
 import orjson
 
 from exporter.api.client import RequestCounts
-from exporter.destinations import FileFacts
 from exporter.listing.facts import ListingFacts
+from exporter.sinks import WrittenFile
 
 MANIFEST_VERSION = 1
 
@@ -27,12 +27,12 @@ def build_manifest(
     format_name: str,
     session_count: int,
     coerced_value_count: int,
-    files: Sequence[tuple[FileFacts, int]],
+    files: Sequence[WrittenFile],
     listings: Sequence[ListingFacts],
     requests: RequestCounts,
     learnt_rps: float | None,
 ) -> dict[str, Any]:
-    """The manifest as it is written; `files` are facts and row counts."""
+    """The manifest as it is written."""
     return {
         "manifest_version": MANIFEST_VERSION,
         "run_id": run_id,
@@ -44,18 +44,19 @@ def build_manifest(
         "format": format_name,
         "session_count": session_count,
         "coerced_value_count": coerced_value_count,
-        "files": [
-            {
-                "path": facts.path,
-                "row_count": row_count,
-                "size_bytes": facts.size_bytes,
-                "sha256": facts.sha256,
-            }
-            for facts, row_count in files
-        ],
+        "files": [build_file_entry(file) for file in files],
         "gateways": [build_gateway_entry(facts) for facts in listings],
         "requests": asdict(requests),
         "pacing": {"learnt_rps": None if learnt_rps is None else round(learnt_rps, 2)},
+    }
+
+
+def build_file_entry(file: WrittenFile) -> dict[str, Any]:
+    return {
+        "path": file.facts.path,
+        "row_count": file.row_count,
+        "size_bytes": file.facts.size_bytes,
+        "sha256": file.facts.sha256,
     }
 
 

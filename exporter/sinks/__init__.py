@@ -8,6 +8,7 @@ from typing import Final, Literal, Protocol, assert_never
 from exporter.errors import UsageError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
+from exporter.stores import FileFacts
 
 Format = Literal["parquet", "ndjson"]
 
@@ -25,6 +26,45 @@ class SinkFacts:
     session_count: int
     coerced_value_count: int
     """Values that were converted to fit their column, or kept in `extra` because they did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A file of the output, and the rows in it."""
+
+    facts: FileFacts
+    row_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFacts:
+    """What a run wrote, counted while writing."""
+
+    session_count: int
+    coerced_value_count: int
+    files: tuple[WrittenFile, ...]
+    """What this run wrote, in the order of their rows."""
+
+
+class Output(Protocol):
+    """One output being written by one run: `write`…, `close`, then `publish`; or `discard`.
+
+    Methods block and are called from one thread at a time, never two at once.
+    """
+
+    def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
+        """Append sessions of one gateway in the order given; a thousand at a time are cheapest."""
+
+    def close(self) -> OutputFacts:
+        """End the files and make them safe; a reader still sees what was there before."""
+
+    def publish(self) -> None:
+        """Show what was written. May be cut short by a crash: `close` made sure that a later run
+        can tell how far it got.
+        """
+
+    def discard(self) -> None:
+        """Remove what is not published and free what is held; never raises, may be repeated."""
 
 
 class ByteStream(Protocol):
@@ -113,7 +153,7 @@ def resolve_format(output: str, chosen: Format | None) -> tuple[Format, FileCode
         raise UsageError(
             f"the name '{output}' tells no format",
             hint="end it in .parquet, .ndjson or .jsonl (the last two also with .gz or .zst), "
-            "or say --format",
+            "in / for a folder of parts, or say --format",
         )
     if resolved == "parquet" and codec != "none":
         raise UsageError(

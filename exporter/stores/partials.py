@@ -7,7 +7,7 @@ import re
 import select
 import shlex
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -22,8 +22,9 @@ class PartialFile:
     tell what is left over from what is being written, without guessing from process ids.
     """
 
-    def __init__(self, path: str, run_id: str) -> None:
+    def __init__(self, path: str, run_id: str, *, name: str = "") -> None:
         self.path = path
+        self.name = name
         # A link stays, and what it points to is replaced.
         self.target = Path(os.path.realpath(path))
         self._hidden = self.target.with_name(f".{self.target.name}.{run_id}.partial")
@@ -43,10 +44,11 @@ class PartialFile:
         with translated(self.path):
             os.fsync(self._fd)
 
-    def rename(self) -> None:
+    def publish(self) -> None:
         with translated(self.path):
             self._hidden.replace(self.target)
-        self._close()
+            self._close()
+            _sync_folder(self.target.parent)
 
     def discard(self) -> None:
         if self._fd != -1:
@@ -54,41 +56,34 @@ class PartialFile:
                 self._hidden.unlink()
             self._close()
 
-    def remove_leftovers(self) -> None:
-        """Remove what dead runs left of the same target."""
-        leftover = re.compile(re.escape(f".{self.target.name}.") + r"[^.]+\.partial")
-        with suppress(OSError):
-            for path in self.target.parent.iterdir():
-                if leftover.fullmatch(path.name) is not None:
-                    _remove_if_dead(path)
-
     def _close(self) -> None:
         with suppress(OSError):
             os.close(self._fd)
         self._fd = -1
 
 
-def open_partials(paths: Sequence[str], run_id: str) -> list[PartialFile]:
-    """All of the files or none: what is open is discarded if one cannot be."""
-    partials: list[PartialFile] = []
-    try:
-        for path in paths:
-            partials.append(PartialFile(path, run_id))  # noqa: PERF401 - half a list must be closed
-    except BaseException:
-        for partial in partials:
-            partial.discard()
-        raise
-    return partials
+def is_partial(file_name: str) -> bool:
+    return _PARTIAL.fullmatch(file_name) is not None
 
 
-def publish_partials(partials: Sequence[PartialFile]) -> None:
-    """Rename in the order given, make that safe, and remove what dead runs left."""
-    for partial in partials:
-        partial.rename()
-    for partial in partials:
-        with translated(partial.path):
-            _sync_folder(partial.target.parent)
-        partial.remove_leftovers()
+_PARTIAL: Final = re.compile(r"\..+\.[^.]+\.partial")
+
+
+def create_exclusively(path: str, content: bytes) -> bool:
+    """Write a small file, whole from the first instant on, unless there is one."""
+    hidden = Path(path).with_name(f".{Path(path).name}.p{os.getpid()}.partial")
+    with translated(path):
+        fd = _create_locked(hidden)
+        try:
+            write_all(fd, content)
+            os.fsync(fd)
+            os.link(hidden, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.close(fd)
+            hidden.unlink(missing_ok=True)
+    return True
 
 
 def _create_locked(path: Path) -> int:
@@ -107,7 +102,8 @@ def _create_locked(path: Path) -> int:
         os.close(fd)
 
 
-def _remove_if_dead(path: Path) -> None:
+def remove_dead_partial(path: Path) -> bool:
+    """Remove the file of a run that is dead; whether it is gone."""
     with suppress(OSError):
         # Open for writing: over NFS an exclusive lock needs it.
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -116,6 +112,8 @@ def _remove_if_dead(path: Path) -> None:
             path.unlink()
         finally:
             os.close(fd)
+        return True
+    return False
 
 
 def write_all(fd: int, chunk: bytes) -> None:
@@ -184,7 +182,7 @@ def folder_error(path: str) -> DestinationError:
 
 
 @contextmanager
-def translated(path: str) -> Iterator[None]:
+def translated(path: str, *, doing: str = "write") -> Iterator[None]:
     """Failures of the operating system as DestinationError, but for a reader that is gone."""
     try:
         yield
@@ -192,7 +190,8 @@ def translated(path: str) -> Iterator[None]:
         raise
     except OSError as exc:
         raise DestinationError(
-            f"cannot write '{path}': {exc.strerror}", hint=_remedy(exc.errno, path)
+            f"cannot {doing} '{path}': {exc.strerror}",
+            hint=_remedy(exc.errno, path) if doing == "write" else None,
         ) from exc
 
 

@@ -1,0 +1,58 @@
+"""Opens what a run writes to, by the kind of its destination."""
+
+from datetime import datetime
+from typing import assert_never
+
+from exporter.destinations import Destination
+from exporter.sinks import ByteStream, Output, ParquetCodec, Sink, open_sink
+from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks.single import FileOutput
+from exporter.stores.pipes import PipeFile
+
+TARGET_BYTES = 128 << 20
+"""A part's usual size in a lake: large enough to be read in one go, small enough to be spread."""
+
+
+def open_output(
+    destination: Destination,
+    *,
+    run_id: str,
+    exporter_version: str,
+    exported_at: datetime,
+    parquet_codec: ParquetCodec,
+    adds: bool,
+) -> Output:
+    """The output, which proves that it can be written. Raises UsageError and DestinationError.
+
+    `adds` is for a run that adds to what is there, in place of replacing it.
+    """
+
+    def open_file_sink(stream: ByteStream) -> Sink:
+        return open_sink(
+            stream,
+            output_format=destination.format,
+            file_codec=destination.file_codec,
+            parquet_codec=parquet_codec,
+            run_id=run_id,
+            exporter_version=exporter_version,
+            exported_at=exported_at,
+        )
+
+    store, name = destination.store, destination.name
+    match destination.kind:
+        case "file":
+            staged = store.stage(name, run_id=run_id)
+            return FileOutput(staged, store.path_of(name), open_sink=open_file_sink)
+        case "stream":
+            return FileOutput(PipeFile(name), name, open_sink=open_file_sink)
+        case "dataset":
+            return DatasetOutput(
+                store,
+                run_id=run_id,
+                output_format=destination.format,
+                open_sink=open_file_sink,
+                target_bytes=TARGET_BYTES,
+                stands_alone=not adds,
+            )
+        case _:
+            assert_never(destination.kind)

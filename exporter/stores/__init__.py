@@ -1,0 +1,94 @@
+"""Where files are kept: one protocol, one module a kind of store."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """A file as its writer knows it: nothing here was read back."""
+
+    path: str
+    """As the user named the output; `-` for stdout. A part's is relative to its dataset."""
+    size_bytes: int
+    sha256: str
+    """In lower-case hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that is there, by its name in the store."""
+
+    name: str
+    size_bytes: int
+
+
+class StagedFile(Protocol):
+    """A file on its way: invisible under its name until `publish`, and gone after `discard`.
+
+    A file of the same name stays as it was until then. All methods block; all but `discard` raise
+    DestinationError.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+
+    def write(self, chunk: bytes, /) -> None:
+        """Append bytes; a store that sends them in parts keeps no more than some in memory."""
+
+    def sync(self) -> None:
+        """Make all that was written safe: what is published after this survives a crash."""
+
+    def publish(self) -> None:
+        """Show the file under its name, in place of one that is there, as one act."""
+
+    def discard(self) -> None:
+        """Remove what is not published and free what is held; never raises, may be repeated."""
+
+
+class Store(Protocol):
+    """A folder, or what stands for one: files by their names below it, `/` between folders.
+
+    All methods block and may be called from any thread; they raise DestinationError.
+    """
+
+    @property
+    def url(self) -> str:
+        """As the user named it, without a slash at the end and without secrets."""
+
+    def path_of(self, name: str) -> str:
+        """How a reader would name a file of it, for messages and manifests."""
+
+    def stage(self, name: str, *, run_id: str) -> StagedFile:
+        """Begin a file; folders on the way to it are made. Proves that it can be written."""
+
+    def read(self, name: str) -> bytes | None:
+        """The whole file; None when there is none."""
+
+    def size_of(self, name: str) -> int | None:
+        """In bytes; None when there is no such file."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small file unless there is one, as one act; whether it was written."""
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a small file in place of what is there, as one act."""
+
+    def list_files(self, prefix: str = "") -> Iterator[StoredFile]:
+        """Every file whose name starts with the prefix, in folders below too; no order promised.
+
+        Files that are being staged are not among them.
+        """
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files, and folders that this leaves empty; those that are gone are no error."""
+
+    def remove_leftovers(self, names: Sequence[str] | None = None) -> None:
+        """Remove what dead runs staged under these names, or under any, and never published; never
+        raises.
+        """
+
+    def open_input(self, name: str) -> BinaryIO:
+        """The file for reading, seekable. Raises DestinationError when there is none, too."""
