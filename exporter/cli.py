@@ -26,6 +26,7 @@ ALL_GROUPS: tuple[Group, ...] = (
     "identity and service",
     "what to list",
     "output",
+    "run after run",
     "speed",
     "watching",
 )

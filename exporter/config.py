@@ -84,6 +84,48 @@ class Settings:
             completes="file",
         ),
     ] = None
+    incremental: Annotated[
+        bool,
+        Option(
+            "only what is new or may have changed since the last published run; for a folder",
+            "run after run",
+        ),
+    ] = False
+    state: Annotated[
+        Text | None,
+        Option(
+            "where the next incremental run finds what this one knew; default: in the output",
+            "run after run",
+            metavar="URI",
+            completes="file",
+        ),
+    ] = None
+    resume: Annotated[
+        bool,
+        Option(
+            "go on where a killed run was; --no-resume starts afresh and leaves no journal",
+            "run after run",
+        ),
+    ] = True
+    resume_within: Annotated[
+        float,
+        Bounds(1, 31_536_000),
+        Duration(),
+        Option(
+            "how old what a killed run left may be, to go on from there",
+            "run after run",
+            metavar="DURATION",
+        ),
+    ] = 86_400.0
+    spool: Annotated[
+        Text | None,
+        Option(
+            "local folder for what a run has read, to resume it; default: beside a local output",
+            "run after run",
+            metavar="DIR",
+            completes="file",
+        ),
+    ] = None
     page_size: Annotated[
         int,
         Bounds(1, 100),
@@ -160,12 +202,19 @@ class Field:
         match self.default:
             case None | False | 0 | ():
                 return None
+            case bool():
+                return "true"
             case tuple():
                 return ",".join(self.default)
             case float():
-                return f"{self.default:g}s"
+                return format_seconds(self.default)
             case _:
                 return str(self.default)
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as a reader would write it: whole hours as such."""
+    return f"{seconds / 3600:g}h" if seconds % 3600 == 0 else f"{seconds:g}s"
 
 
 def read_fields() -> tuple[Field, ...]:
