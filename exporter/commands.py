@@ -12,8 +12,9 @@ from exporter.config import Settings
 from exporter.errors import CredentialsError, UsageError
 from exporter.events import Event
 from exporter.loading import Loaded, build_json_schema, dump_toml
-from exporter.pipeline import export, resolve_service
+from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
+from exporter.service import resolve_service
 from exporter.terminal.logs import configure_logging
 from exporter.terminal.printing import print_json, print_line, print_table, print_text, printable
 from exporter.terminal.progress import ProgressMode, open_progress

@@ -2,9 +2,8 @@
 
 import os
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,10 +13,9 @@ import anyio.to_thread
 
 from exporter import __version__
 from exporter.api import roa
-from exporter.api.client import Client, open_client
-from exporter.api.credentials import open_identity, read_profile_region
+from exporter.api.client import Client
 from exporter.api.discovery import choose_gateways
-from exporter.config import Settings, build_endpoint, check_endpoint, check_region
+from exporter.config import Settings
 from exporter.destinations import Destination, require_local, resolve_destination
 from exporter.errors import DeadlineError, IncompleteError, UsageError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
@@ -29,55 +27,10 @@ from exporter.outputs import open_output
 from exporter.records import RawSession
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.publishing import Publisher
+from exporter.service import Service, open_service, require_workspace, resolve_service
 from exporter.sinks import Output
 from exporter.stores import StagedFile
 from exporter.stores.local import LocalStore
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """Where to ask, and about which region."""
-
-    region_id: str
-    endpoint: str
-
-
-def resolve_service(settings: Settings, *, environ: Mapping[str, str]) -> Service:
-    """The region and endpoint of a run. Raises UsageError when no source names a region, or one is
-    malformed.
-    """
-    region = (
-        settings.region
-        or read_profile_region(profile=settings.profile, environ=environ)
-        or environ.get("ALIBABA_CLOUD_REGION_ID")
-    )
-    if not region:
-        raise UsageError("no region", hint="name it with --region, such as --region cn-hangzhou")
-    check_region(region)
-    endpoint = settings.endpoint or build_endpoint(region=region, network=settings.network)
-    return Service(region, check_endpoint(endpoint))
-
-
-@asynccontextmanager
-async def open_service(
-    settings: Settings,
-    service: Service,
-    *,
-    emit: Callable[[Event], None],
-    environ: Mapping[str, str],
-) -> AsyncIterator[Client]:
-    async with open_client(
-        endpoint=service.endpoint,
-        identity=open_identity(profile=settings.profile, environ=environ, now_s=time.monotonic),
-        concurrency=settings.concurrency,
-        max_rps=settings.max_rps,
-        retries=settings.retries,
-        timeout_s=settings.timeout,
-        user_agent=f"livy-exporter/{__version__}",
-        environ=environ,
-        emit=emit,
-    ) as client:
-        yield client
 
 
 def build_run_id(started_at: datetime) -> str:
@@ -215,11 +168,6 @@ def require_output(settings: Settings) -> str:
     if settings.output is None:
         raise UsageError("no output", hint="name a file with --output, or - for stdout")
     return settings.output
-
-
-def require_workspace(settings: Settings) -> None:
-    if not settings.workspace:
-        raise UsageError("no workspace", hint="name it with --workspace ID, or --workspace all")
 
 
 async def list_into_output(

@@ -11,7 +11,7 @@ from exporter.api.discovery import ALL, Found, choose_gateways, discover_gateway
 from exporter.config import Settings
 from exporter.events import Event
 from exporter.gateway import Gateway
-from exporter.pipeline import open_service, require_workspace, resolve_service
+from exporter.service import open_service, require_workspace, resolve_service
 
 
 @dataclass(frozen=True, slots=True)

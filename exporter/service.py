@@ -1,0 +1,64 @@
+"""The service that a run asks: its region, its endpoint, and a client for it."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from exporter import __version__
+from exporter.api.client import Client, open_client
+from exporter.api.credentials import open_identity, read_profile_region
+from exporter.config import Settings, build_endpoint, check_endpoint, check_region
+from exporter.errors import UsageError
+from exporter.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where to ask, and about which region."""
+
+    region_id: str
+    endpoint: str
+
+
+def resolve_service(settings: Settings, *, environ: Mapping[str, str]) -> Service:
+    """The region and endpoint of a run. Raises UsageError when no source names a region, or one is
+    malformed.
+    """
+    region = (
+        settings.region
+        or read_profile_region(profile=settings.profile, environ=environ)
+        or environ.get("ALIBABA_CLOUD_REGION_ID")
+    )
+    if not region:
+        raise UsageError("no region", hint="name it with --region, such as --region cn-hangzhou")
+    check_region(region)
+    endpoint = settings.endpoint or build_endpoint(region=region, network=settings.network)
+    return Service(region, check_endpoint(endpoint))
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings,
+    service: Service,
+    *,
+    emit: Callable[[Event], None],
+    environ: Mapping[str, str],
+) -> AsyncIterator[Client]:
+    async with open_client(
+        endpoint=service.endpoint,
+        identity=open_identity(profile=settings.profile, environ=environ, now_s=time.monotonic),
+        concurrency=settings.concurrency,
+        max_rps=settings.max_rps,
+        retries=settings.retries,
+        timeout_s=settings.timeout,
+        user_agent=f"livy-exporter/{__version__}",
+        environ=environ,
+        emit=emit,
+    ) as client:
+        yield client
+
+
+def require_workspace(settings: Settings) -> None:
+    if not settings.workspace:
+        raise UsageError("no workspace", hint="name it with --workspace ID, or --workspace all")
