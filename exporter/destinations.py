@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
 
+import orjson
+
 from exporter.errors import DestinationError, UsageError
 from exporter.sinks import FileCodec, Format, resolve_format
 from exporter.stores import Store
@@ -85,13 +87,12 @@ def resolve_destination(output: str, *, chosen: Format | None) -> Destination:
         output_format, codec = resolve_format(output, chosen)
         return Destination(output, "stream", output_format, codec, LocalStore(""), output)
     if output.endswith("/") or is_folder(output):
-        store = LocalStore(output)
+        store = LocalStore(output, makes_folder=True)
         require_dataset(store)
         return Destination(output, "dataset", chosen or "parquet", "none", store, "")
     output_format, codec = resolve_format(output, chosen)
     # A link stays, and what it points to is replaced; the run's own files stand beside the link.
-    folder, _, name = output.rpartition("/")
-    store = LocalStore(f"{folder}/" if folder or output.startswith("/") else "")
+    store, name = LocalStore.holding(output)
     return Destination(output, "file", output_format, codec, store, name)
 
 
@@ -107,8 +108,12 @@ def require_local(path: str) -> None:
         raise UsageError(f"{path!r} names no file", hint="name a local file, or - for stdout")
 
 
-PART_NAME = r"part-.+-[0-9]{5}\.(parquet|ndjson)"
-"""Files of a dataset that a run wrote: its run id and the part's number."""
+PART_NAME = r"part-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-[0-9]{5,}\.(parquet|ndjson)"
+"""Files of a dataset that a run wrote: its run id and the part's number.
+
+As narrow as can be, since such files are removed when no manifest names them any more: other
+programs call theirs `part-…`, too.
+"""
 
 
 def is_part(name: str) -> bool:
@@ -117,7 +122,8 @@ def is_part(name: str) -> bool:
 
 def require_dataset(store: Store) -> None:
     """Raises DestinationError for a folder that holds something else."""
-    if store.read("_manifest.json") is not None:
+    manifest = store.read("_manifest.json")
+    if manifest is not None and is_ours(manifest):
         return
     for each in store.list_files():
         if not each.name.startswith("_exporter/") and not is_part(each.name):
@@ -126,6 +132,14 @@ def require_dataset(store: Store) -> None:
                 hint="name a new or an empty folder, or a file in it, such as "
                 + shlex.quote(store.path_of("sessions.parquet")),
             )
+
+
+def is_ours(manifest: bytes) -> bool:
+    try:
+        read = orjson.loads(manifest)
+    except orjson.JSONDecodeError:  # one that was damaged since; the next publish replaces it
+        return True
+    return isinstance(read, dict) and "manifest_version" in read
 
 
 def is_folder(path: str) -> bool:

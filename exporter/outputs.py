@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import assert_never
 
-from exporter.destinations import Destination
+from exporter.destinations import Destination, Home
 from exporter.sinks import ByteStream, Output, ParquetCodec, Sink, open_sink
 from exporter.sinks.dataset import DatasetOutput
 from exporter.sinks.single import FileOutput
@@ -42,10 +42,16 @@ def open_output(
     match destination.kind:
         case "file":
             staged = store.stage(name, run_id=run_id)
+            try:
+                prove_home(destination.home, run_id=run_id)
+            except BaseException:
+                staged.discard()
+                raise
             return FileOutput(staged, store.path_of(name), open_sink=open_file_sink)
         case "stream":
             return FileOutput(PipeFile(name), name, open_sink=open_file_sink)
         case "dataset":
+            prove_home(destination.home, run_id=run_id)
             return DatasetOutput(
                 store,
                 run_id=run_id,
@@ -56,3 +62,12 @@ def open_output(
             )
         case _:
             assert_never(destination.kind)
+
+
+def prove_home(home: Home | None, *, run_id: str) -> None:
+    """Raises DestinationError when the manifest could not be written beside the output.
+
+    Known before the first request, not after the last.
+    """
+    if home is not None:
+        home.store.stage(home.manifest, run_id=run_id).discard()

@@ -148,7 +148,8 @@ def stage_manifest_copy(run: Run) -> StagedFile | None:
         beside = home.store.path_of(home.manifest)
         if os.path.realpath(path) == os.path.realpath(beside):
             return None
-    return LocalStore("").stage(path, run_id=run.run_id)
+    store, name = LocalStore.holding(path)
+    return store.stage(name, run_id=run.run_id)
 
 
 @contextmanager

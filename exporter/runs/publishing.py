@@ -9,11 +9,14 @@ if not, it never happened.
 
 import hashlib
 import logging
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
 
 from exporter.destinations import Destination, Home, is_part
+from exporter.errors import DestinationError
 from exporter.runs.manifest import dump_manifest
 from exporter.sinks import Output
 from exporter.stores import Store
@@ -21,6 +24,14 @@ from exporter.stores import Store
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a run is about to publish."""
+
+    manifest: dict[str, Any]
+    state: str | None
 
 
 class Publisher:
@@ -35,52 +46,70 @@ class Publisher:
         """The store and name of the state; None where there is none."""
 
     def publish(self, output: Output, manifest: dict[str, Any], state: bytes | None) -> None:
-        """Show the output, its manifest and its state; a crash at any point is put right later."""
-        text = None if state is None else state.decode()
-        intent = orjson.dumps({"manifest": manifest, "state": text})
-        self._home.store.replace(self._home.intent, intent)
-        output.publish()
-        self._complete(manifest, text)
+        """Show the output, its manifest and its state; a crash at any point is put right later.
+
+        Parts that were shown when another one cannot be are taken back at once.
+        """
+        intent = Intent(manifest, None if state is None else state.decode())
+        self._home.store.replace(self._home.intent, orjson.dumps(asdict(intent)))
+        try:
+            output.publish()
+        except DestinationError:
+            with suppress(DestinationError):  # then the next run does it
+                self.recover()
+            raise
+        self._complete(intent)
 
     def recover(self) -> None:
         """Complete, or undo, what a killed run began to publish, and remove what it left.
 
-        Only for who holds the output's lock.
+        Only for who holds the output's lock. May itself be cut short at any point.
         """
         home = self._home
-        intent = read_json(home.store, home.intent)
-        if intent is not None:
-            manifest, state = intent["manifest"], intent["state"]
-            if all(self._stands(each) for each in manifest["files"]):
-                self._complete(manifest, state)
+        content = home.store.read(home.intent)
+        if content is not None:
+            intent = parse_intent(content)
+            if intent is None:  # written as one act, so nobody went by it: it was damaged since
+                logger.warning("removed '%s', which is damaged", home.store.path_of(home.intent))
+                home.store.remove([home.intent])
+            elif all(self._stands(each) for each in intent.manifest["files"]):
+                self._complete(intent)
                 logger.warning(
-                    "completed the publish of run %s, which was cut short", manifest["run_id"]
+                    "completed the publish of run %s, which was cut short",
+                    intent.manifest["run_id"],
                 )
             else:
-                home.store.remove([home.intent])
+                self._undo(intent)
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
-        """Remove what is not, or no longer, part of the output: parts of former versions and of
-        runs that died.
+        """Remove what is not, or no longer, part of the output: parts of former versions and what
+        dead runs staged.
+
+        Without a manifest that can be read nobody knows which parts are in use: all of them stay.
         """
         store = self._destination.store
+        if self._state_at is not None:
+            state_store, state_name = self._state_at
+            state_store.remove_leftovers([state_name])
         if self._destination.kind != "dataset":
             store.remove_leftovers([self._destination.name, self._home.manifest, self._home.intent])
             return
         store.remove_leftovers()
-        known = {each["path"] for each in self.read_manifest_files()}
-        store.remove(
-            [
-                each.name
-                for each in store.list_files()
-                if is_part(each.name) and each.name not in known
-            ]
-        )
+        manifest = read_manifest(self._home)
+        if manifest is not None:
+            known = {each["path"] for each in manifest["files"]}
+            store.remove(
+                [
+                    each.name
+                    for each in store.list_files()
+                    if is_part(each.name) and each.name not in known
+                ]
+            )
 
     def read_manifest_files(self) -> list[dict[str, Any]]:
         """The files of the published output, as its manifest names them."""
-        manifest = read_json(self._home.store, self._home.manifest)
+        manifest = read_manifest(self._home)
         return [] if manifest is None else manifest["files"]
 
     def _stands(self, file: dict[str, Any]) -> bool:
@@ -91,20 +120,70 @@ class Publisher:
             return False
         return destination.kind == "dataset" or digest(destination.store, name) == file["sha256"]
 
-    def _complete(self, manifest: dict[str, Any], state: str | None) -> None:
+    def _complete(self, intent: Intent) -> None:
         home = self._home
-        home.store.replace(home.manifest, dump_manifest(manifest))
-        if state is not None and self._state_at is not None:
+        home.store.replace(home.manifest, dump_manifest(intent.manifest))
+        if intent.state is not None and self._state_at is not None:
             state_store, state_name = self._state_at
-            state_store.replace(state_name, state.encode())
+            state_store.replace(state_name, intent.state.encode())
         home.store.remove([home.intent])
 
+    def _undo(self, intent: Intent) -> None:
+        """Remove what a run had shown already. The intent goes last: only it names those parts when
+        there is no manifest yet.
+        """
+        if self._destination.kind == "dataset":
+            store = self._destination.store
+            known = {each["path"] for each in self.read_manifest_files()}
+            own = f"part-{intent.manifest['run_id']}-"
+            store.remove(
+                [
+                    each.name
+                    for each in store.list_files()
+                    if each.name.rpartition("/")[2].startswith(own) and each.name not in known
+                ]
+            )
+        self._home.store.remove([self._home.intent])
 
-def read_json(store: Store, name: str) -> Any:
-    """The document; None when there is none, or none that can be read."""
-    content = store.read(name)
+
+def parse_intent(content: bytes) -> Intent | None:
+    """None for what is no intent."""
+    read = parse_json(content)
+    if not isinstance(read, dict) or read.keys() != {"manifest", "state"}:
+        return None
+    manifest, state = read["manifest"], read["state"]
+    if not is_manifest(manifest) or not (state is None or isinstance(state, str)):
+        return None
+    return Intent(manifest, state)
+
+
+def read_manifest(home: Home) -> dict[str, Any] | None:
+    """The published manifest; None when there is none, or none that can be read."""
+    content = home.store.read(home.manifest)
+    manifest = None if content is None else parse_json(content)
+    return manifest if is_manifest(manifest) else None
+
+
+def is_manifest(value: Any) -> bool:
+    """Whether it has what is relied on here."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("run_id"), str)
+        and isinstance(value.get("files"), list)
+        and all(
+            isinstance(file, dict)
+            and isinstance(file.get("path"), str)
+            and isinstance(file.get("size_bytes"), int)
+            and isinstance(file.get("sha256"), str)
+            for file in value["files"]
+        )
+    )
+
+
+def parse_json(content: bytes) -> Any:
+    """None for what cannot be read."""
     try:
-        return None if content is None else orjson.loads(content)
+        return orjson.loads(content)
     except orjson.JSONDecodeError:
         return None
 

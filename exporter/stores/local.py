@@ -1,37 +1,53 @@
 """A folder of this machine as a store."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, TypeVar
 
 from exporter.errors import DestinationError
 from exporter.stores import StoredFile
 from exporter.stores.partials import (
     PartialFile,
     create_exclusively,
+    folder_error,
     is_partial,
+    new_token,
     remove_dead_partial,
+    sync_folder,
     translated,
 )
 
+T = TypeVar("T")
+
+TRIES: Final = 5
+"""How often a folder is made that others remove, empty, at the same time."""
+
 
 class LocalStore:
-    """Files below a folder, which must be there but for the store's own last part.
+    """Files below a folder, which must be there unless the store `makes_folder`.
 
     A staged file is hidden beside its name, see `partials`. The empty url is the working folder.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url if url == "/" else url.rstrip("/")
+    def __init__(self, url: str, *, makes_folder: bool = False) -> None:
+        self.url = url.rstrip("/") or url[:1]
+        self._makes_folder = makes_folder
+
+    @classmethod
+    def holding(cls, path: str) -> tuple["LocalStore", str]:
+        """The store of the folder that a file is in, which must be there, and the file's name."""
+        if path.endswith("/"):
+            raise folder_error(path)
+        folder, slash, name = path.rpartition("/")
+        return cls(folder + slash), name
 
     def path_of(self, name: str) -> str:
         return os.path.join(self.url, name)  # noqa: PTH118 - keeps ./ as given
 
     def stage(self, name: str, *, run_id: str) -> PartialFile:
-        self._make_folder(name)
-        return PartialFile(self.path_of(name), run_id, name=name)
+        return self._in_its_folder(name, lambda: PartialFile(self.path_of(name), run_id, name=name))
 
     def read(self, name: str) -> bytes | None:
         path = self.path_of(name)
@@ -50,11 +66,10 @@ class LocalStore:
                 return None
 
     def create(self, name: str, content: bytes) -> bool:
-        self._make_folder(name)
-        return create_exclusively(self.path_of(name), content)
+        return self._in_its_folder(name, lambda: create_exclusively(self.path_of(name), content))
 
     def replace(self, name: str, content: bytes) -> None:
-        staged = self.stage(name, run_id=f"p{os.getpid()}")
+        staged = self.stage(name, run_id=new_token())
         try:
             staged.write(content)
             staged.sync()
@@ -65,8 +80,9 @@ class LocalStore:
     def list_files(self, prefix: str = "") -> Iterator[StoredFile]:
         for path, name in self._walk(prefix):
             if name.startswith(prefix) and not is_partial(path.name):
-                with suppress(FileNotFoundError):
-                    yield StoredFile(name, path.stat().st_size)
+                size_bytes = self.size_of(name)
+                if size_bytes is not None:
+                    yield StoredFile(name, size_bytes)
 
     def remove(self, names: Sequence[str]) -> None:
         for name in names:
@@ -83,8 +99,7 @@ class LocalStore:
                 found = [
                     (path, name)
                     for name in names
-                    for path in Path(self.path_of(name)).resolve().parent.iterdir()
-                    if target_name(path.name) == Path(self.path_of(name)).resolve().name
+                    for path in find_partials(Path(os.path.realpath(self.path_of(name))))
                 ]
             for path, name in found:
                 if is_partial(path.name) and remove_dead_partial(path):
@@ -95,13 +110,27 @@ class LocalStore:
         with translated(path, doing="read"):
             return Path(path).open("rb")
 
-    def _make_folder(self, name: str) -> None:
-        folder = Path(self.path_of(name)).parent
-        if not self.url or folder == Path(self.url).parent:
-            return
-        with translated(self.url):
-            Path(self.url).mkdir(exist_ok=True)
-            folder.mkdir(parents=True, exist_ok=True)
+    def _in_its_folder(self, name: str, act: Callable[[], T]) -> T:
+        """What `act` returns, which needs the file's folder to be there."""
+        for _ in range(TRIES):
+            self._make_folders(name)
+            try:
+                return act()
+            except DestinationError as exc:
+                if "/" not in name or not isinstance(exc.__cause__, FileNotFoundError):
+                    raise
+        self._make_folders(name)
+        return act()
+
+    def _make_folders(self, name: str) -> None:
+        inner = name.split("/")[:-1]
+        paths = [self.path_of("/".join(inner[:depth])) for depth in range(1, len(inner) + 1)]
+        if self._makes_folder:
+            paths.insert(0, self.url)
+        for path in paths:
+            with translated(path), suppress(FileExistsError):
+                Path(path).mkdir()
+                sync_folder(Path(path).parent)
 
     def _remove_empty_folders(self, name: str) -> None:
         *folders, _ = name.split("/")
@@ -128,6 +157,13 @@ class LocalStore:
                         pending.append(inside)
                 else:
                     yield Path(entry.path), name
+
+
+def find_partials(target: Path) -> list[Path]:
+    """All that is on its way to one file; none where its folder cannot be read."""
+    with suppress(OSError):
+        return [path for path in target.parent.iterdir() if target_name(path.name) == target.name]
+    return []
 
 
 def target_name(file_name: str) -> str:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import select
 import shlex
 import stat
@@ -48,7 +49,7 @@ class PartialFile:
         with translated(self.path):
             self._hidden.replace(self.target)
             self._close()
-            _sync_folder(self.target.parent)
+            sync_folder(self.target.parent)
 
     def discard(self) -> None:
         if self._fd != -1:
@@ -69,20 +70,59 @@ def is_partial(file_name: str) -> bool:
 _PARTIAL: Final = re.compile(r"\..+\.[^.]+\.partial")
 
 
-def create_exclusively(path: str, content: bytes) -> bool:
-    """Write a small file, whole from the first instant on, unless there is one."""
-    hidden = Path(path).with_name(f".{Path(path).name}.p{os.getpid()}.partial")
+def new_token() -> str:
+    """Stands in a hidden name where no run id does.
+
+    A process id would not do: a run in a container has the same one every time, and would find the
+    file that it left when it was killed.
+    """
+    return secrets.token_hex(6)
+
+
+def create_exclusively(
+    path: str, content: bytes, *, link: Callable[[Path, str], None] = os.link
+) -> bool:
+    """Write a small file, whole from the first instant on, unless there is one.
+
+    Where the file system knows no links, whoever reads while it is written may see it empty.
+    """
+    hidden = Path(path).with_name(f".{Path(path).name}.{new_token()}.partial")
     with translated(path):
         fd = _create_locked(hidden)
         try:
             write_all(fd, content)
             os.fsync(fd)
-            os.link(hidden, path)
+            link(hidden, path)
         except FileExistsError:
             return False
+        except OSError as exc:
+            if exc.errno not in _NO_LINKS:
+                raise
+            return _create_in_place(path, content)
         finally:
             os.close(fd)
             hidden.unlink(missing_ok=True)
+        sync_folder(Path(path).parent)
+    return True
+
+
+_NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def _create_in_place(path: str, content: bytes) -> bool:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        write_all(fd, content)
+        os.fsync(fd)
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+    sync_folder(Path(path).parent)
     return True
 
 
@@ -120,10 +160,7 @@ def write_all(fd: int, chunk: bytes) -> None:
     """Every byte, however few the system takes at a time; raises OSError as it comes."""
     rest = memoryview(chunk)
     while len(rest) > 0:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:  # whoever shares our stdout may have made it non-blocking
-            select.select([], [fd], [])
+        rest = rest[os.write(fd, rest) :]
 
 
 def write_pipe(fd: int, chunk: bytes, *, give_up: Callable[[], None]) -> None:
@@ -143,8 +180,8 @@ def write_pipe(fd: int, chunk: bytes, *, give_up: Callable[[], None]) -> None:
 GLANCE_S: Final = 0.1
 
 
-def _sync_folder(path: Path) -> None:
-    """Make a rename survive a power cut, where the file system can do so."""
+def sync_folder(path: Path) -> None:
+    """Make a rename, or a new name, survive a power cut, where the file system can do so."""
     with suppress(PermissionError):  # a folder may be written and yet not be read
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -191,7 +228,7 @@ def translated(path: str, *, doing: str = "write") -> Iterator[None]:
     except OSError as exc:
         raise DestinationError(
             f"cannot {doing} '{path}': {exc.strerror}",
-            hint=_remedy(exc.errno, path) if doing == "write" else None,
+            hint=_remedy(exc.errno, path) if doing == "write" or exc.errno in _TELLING else None,
         ) from exc
 
 
@@ -207,6 +244,10 @@ _REMEDIES: Final = {
     errno.ENAMETOOLONG: "shorten the name: the run id is added to it while it is being written",
     errno.ENXIO: "start the reader of the pipe first",
 }
+
+
+_TELLING: Final = {errno.ENOTDIR}
+"""What is as wrong for reading."""
 
 
 def _remedy(code: int | None, path: str) -> str | None:

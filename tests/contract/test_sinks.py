@@ -11,11 +11,13 @@ import duckdb
 import pytest
 import zstandard
 
-from exporter.destinations import FileFacts, open_destination
 from exporter.errors import DestinationError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.sinks import Sink, SinkFacts, open_sink, resolve_format
+from exporter.stores import FileFacts
+from exporter.stores.local import LocalStore
+from exporter.stores.metered import MeteredFile
 
 FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")
 SECOND = Gateway("cn-hangzhou", "w-2", "lc-2")
@@ -37,6 +39,10 @@ def raw_session(number: int, **fields: Any) -> RawSession:
         "mbSeconds": number,
         **fields,
     }
+
+
+def stage(folder: Path, name: str) -> MeteredFile:
+    return MeteredFile(LocalStore(str(folder)).stage(name, run_id="run-1"))
 
 
 class FailingStream:
@@ -82,13 +88,13 @@ class SinkContract:
     def export(
         self, folder: Path, *parts: tuple[Gateway, list[RawSession]]
     ) -> tuple[Path, SinkFacts, FileFacts]:
-        destination = open_destination(str(folder / self.name), run_id="run-1")
-        sink = self.open(destination.stream)
+        file = stage(folder, self.name)
+        sink = self.open(file)
         for gateway, sessions in parts:
             sink.write(gateway, sessions)
         facts = sink.close()
-        file_facts = destination.finish()
-        destination.publish(b"{}")
+        file_facts = file.finish(str(folder / self.name))
+        file.publish()
         return folder / self.name, facts, file_facts
 
     def rows(self, path: Path) -> list[tuple[Any, ...]]:
@@ -190,12 +196,12 @@ class SinkContract:
         assert facts.coerced_value_count == (0 if self.nothing_is_counted else 2)
 
     def test_abort_leaves_nothing(self, tmp_path: Path) -> None:
-        destination = open_destination(str(tmp_path / self.name), run_id="run-1")
-        sink = self.open(destination.stream)
+        file = stage(tmp_path, self.name)
+        sink = self.open(file)
         sink.write(FIRST, [raw_session(number) for number in range(2000)])
 
         sink.abort()
-        destination.discard()
+        file.discard()
 
         assert list(tmp_path.iterdir()) == []
 

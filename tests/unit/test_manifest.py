@@ -5,10 +5,11 @@ from typing import Any
 import orjson
 
 from exporter.api.client import RequestCounts
-from exporter.destinations import FileFacts
 from exporter.gateway import Gateway
 from exporter.listing.facts import ListingFacts
 from exporter.runs.manifest import build_manifest, dump_manifest
+from exporter.sinks import WrittenFile
+from exporter.stores import FileFacts
 
 STARTED_AT = datetime(2026, 7, 1, 12, 0, 0, 123000, tzinfo=UTC)
 FINISHED_AT = datetime(2026, 7, 1, 14, 0, 5, tzinfo=timezone(timedelta(hours=2)))
@@ -37,7 +38,7 @@ def build(**changes: Any) -> dict[str, Any]:
         "format_name": "parquet",
         "session_count": 250,
         "coerced_value_count": 2,
-        "files": [(FileFacts("out.parquet", 4096, "ab" * 32), 250)],
+        "files": [WrittenFile(FileFacts("out.parquet", 4096, "ab" * 32), 250)],
         "listings": [LISTING],
         "requests": RequestCounts(sent=9, ok=6, throttled=1, retried=3, failed=2),
         "learnt_rps": 39.987,
