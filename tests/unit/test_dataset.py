@@ -46,6 +46,11 @@ def write_one(output: DatasetOutput, number: int) -> None:
     output.write(GATEWAY, [{"sessionId": f"livy-{number}", "info": "x" * 300_000}])
 
 
+def write_many(output: DatasetOutput) -> None:
+    for number in range(20):
+        write_one(output, number)
+
+
 def test_part_ends_where_it_is_large_enough(tmp_path: Path) -> None:
     output = open_dataset(tmp_path, target_bytes=1_000_000)
 
@@ -105,8 +110,7 @@ def test_discard_after_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     output = open_dataset(tmp_path, target_bytes=1 << 30)
     try:
         with pytest.raises(DestinationError, match="File too large"):
-            for number in range(20):
-                write_one(output, number)
+            write_many(output)
         output.discard()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
