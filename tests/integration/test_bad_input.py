@@ -149,8 +149,9 @@ def test_no_region_is_refused(program: "Program") -> None:
         ("no/such/out.parquet", "No such file or directory", "mkdir -p no/such"),
         ("livy.toml/out.parquet", "Not a directory", "livy.toml is a file"),
         ("/sys/out.parquet", "cannot write '/sys/out.parquet'", "another"),
-        ("folder", "'folder' is a folder", "folder/sessions.parquet"),
-        ("folder/", "'folder/' is a folder", "folder/sessions.parquet"),
+        ("folder", "'folder' holds something else", "folder/sessions.parquet"),
+        ("folder/", "'folder' holds something else", "folder/sessions.parquet"),
+        ("no/such/", "No such file or directory", "mkdir -p no"),
         ("/dev/full/out.parquet", "Not a directory", "/dev/full is a file"),
         (f"{'n' * 250}.parquet", "File name too long", "shorten the name"),
     ],
@@ -161,6 +162,7 @@ def test_output_that_cannot_be_written_is_refused_before_a_request(
 ) -> None:
     (program.folder / "livy.toml").touch()
     (program.folder / "folder").mkdir()
+    (program.folder / "folder" / "notes.txt").touch()
     before = program.listing()
     nowhere = {"LIVY_EXPORTER_ENDPOINT": f"http://127.0.0.1:{closed_port()}"}
 
