@@ -37,8 +37,10 @@ JOURNAL_VERSION: Final = 1
 
 MOST_BYTES: Final = 4 << 30
 """A journal grows no larger; the run goes on without."""
+MOST_LOST: Final = 0.05
+"""Answers that a kill may cost, relative to all that came; those of waiting callers come on top."""
 MOST_UNWRITTEN: Final = 0.04
-"""Answers that wait to be written, relative to all that came."""
+"""Writing begins before."""
 MOST_UNWRITTEN_BYTES: Final = 4 << 20
 """Before compression: this is held in memory."""
 MOST_UNWRITTEN_S: Final = 1.0
@@ -173,8 +175,7 @@ class Journal:
         """Write what was noted, if that is enough: one caller does, and the others only wait for it
         where the disk cannot keep up.
         """
-        is_behind = self._noted_bytes - self._written_bytes > 2 * MOST_UNWRITTEN_BYTES
-        if not self._is_due() or (self._writing.locked() and not is_behind):
+        if not self._is_due() or (self._writing.locked() and not self._is_behind()):
             return
         async with self._writing:
             while self._is_due():
@@ -216,13 +217,25 @@ class Journal:
         file.append(dump_header(header), count=0, written_ms=self._read_clock_ms())
 
     def _is_due(self) -> bool:
-        before = self.resumed.answer_count if self.resumed is not None else 0
         return not self._stopped and is_flush_due(
             unwritten_count=self._noted_count - self._written_count,
-            answer_count=before + self._noted_count,
+            answer_count=self._answer_count,
             unwritten_bytes=self._noted_bytes - self._written_bytes,
             waited_s=self._now_s() - self._written_s,
         )
+
+    def _is_behind(self) -> bool:
+        unwritten_count = self._noted_count - self._written_count
+        unwritten_bytes = self._noted_bytes - self._written_bytes
+        return (
+            unwritten_count > MOST_LOST * self._answer_count
+            or unwritten_bytes > 2 * MOST_UNWRITTEN_BYTES
+        )
+
+    @property
+    def _answer_count(self) -> int:
+        resumed_count = self.resumed.answer_count if self.resumed is not None else 0
+        return resumed_count + self._noted_count
 
     def _write(self) -> None:
         """Append what was noted until now; rows stay until they are written, since a cancelled
