@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
@@ -139,13 +139,15 @@ def read_naively(
 
 
 class ChurningFetch:
-    """Answers of a list that moves, to requests of an event loop: each one takes a chance number of
+    """Answers of lists that move, to requests of an event loop: each one takes a chance number of
     turns there and back.
     """
 
-    def __init__(self, sessions: ChurningSessions, *, latency_s: float, seed: int) -> None:
-        self._sessions = sessions
-        self._turn_s = latency_s / 10
+    def __init__(
+        self, lists: Mapping[Gateway, ChurningSessions], *, latency_s: float, seed: int
+    ) -> None:
+        self.lists = lists
+        self._turn_s = latency_s / 100
         self._chance = random.Random(seed)  # noqa: S311 - an interleaving is no secret
         self.now_s = 0.0
         self.requests: list[PageRequest] = []
@@ -153,7 +155,8 @@ class ChurningFetch:
     async def __call__(self, request: PageRequest) -> SessionPage:
         self.requests.append(request)
         await self._travel()
-        answer = self._sessions.page(request.page_num, request.page_size, self.now_s)
+        sessions = self.lists[request.gateway]
+        answer = sessions.page(request.page_num, request.page_size, self.now_s)
         await self._travel()
         return read_session_page(
             b'{"totalCount":%d,"sessions":%b}' % (answer.total_count, answer.rows)
@@ -162,5 +165,5 @@ class ChurningFetch:
     async def _travel(self) -> None:
         for _ in range(self._chance.randint(0, 10)):
             await anyio.lowlevel.checkpoint()
-            # All that are under way take turns: time passes with each of them.
-            self.now_s += self._turn_s / 10
+            # All that are under way take turns, and time passes with each of these.
+            self.now_s += self._turn_s
