@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import pyarrow as pa  # an export pays for it with or without a journal
 
 from exporter import Settings, __version__
 from exporter.api import roa
@@ -79,6 +80,7 @@ async def read(arguments: argparse.Namespace) -> None:
         "resumed_count": resumed_count,
         "read_count": len(pages) - resumed_count,
         "journal_bytes": size_bytes,
+        "arrow": pa.__version__,
     }
     sys.stdout.write(json.dumps(outcome))
 

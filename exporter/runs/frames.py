@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from exporter.partials import write_all
-
 HEAD: Final = struct.Struct("<4sIqQI")
 """Mark, count, when it was written in milliseconds of the epoch, payload's size; then the checksum
 of all of these and the payload."""
@@ -59,19 +57,18 @@ class FrameFile:
         os.ftruncate(self._fd, size_bytes)
         self.size_bytes = size_bytes
 
-    def append(self, payload: bytes, *, count: int, written_ms: int) -> None:
-        """Raises OSError as it comes; nothing of the frame is left then."""
-        head = HEAD.pack(MARK, count, written_ms, len(payload), 0)[:CHECKED]
-        checksum = zlib.crc32(payload, zlib.crc32(head))
+    def append(self, frame: bytes) -> None:
+        """Write what `build_frame` built. Raises OSError as it comes, and leaves nothing then."""
+        rest, place = memoryview(frame), self.size_bytes
         try:
-            os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
-            write_all(self._fd, head + checksum.to_bytes(4, "little"))
-            write_all(self._fd, payload)
+            while len(rest) > 0:
+                written = os.pwrite(self._fd, rest, place)
+                rest, place = rest[written:], place + written
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._fd, self.size_bytes)
             raise
-        self.size_bytes += HEAD.size + len(payload)
+        self.size_bytes = place
 
     def remove(self) -> None:
         """Remove the file while it is still ours, and close it."""
@@ -96,6 +93,12 @@ class FrameFile:
         if zlib.crc32(payload, zlib.crc32(head[:CHECKED])) != checksum:
             return None
         return Frame(payload, count, written_ms, place + HEAD.size + size_bytes)
+
+
+def build_frame(payload: bytes, *, count: int, written_ms: int) -> bytes:
+    head = HEAD.pack(MARK, count, written_ms, len(payload), 0)[:CHECKED]
+    checksum = zlib.crc32(payload, zlib.crc32(head))
+    return b"".join((head, checksum.to_bytes(4, "little"), payload))
 
 
 def open_locked(path: Path) -> int:

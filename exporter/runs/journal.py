@@ -30,7 +30,7 @@ from exporter.errors import (
 from exporter.gateway import Gateway
 from exporter.listing.facts import Listing, PageRequest
 from exporter.listing.replay import RecordedAnswer
-from exporter.runs.frames import Frame, FrameFile
+from exporter.runs.frames import Frame, FrameFile, build_frame
 from exporter.runs.segments import SegmentRow, pack_segment, read_segment
 
 JOURNAL_VERSION: Final = 1
@@ -39,9 +39,9 @@ MOST_BYTES: Final = 4 << 30
 """A journal grows no larger; the run goes on without."""
 MOST_LOST: Final = 0.05
 """Answers that a kill may cost, relative to all that came; those of waiting callers come on top."""
-MOST_UNWRITTEN: Final = 0.04
+MOST_UNWRITTEN: Final = 0.03
 """Writing begins before."""
-MOST_UNWRITTEN_BYTES: Final = 4 << 20
+MOST_UNWRITTEN_BYTES: Final = 1 << 20
 """Before compression: this is held in memory."""
 MOST_UNWRITTEN_S: Final = 1.0
 
@@ -179,12 +179,15 @@ class Journal:
             return
         async with self._writing:
             while self._is_due():
-                await anyio.to_thread.run_sync(self._write)
+                # The thread does no more than write: it would wait for the event loop's turns else.
+                frame, count = self._pack()
+                await anyio.to_thread.run_sync(self._write, frame, count)
 
     def close(self) -> None:
         """Write what is left, and keep the file for a run after this one; blocks."""
         if self._file is not None:
-            self._write()
+            if self._rows and not self._stopped:
+                self._write(*self._pack())
             self._file.close()
         self._stopped = True
         self._file = None
@@ -214,7 +217,7 @@ class Journal:
         if found.answer_count > 0 or (found.header is None and file.found_bytes > 0):
             self.dropped = obstacle
         file.cut(0)
-        file.append(dump_header(header), count=0, written_ms=self._read_clock_ms())
+        file.append(self._frame(orjson.dumps(header), 0))
 
     def _is_due(self) -> bool:
         return not self._stopped and is_flush_due(
@@ -237,26 +240,32 @@ class Journal:
         resumed_count = self.resumed.answer_count if self.resumed is not None else 0
         return resumed_count + self._noted_count
 
-    def _write(self) -> None:
-        """Append what was noted until now; rows stay until they are written, since a cancelled
-        caller may never come here.
+    def _pack(self) -> tuple[bytes, int]:
+        """All that was noted until now, and how many; it stays until it is written, since a
+        cancelled caller may never come to that.
         """
         rows = self._rows[:]
-        if self._file is None or self._stopped or not rows:
+        return self._frame(pack_segment(rows), len(rows)), len(rows)
+
+    def _write(self, frame: bytes, count: int) -> None:
+        if self._file is None or self._stopped:
             return
-        segment = pack_segment(rows)
-        if self._file.size_bytes + len(segment) > self._most_bytes:
+        if self._file.size_bytes + len(frame) > self._most_bytes:
             self._stop(f"it would grow beyond {self._most_bytes >> 20:,} MiB")
             return
         try:
-            self._file.append(segment, count=len(rows), written_ms=self._read_clock_ms())
+            self._file.append(frame)
         except OSError as exc:
             self._stop(exc.strerror or str(exc))
             return
-        del self._rows[: len(rows)]
-        self._written_count += len(rows)
-        self._written_bytes += sum(len(row.body) for row in rows)
+        self._written_count += count
+        self._written_bytes += sum([len(row.body) for row in self._rows[:count]])
         self._written_s = self._now_s()
+        del self._rows[:count]
+
+    def _frame(self, payload: bytes, count: int) -> bytes:
+        written_ms = int(self._utc_now().timestamp() * 1000)
+        return build_frame(payload, count=count, written_ms=written_ms)
 
     def _stop(self, reason: str) -> None:
         self._stopped = True
@@ -267,9 +276,6 @@ class Journal:
         gateway = self._gateways[row.gateway_index]
         request = PageRequest(gateway, row.page_num, row.page_size, row.number, row.purpose)
         return RecordedAnswer(request, row.asked_count, row.body)
-
-    def _read_clock_ms(self) -> int:
-        return int(self._utc_now().timestamp() * 1000)
 
 
 def place_journal(output: str, *, spool: Path | None) -> Path | None:
@@ -338,10 +344,6 @@ def survey(file: FrameFile) -> Survey:
         answer_count += frame.count
         stop, written_ms = frame.end, frame.written_ms
     return Survey(header, answer_count, first.end, stop, written_ms)
-
-
-def dump_header(header: Header) -> bytes:
-    return orjson.dumps(header)
 
 
 def parse_header(frame: Frame) -> Header | None:

@@ -1,16 +1,15 @@
 """Answers as Arrow segments, and back; performs no I/O."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 from exporter.api.roa import SessionPage
 from exporter.listing.facts import Purpose
 
-CODEC: Final = "zstd"
-LEVEL: Final = 1
-"""Sessions look alike: this takes nine tenths of them, in hardly more time than copying them."""
+CODEC: Final = "lz4"
+"""Sessions look alike: this takes five sixths of them, in little more time than copying them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,9 @@ def pack_segment(rows: Sequence[SegmentRow]) -> bytes:
     import pyarrow as pa
 
     schema = build_schema()
-    columns = zip(*map(astuple, rows), strict=True)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    arrays = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in schema]
     stream = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression=pa.Codec(CODEC, LEVEL), use_threads=False)
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec(CODEC), use_threads=False)
     with pa.ipc.new_stream(stream, schema, options=options) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=schema))
     return memoryview(stream.getvalue()).tobytes()
@@ -72,5 +70,5 @@ def estimate_journal_bytes(session_count: int, page: SessionPage) -> int:
 
     if not page.session_ids:
         return 0
-    size_bytes = len(pa.Codec(CODEC, LEVEL).compress(page.body))
+    size_bytes = len(pa.Codec(CODEC).compress(page.body))
     return -(-size_bytes * session_count // len(page.session_ids))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.runs.frames import HEAD, FrameFile
+from exporter.runs.frames import HEAD, FrameFile, build_frame
 
 PAYLOADS = (b"first", b"", b"the third one")
 
@@ -11,7 +11,7 @@ PAYLOADS = (b"first", b"", b"the third one")
 def path(tmp_path: Path) -> Path:
     file = FrameFile(tmp_path / "frames")
     for count, payload in enumerate(PAYLOADS):
-        file.append(payload, count=count, written_ms=1000 + count)
+        file.append(build_frame(payload, count=count, written_ms=1000 + count))
     file.close()
     return file.path
 
@@ -75,7 +75,7 @@ def test_frame_is_appended_in_place_of_what_was_cut_off(path: Path) -> None:
     file = FrameFile(path)
     first = next(file.read())
     file.cut(first.end)
-    file.append(b"another", count=1, written_ms=0)
+    file.append(build_frame(b"another", count=1, written_ms=0))
     file.close()
 
     assert read_payloads(path) == [PAYLOADS[0], b"another"]
