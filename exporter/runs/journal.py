@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ from exporter.gateway import Gateway
 from exporter.listing.facts import Listing, PageRequest
 from exporter.listing.replay import RecordedAnswer
 from exporter.runs.frames import Frame, FrameFile, build_frame
-from exporter.runs.segments import SegmentRow, pack_segment, read_segment
+from exporter.runs.segments import SegmentRow, pack_body, pack_segment, read_segment, unpack_body
 
 JOURNAL_VERSION: Final = 1
 
@@ -42,7 +43,7 @@ MOST_LOST: Final = 0.05
 MOST_UNWRITTEN: Final = 0.03
 """Writing begins before."""
 MOST_UNWRITTEN_BYTES: Final = 1 << 20
-"""Before compression: this is held in memory."""
+"""This is held in memory, compressed."""
 MOST_UNWRITTEN_S: Final = 1.0
 
 PASSING: Final = (ApiError, CredentialsError, DeadlineError, DestinationError, NetworkError)
@@ -130,7 +131,8 @@ class Journal:
         were."""
         named = [[each.region_id, each.workspace_id, each.gateway_id] for each in gateways]
         whole = {"journal_version": JOURNAL_VERSION, **identity, "gateways": named}
-        header = Header(run_id, started_at, whole)
+        # As it will be read: a tuple is a list then.
+        header = Header(run_id, started_at, orjson.loads(orjson.dumps(whole)))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = FrameFile(path)
@@ -157,8 +159,9 @@ class Journal:
         """Keep an answer, just before its listing takes it in; `page` has its body."""
         if self._stopped:
             return
+        packed_body = pack_body(page.body)
         self._noted_count += 1
-        self._noted_bytes += len(page.body)
+        self._noted_bytes += len(packed_body)
         self._rows.append(
             SegmentRow(
                 gateway_index=self._places[request.gateway],
@@ -167,7 +170,8 @@ class Journal:
                 page_num=request.page_num,
                 page_size=request.page_size,
                 purpose=request.purpose,
-                body=page.body,
+                body_bytes=len(page.body),
+                packed_body=packed_body,
             )
         )
 
@@ -259,7 +263,7 @@ class Journal:
             self._stop(exc.strerror or str(exc))
             return
         self._written_count += count
-        self._written_bytes += sum([len(row.body) for row in self._rows[:count]])
+        self._written_bytes += sum([len(row.packed_body) for row in self._rows[:count]])
         self._written_s = self._now_s()
         del self._rows[:count]
 
@@ -275,7 +279,7 @@ class Journal:
     def _recall(self, row: SegmentRow) -> RecordedAnswer:
         gateway = self._gateways[row.gateway_index]
         request = PageRequest(gateway, row.page_num, row.page_size, row.number, row.purpose)
-        return RecordedAnswer(request, row.asked_count, row.body)
+        return RecordedAnswer(request, row.asked_count, unpack_body(row))
 
 
 def place_journal(output: str, *, spool: Path | None) -> Path | None:
@@ -292,6 +296,15 @@ def place_journal(output: str, *, spool: Path | None) -> Path | None:
         return None
     target = Path(os.path.realpath(output))
     return target.with_name(f".{target.name}.journal")
+
+
+def remove_stale(spool: Path, *, now: datetime, resume_within_s: float) -> None:
+    """Remove the journals in a spool that nobody will resume, whatever their output."""
+    with suppress(OSError):
+        for path in spool.glob("*.journal"):
+            if now.timestamp() - path.stat().st_mtime > resume_within_s:
+                with suppress(OSError):
+                    FrameFile(path).remove()
 
 
 def is_worth_resuming(error: BaseException) -> bool:

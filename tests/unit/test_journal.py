@@ -1,4 +1,5 @@
 import logging
+import os
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,8 +33,16 @@ from exporter.runs.journal import (
     is_flush_due,
     is_worth_resuming,
     place_journal,
+    remove_stale,
 )
-from exporter.runs.segments import SegmentRow, estimate_journal_bytes, pack_segment, read_segment
+from exporter.runs.segments import (
+    SegmentRow,
+    estimate_journal_bytes,
+    pack_body,
+    pack_segment,
+    read_segment,
+    unpack_body,
+)
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OTHER = replace(GATEWAY, gateway_id="lc-2")
@@ -108,14 +117,18 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "spool" / ".out.parquet.journal"
 
 
-def test_segment_is_read_as_it_was_packed() -> None:
+@pytest.mark.parametrize("body", [b"", b"{}", bytes(200_000), bytes(range(256)) * 99], ids=len)
+def test_segment_is_read_as_it_was_packed(body: bytes) -> None:
     rows = [
-        SegmentRow(0, 1, 1, 1, 100, "sweep", b"{}"),
-        SegmentRow(7, 2**40, 2**40, 2**33, 1, "repair", b"\x00\xff" * 1000),
-        SegmentRow(0, 3, 2, 5, 57, "sentinel", b""),
+        SegmentRow(0, 1, 1, 1, 100, "sweep", len(body), pack_body(body)),
+        SegmentRow(7, 2**40, 2**40, 2**33, 1, "repair", len(body), pack_body(body)),
+        SegmentRow(0, 3, 2, 5, 57, "sentinel", 0, pack_body(b"")),
     ]
 
-    assert read_segment(pack_segment(rows)) == rows
+    found = read_segment(pack_segment(rows))
+
+    assert found == rows
+    assert [unpack_body(row) for row in found] == [body, body, b""]
 
 
 def test_run_takes_over_what_the_one_before_it_recorded(path: Path) -> None:
@@ -443,6 +456,35 @@ def test_journal_stands_beside_a_local_output_and_in_the_spool_for_any(tmp_path:
     ]
     assert len(set(places)) == 3
     assert {each.parent for each in places if each is not None} == {tmp_path / "spool"}
+
+
+def test_stale_journals_of_other_outputs_leave_the_spool(tmp_path: Path) -> None:
+    stale, recent, held = (tmp_path / f"{name}.journal" for name in ("stale", "recent", "held"))
+    for path in (stale, recent):
+        write_journal(path, 1)
+    journal = open_journal(held)
+    (tmp_path / "notes.txt").touch()
+    for path in (stale, held, tmp_path / "notes.txt"):
+        os.utime(path, (0, 0))
+
+    remove_stale(tmp_path, now=datetime.now(UTC), resume_within_s=3600)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "held.journal",
+        "notes.txt",
+        "recent.journal",
+    ]
+    journal.close()
+
+
+def test_identity_may_hold_what_json_writes_in_another_way(path: Path) -> None:
+    changes = {"identity": {"filters": ("a", "b"), "since": STARTED_AT}}
+    noted = write_journal(path, 2, **changes)
+
+    journal, recorded = reopen(path, **changes)
+
+    assert recorded == noted
+    journal.close()
 
 
 @pytest.mark.parametrize(
