@@ -24,9 +24,9 @@ from exporter.listing.coverage import Coverage
 from exporter.listing.facts import PageRequest
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
-from exporter.pipeline import open_service, resolve_service
 from exporter.records import RawSession
 from exporter.runs.journal import Journal
+from exporter.service import open_service, resolve_service
 
 CONCURRENCY = 16
 
