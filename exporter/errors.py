@@ -6,6 +6,7 @@ ExporterError                     1
 │   └── MissingExtraError         2   an optional dependency is not installed
 ├── DestinationError              1   the output cannot be written
 ├── DeadlineError                 1   the run took longer than it may
+├── ReplayError                   1   what a killed run left cannot be followed
 ├── IncompleteError               4   completeness could not be proven
 ├── CredentialsError              3   no identity, or one that cannot be read
 ├── NetworkError                  1   no answer: refused, reset, cut off, timed out   (retryable)
@@ -67,6 +68,10 @@ class DestinationError(ExporterError):
 
 class DeadlineError(ExporterError):
     """Raised when the run as a whole took longer than `--deadline` allows."""
+
+
+class ReplayError(ExporterError):
+    """Raised when the journal of a killed run holds answers to other questions than are asked."""
 
 
 class IncompleteError(ExporterError):

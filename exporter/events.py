@@ -73,6 +73,8 @@ class PageRead:
     gateway: Gateway
     page_num: int
     session_count: int
+    resumed: bool = False
+    """Read by a run before this one, and taken from its journal."""
 
 
 @dataclass(frozen=True, slots=True)

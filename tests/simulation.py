@@ -3,13 +3,14 @@
 import heapq
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
+import anyio.lowlevel
 import orjson
 
-from exporter.api.roa import SessionPage
+from exporter.api.roa import SessionPage, read_session_page
 from exporter.emulator.churn import Churn
 from exporter.emulator.churning import ChurningSessions, Truth
 from exporter.emulator.history import PageCache
@@ -135,3 +136,34 @@ def read_naively(
         while wire.in_flight < in_flight and (page_num := next(left, None)) is not None:
             wire.send(PageRequest(GATEWAY, page_num, page_size, page_num, "sweep"))
     return Outcome(seen, sessions.truth(), wire.request_count, wire.now_s, None)
+
+
+class ChurningFetch:
+    """Answers of lists that move, to requests of an event loop: each one takes a chance number of
+    turns there and back.
+    """
+
+    def __init__(
+        self, lists: Mapping[Gateway, ChurningSessions], *, latency_s: float, seed: int
+    ) -> None:
+        self.lists = lists
+        self._turn_s = latency_s / 100
+        self._chance = random.Random(seed)  # noqa: S311 - an interleaving is no secret
+        self.now_s = 0.0
+        self.requests: list[PageRequest] = []
+
+    async def __call__(self, request: PageRequest) -> SessionPage:
+        self.requests.append(request)
+        await self._travel()
+        sessions = self.lists[request.gateway]
+        answer = sessions.page(request.page_num, request.page_size, self.now_s)
+        await self._travel()
+        return read_session_page(
+            b'{"totalCount":%d,"sessions":%b}' % (answer.total_count, answer.rows)
+        )
+
+    async def _travel(self) -> None:
+        for _ in range(self._chance.randint(0, 10)):
+            await anyio.lowlevel.checkpoint()
+            # All that are under way take turns, and time passes with each of these.
+            self.now_s += self._turn_s

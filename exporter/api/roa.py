@@ -9,7 +9,7 @@ https://www.alibabacloud.com/help/en/emr/emr-serverless-spark/developer-referenc
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -43,8 +43,8 @@ class Call(Generic[T]):
     """Canonical: sorted by name, percent-encoded, as it is signed and sent."""
     label: str
     """What is asked for, for a reader."""
-    parse: Callable[[Mapping[str, Any]], T]
-    """Decoded body to value; raises ValueError with what is wrong."""
+    parse: Callable[[Mapping[str, Any], bytes], T]
+    """Decoded body, and the body as it came, to value; raises ValueError with what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class SessionPage:
     sessions: list[RawSession]
     session_ids: list[str]
     """Of `sessions`, in the same order."""
+    body: bytes = field(default=b"", compare=False, repr=False)
+    """The answer as it came, for whoever keeps it; `read_session_page` makes a page of it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def build_call(
     parameters: Mapping[str, str],
     *,
     label: str,
-    parse: Callable[[Mapping[str, Any]], T],
+    parse: Callable[[Mapping[str, Any], bytes], T],
 ) -> Call[T]:
     return Call(action, path, build_canonical_query(parameters), label, parse)
 
@@ -211,7 +213,7 @@ def read_answer(
             call.label, status=status, headers=headers, body=body, document=document, now=now
         )
     try:
-        return call.parse(document)
+        return call.parse(document, body)
     except ValueError as exc:
         folded = fold_keys(document)
         if folded.get("code") not in (None, LIST_LIVY_COMPUTE_OK, 200, "200"):
@@ -227,7 +229,12 @@ def read_answer(
         ) from exc
 
 
-def parse_session_page(document: Mapping[str, Any]) -> SessionPage:
+def read_session_page(body: bytes) -> SessionPage:
+    """A page from its kept body, which was read before."""
+    return parse_session_page(orjson.loads(body), body)
+
+
+def parse_session_page(document: Mapping[str, Any], body: bytes) -> SessionPage:
     """`{requestId, totalCount, sessions}`; a null list is an empty one.
 
     Raises ValueError when either field is missing: the official SDK takes that for an empty list,
@@ -248,7 +255,7 @@ def parse_session_page(document: Mapping[str, Any]) -> SessionPage:
     for session_id in session_ids:
         if type(session_id) is not str or not session_id:
             raise ValueError(f"sessionId {session_id!r} is no text")
-    return SessionPage(total_count, sessions, session_ids)
+    return SessionPage(total_count, sessions, session_ids, body)
 
 
 def match_keys(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -268,7 +275,7 @@ def parse_count(value: object) -> int:
     return value
 
 
-def parse_workspace_page(document: Mapping[str, Any]) -> WorkspacePage:
+def parse_workspace_page(document: Mapping[str, Any], _body: bytes) -> WorkspacePage:
     found = parse_objects(match_keys(document, ("workspaces",))["workspaces"], "workspaceId")
     token = fold_keys(document).get("nexttoken")
     return WorkspacePage(
@@ -284,7 +291,7 @@ def parse_workspace_page(document: Mapping[str, Any]) -> WorkspacePage:
     )
 
 
-def parse_gateways(document: Mapping[str, Any]) -> tuple[GatewayDescription, ...]:
+def parse_gateways(document: Mapping[str, Any], _body: bytes) -> tuple[GatewayDescription, ...]:
     folded = fold_keys(document)
     if str(folded.get("code")) != LIST_LIVY_COMPUTE_OK:
         raise ValueError(f"code is {folded.get('code')!r}")

@@ -8,15 +8,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
+import anyio.to_thread
 
-from exporter.api.roa import SessionPage
+from exporter.api.roa import SessionPage, read_session_page
 from exporter.events import Event, ListingFinished, ListingStarted, Movement, PageRead
 from exporter.gateway import Gateway
 from exporter.listing.facts import Listing, ListingFacts, PageRequest
+from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog, Replay
 from exporter.records import RawSession
 
 FetchPage = Callable[[PageRequest], Awaitable[SessionPage]]
 HandOn = Callable[[Gateway, list[RawSession]], Awaitable[None]]
+Note = Callable[[Listing, PageRequest, SessionPage], None]
 
 LEAST_WINDOW = 64
 ROWS_AT_ONCE = 2000
@@ -40,14 +43,23 @@ class Schedule:
         # Less than half of the window is kept waiting for a full step, so that there is always room
         # to ask.
         self._pages_at_once = max(1, min(window // 2, ROWS_AT_ONCE // page_size))
+        self._owed: deque[tuple[Listing, PageRequest]] = deque()
         self.facts: list[ListingFacts] = []
 
     @property
     def finished(self) -> bool:
         return self._head == len(self._listings)
 
+    def owe(self, asked: Sequence[tuple[Listing, PageRequest]]) -> None:
+        """Give these requests, which a run before this one asked in vain, before any other."""
+        self._owed.extend(asked)
+
     def next_request(self) -> tuple[Listing, PageRequest] | None:
         """The next page to ask for; None until an answer comes or rows are taken."""
+        if self._owed:
+            return self._owed.popleft()
+        while self._started < len(self._listings) and self._listings[self._started].asked_count > 0:
+            self._started += 1
         later = self._listings[self._head + 1 : self._started]
         held_later = sum(listing.held_count for listing in later)
         for place in range(self._head, min(self._started + 1, len(self._listings))):
@@ -55,7 +67,6 @@ class Schedule:
             held = listing.held_count if place == self._head else held_later
             request = listing.next_request() if held < self._window else None
             if request is not None:
-                self._started = max(self._started, place + 1)
                 return listing, request
         return None
 
@@ -110,14 +121,17 @@ async def fetch_sessions(
     page_size: int,
     concurrency: int,
     emit: Callable[[Event], None],
-    note: Callable[[Listing, PageRequest, SessionPage], None] = lambda *_: None,
+    note: Note = lambda *_: None,
+    journal: AnswerLog = NO_ANSWER_LOG,
 ) -> list[ListingFacts]:
     """Drive every listing to its end, handing its rows on in list order; one outcome a gateway, in
     order.
 
     `hand_on` is awaited before the next rows come; while it is slow, no more than the window is
-    asked for. `note` sees each answer just before its listing takes it in. Raises what
-    `fetch_page` and `hand_on` raise, in an ExceptionGroup.
+    asked for. `note` sees each answer just before its listing takes it in. What `journal` recorded
+    is taken in first, without asking for it, by listings that are new all the same. Raises
+    ReplayError when it does not fit, and what `fetch_page` and `hand_on` raise, the latter in an
+    ExceptionGroup unless it was about recorded rows.
     """
     schedule = Schedule(listings, page_size=page_size, window=max(LEAST_WINDOW, 2 * concurrency))
     askers, writers = Sleepers(), Sleepers()
@@ -133,8 +147,10 @@ async def fetch_sessions(
             listing, request = found
             page = await fetch_page(request)
             note(listing, request, page)
+            journal.note(listing, request, page)
             accept(listing, request, page, emit=emit)
             writers.wake_one()
+            await journal.flush_if_due()
 
     async def write() -> None:
         while not schedule.finished:
@@ -147,6 +163,7 @@ async def fetch_sessions(
                 await writers.wait()
         askers.wake_all()
 
+    await replay(journal, listings, schedule, hand_on=hand_on, emit=emit, note=note)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         for _ in range(concurrency):
@@ -154,15 +171,45 @@ async def fetch_sessions(
     return schedule.facts
 
 
+async def replay(
+    journal: AnswerLog,
+    listings: Sequence[Listing],
+    schedule: Schedule,
+    *,
+    hand_on: HandOn,
+    emit: Callable[[Event], None],
+    note: Note,
+) -> None:
+    """Take in what is recorded, and hand its rows on as they come: so no more of them are held than
+    the run held that recorded it.
+    """
+    course = Replay(listings)
+    recorded = iter(journal.read_recorded())
+    while (answers := await anyio.to_thread.run_sync(next, recorded, None)) is not None:
+        for answer in answers:
+            listing = course.ask(answer)
+            page = read_session_page(answer.body)
+            note(listing, answer.request, page)
+            accept(listing, answer.request, page, emit=emit, resumed=True)
+            while (found := schedule.take_rows()) is not None:
+                await hand_on(*found)
+    schedule.owe(course.unanswered)
+
+
 def accept(
-    listing: Listing, request: PageRequest, page: SessionPage, *, emit: Callable[[Event], None]
+    listing: Listing,
+    request: PageRequest,
+    page: SessionPage,
+    *,
+    emit: Callable[[Event], None],
+    resumed: bool = False,
 ) -> None:
     is_first = listing.page_count is None
     row_count = len(page.sessions)
     listing.accept(request, page)
     if is_first:
         emit(ListingStarted(listing.gateway, page.total_count, listing.page_count or 1))
-    emit(PageRead(listing.gateway, request.page_num, row_count))
+    emit(PageRead(listing.gateway, request.page_num, row_count, resumed))
     facts = listing.facts
     if facts is not None:
         movement = Movement(

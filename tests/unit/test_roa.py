@@ -127,7 +127,7 @@ def test_authorization_is_the_vectors(vector: dict[str, Any]) -> None:
 def test_sign_gives_all_headers_of_the_vector_and_no_other(vector: dict[str, Any]) -> None:
     expected: dict[str, str] = vector["headers_signed"]
     call = Call(
-        expected["x-acs-action"], vector["pathname"], vector["canonical_query"], "", lambda _: None
+        expected["x-acs-action"], vector["pathname"], vector["canonical_query"], "", lambda *_: None
     )
 
     signed_headers = roa.sign(

@@ -1,0 +1,97 @@
+"""Brings listings back to where a killed run left them, answer by answer; performs no I/O."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from exporter.api.roa import SessionPage
+from exporter.errors import ReplayError
+from exporter.gateway import Gateway
+from exporter.listing.facts import Listing, PageRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """An answer that a listing took in, and when among its requests."""
+
+    request: PageRequest
+    asked_count: int
+    """Requests that the listing had given until then."""
+    body: bytes
+    """As it came."""
+
+
+class AnswerLog(Protocol):
+    """What the listings took in, in that order over all of them, kept for a run after this one.
+
+    Any prefix of that order is a state the listings were in.
+    """
+
+    def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
+        """What a run before this one kept, some at a time; each step blocks."""
+
+    def note(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
+        """Keep an answer, just before its listing takes it in; does not block."""
+
+    async def flush_if_due(self) -> None:
+        """Wait while too much of what was noted would be lost with this process."""
+
+
+class NoAnswerLog:
+    """Keeps nothing."""
+
+    def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
+        return iter(())
+
+    def note(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
+        pass
+
+    async def flush_if_due(self) -> None:
+        pass
+
+
+NO_ANSWER_LOG: Final = NoAnswerLog()
+
+
+class Replay:
+    """Asks again what was asked, in the same order, so that the recorded answers fit.
+
+    A listing decides the same when it gets the same answers at the same places between its
+    requests; the requests it gives meanwhile are compared with the recorded ones all the same.
+    """
+
+    def __init__(self, listings: Sequence[Listing]) -> None:
+        self._listings = {listing.gateway: listing for listing in listings}
+        self._unanswered: dict[tuple[Gateway, int], tuple[Listing, PageRequest]] = {}
+
+    @property
+    def unanswered(self) -> list[tuple[Listing, PageRequest]]:
+        """What was asked and no recorded answer was for, in that order for each gateway."""
+        return list(self._unanswered.values())
+
+    def ask(self, answer: RecordedAnswer) -> Listing:
+        """The listing that `answer` is for, ready to take it in.
+
+        Raises ReplayError when it would not have asked for that.
+        """
+        recorded = answer.request
+        listing = self._listings.get(recorded.gateway)
+        if listing is None:
+            raise ReplayError(f"the journal has an answer of {recorded.gateway}, which is not read")
+        while listing.asked_count < answer.asked_count:
+            request = listing.next_request()
+            if request is None:
+                raise self._differ(recorded, None)
+            self._unanswered[request.gateway, request.number] = listing, request
+        found = self._unanswered.pop((recorded.gateway, recorded.number), None)
+        if found is None or found[1] != recorded:
+            raise self._differ(recorded, None if found is None else found[1])
+        return listing
+
+    def _differ(self, recorded: PageRequest, request: PageRequest | None) -> ReplayError:
+        asked = "nothing" if request is None else f"page {request.page_num}"
+        return ReplayError(
+            f"the journal answers page {recorded.page_num} of {recorded.gateway} as request"
+            f" {recorded.number}, where {asked} is asked for",
+            hint="run again: a journal that does not fit is not kept",
+        )
