@@ -14,6 +14,7 @@ from exporter.stores.partials import (
     is_partial,
     remove_dead_partial,
     translated,
+    unique_word,
 )
 
 
@@ -54,7 +55,7 @@ class LocalStore:
         return create_exclusively(self.path_of(name), content)
 
     def replace(self, name: str, content: bytes) -> None:
-        staged = self.stage(name, run_id=f"p{os.getpid()}")
+        staged = self.stage(name, run_id=unique_word())
         try:
             staged.write(content)
             staged.sync()

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import select
 import shlex
 import stat
@@ -71,7 +72,7 @@ _PARTIAL: Final = re.compile(r"\..+\.[^.]+\.partial")
 
 def create_exclusively(path: str, content: bytes) -> bool:
     """Write a small file, whole from the first instant on, unless there is one."""
-    hidden = Path(path).with_name(f".{Path(path).name}.p{os.getpid()}.partial")
+    hidden = Path(path).with_name(f".{Path(path).name}.{unique_word()}.partial")
     with translated(path):
         fd = _create_locked(hidden)
         try:
@@ -84,6 +85,11 @@ def create_exclusively(path: str, content: bytes) -> bool:
             os.close(fd)
             hidden.unlink(missing_ok=True)
     return True
+
+
+def unique_word() -> str:
+    """For files of no run: process ids are not unique where containers share a folder."""
+    return secrets.token_hex(6)
 
 
 def _create_locked(path: Path) -> int:
