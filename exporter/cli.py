@@ -53,7 +53,7 @@ examples:
 
 exit codes: 0 complete and published, 1 failed, 2 usage, or an unknown
 workspace or gateway, 3 credentials or permission, 4 completeness not proven,
-130/143 interrupted"""
+5 another run is writing the output, 130/143 interrupted"""
 
 PLAN_EPILOG = f"""\
 It takes every flag of export, so that the same file and flags do for both.

@@ -84,6 +84,14 @@ class Settings:
             completes="file",
         ),
     ] = None
+    wait: Annotated[
+        Annotated[float, Bounds(0, 604_800), Duration()] | None,
+        Option(
+            "longest to wait for another run that writes the output; default: fail at once",
+            "output",
+            metavar="DURATION",
+        ),
+    ] = None
     incremental: Annotated[
         bool,
         Option(

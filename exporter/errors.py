@@ -5,6 +5,8 @@ ExporterError                     1
 │   ├── UnknownIdError            2   a workspace or gateway that discovery does not find
 │   └── MissingExtraError         2   an optional dependency is not installed
 ├── DestinationError              1   the output cannot be written
+├── LockHeldError                 5   another run holds the output's lock
+├── LockLostError                 1   the output's lock was lost while the run went on
 ├── DeadlineError                 1   the run took longer than it may
 ├── ReplayError                   1   what a killed run left cannot be followed
 ├── IncompleteError               4   completeness could not be proven
@@ -64,6 +66,16 @@ class MissingExtraError(UsageError):
 
 class DestinationError(ExporterError):
     """Raised when the output cannot be created, written or published."""
+
+
+class LockHeldError(ExporterError):
+    """Raised when another run writes the same output, at once or after waiting for its end."""
+
+    exit_code = 5
+
+
+class LockLostError(ExporterError):
+    """Raised when a run finds that it does not hold its output's lock any more."""
 
 
 class DeadlineError(ExporterError):

@@ -55,6 +55,11 @@ VALUES: dict[str, list[Written]] = {
     "compression": [Written(f'"{name}"', name, name, name) for name in ("none", "lz4", "gzip")],
     "allow_incomplete": [Written("true", "true", True, True)] * 3,
     "manifest": TEXTS,
+    "wait": [
+        Written('"90s"', "90", "1.5m", 90.0),
+        Written("0", "0", "0s", 0.0),
+        Written("600.0", "10m", "600", 600.0),
+    ],
     "incremental": [Written("true", "true", True, True)] * 3,
     "state": TEXTS,
     "resume": [Written("false", "false", False, False)] * 3,
