@@ -279,13 +279,21 @@ def run_nothing(arguments: argparse.Namespace, _: Teller) -> int:
 def run_export(arguments: argparse.Namespace, teller: Teller) -> int:
     settings = read_settings(arguments, teller).settings
     from exporter.commands import show_export
+    from exporter.terminal.metrics import open_metrics, run_with_metrics
 
     run_id = name_run(teller)
+    metrics = open_metrics(
+        settings.metrics_file, output=settings.output, manifest=settings.manifest
+    )
     # What has gone to stdout cannot be taken back.
     fate = "the output is cut short" if settings.output == "-" else "nothing was published"
-    return run_async(
-        lambda: show_export(settings, run_id=run_id, environ=os.environ),
-        on_interrupt=lambda: teller.tell_interrupt(fate),
+    return run_with_metrics(
+        lambda: run_async(
+            lambda: show_export(settings, run_id=run_id, environ=os.environ, listen=metrics),
+            on_interrupt=lambda: teller.tell_interrupt(fate),
+        ),
+        metrics,
+        teller=teller,
     )
 
 

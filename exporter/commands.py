@@ -10,7 +10,7 @@ from dataclasses import asdict
 from exporter.api.credentials import read_environment_credential
 from exporter.config import Settings
 from exporter.errors import CredentialsError, UsageError
-from exporter.events import Event
+from exporter.events import Event, Listener
 from exporter.loading import Loaded, build_json_schema, dump_toml
 from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
@@ -53,8 +53,17 @@ def choose_progress(settings: Settings) -> ProgressMode:
     return settings.progress
 
 
-async def show_export(settings: Settings, *, run_id: str, environ: Mapping[str, str]) -> None:
-    with watching(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as emit:
+async def show_export(
+    settings: Settings, *, run_id: str, environ: Mapping[str, str], listen: Listener | None
+) -> None:
+    """Export, drawing what happens; `listen` hears of it too."""
+    with watching(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as draw:
+
+        def emit(event: Event) -> None:
+            draw(event)
+            if listen is not None:
+                listen(event)
+
         await export(settings, run_id=run_id, environ=environ, emit=emit)
 
 

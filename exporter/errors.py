@@ -28,6 +28,8 @@ what failed with its value and has no full stop; `hint` is the remedy.
 from datetime import datetime
 from typing import ClassVar
 
+from exporter.gateway import Gateway
+
 
 class ExporterError(Exception):
     """Base of all errors that livy-exporter raises on purpose."""
@@ -39,6 +41,8 @@ class ExporterError(Exception):
         super().__init__(message)
         self.hint = hint
         """What the reader can do about it; None when nothing helps but reading the message."""
+        self.gateway: Gateway | None = None
+        """Which one it is about, for logs; None where it is about none, or several."""
 
 
 class UsageError(ExporterError):

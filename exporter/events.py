@@ -58,6 +58,8 @@ class RetryScheduled:
     wait_s: float
     error: str
     """What it failed with; never holds a secret."""
+    gateway: Gateway | None = None
+    """None where the call is about no single one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class PageRead:
     gateway: Gateway
     page_num: int
     session_count: int
+    newest_create_ms: int | None = None
+    """The latest create time on the page, milliseconds since 1970; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)

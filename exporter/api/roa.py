@@ -45,6 +45,8 @@ class Call(Generic[T]):
     """What is asked for, for a reader."""
     parse: Callable[[Mapping[str, Any]], T]
     """Decoded body to value; raises ValueError with what is wrong."""
+    gateway: Gateway | None = None
+    """Whose sessions are asked for; None where it is about something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,9 @@ def build_call(
     *,
     label: str,
     parse: Callable[[Mapping[str, Any]], T],
+    gateway: Gateway | None = None,
 ) -> Call[T]:
-    return Call(action, path, build_canonical_query(parameters), label, parse)
+    return Call(action, path, build_canonical_query(parameters), label, parse, gateway)
 
 
 def list_sessions(gateway: Gateway, *, page_num: int, page_size: int) -> Call[SessionPage]:
@@ -108,6 +111,7 @@ def list_sessions(gateway: Gateway, *, page_num: int, page_size: int) -> Call[Se
         {"pageNum": str(page_num), "pageSize": str(page_size), "regionId": gateway.region_id},
         label=f"page {page_num} of {gateway}",
         parse=parse_session_page,
+        gateway=gateway,
     )
 
 

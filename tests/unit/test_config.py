@@ -55,6 +55,7 @@ VALUES: dict[str, list[Written]] = {
     "compression": [Written(f'"{name}"', name, name, name) for name in ("none", "lz4", "gzip")],
     "allow_incomplete": [Written("true", "true", True, True)] * 3,
     "manifest": TEXTS,
+    "metrics_file": TEXTS,
     "incremental": [Written("true", "true", True, True)] * 3,
     "state": TEXTS,
     "resume": [Written("false", "false", False, False)] * 3,

@@ -255,11 +255,12 @@ def test_json_lines_tell_the_run_in_order() -> None:
     ]
     assert {each["run_id"] for each in told} == {"r-1"}
     assert {each["ts"] for each in told} == {"2026-01-01T12:00:00.000Z"}
-    assert told[0]["gateway"] == told[2]["gateway"] == "w-1/lc-1"
+    ids = {"region_id": "cn-hangzhou", "workspace_id": "w-1", "gateway_id": "lc-1"}
+    assert told[0] == told[0] | ids
+    assert told[2] == told[2] | ids
     assert told[3]["gateways"] == [
         {
-            "gateway": "w-1/lc-1",
-            "region_id": "cn-hangzhou",
+            **ids,
             "session_count": 200,
             "proof": "quiescent",
         }
