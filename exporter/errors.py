@@ -5,6 +5,7 @@ ExporterError                     1
 │   ├── UnknownIdError            2   a workspace or gateway that discovery does not find
 │   └── MissingExtraError         2   an optional dependency is not installed
 ├── DestinationError              1   the output cannot be written
+├── VerificationError             1   a published output is not as its manifest says
 ├── DeadlineError                 1   the run took longer than it may
 ├── IncompleteError               4   completeness could not be proven
 ├── CredentialsError              3   no identity, or one that cannot be read
@@ -67,6 +68,10 @@ class MissingExtraError(UsageError):
 
 class DestinationError(ExporterError):
     """Raised when the output cannot be created, written or published."""
+
+
+class VerificationError(ExporterError):
+    """Raised when a published output is not, or not whole, what its manifest says."""
 
 
 class DeadlineError(ExporterError):
