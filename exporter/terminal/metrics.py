@@ -98,7 +98,7 @@ def read_former(path: str) -> Former:
 
     found: dict[str, float] = {}
     # A file of somebody else, or a damaged one, is replaced as if it were not there.
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, LookupError):
         for family in text_string_to_metric_families(Path(path).read_text(encoding="utf-8")):
             for sample in family.samples:
                 if sample.value > 0:
