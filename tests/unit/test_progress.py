@@ -24,7 +24,7 @@ from exporter.events import (
 )
 from exporter.gateway import Gateway
 from exporter.terminal.bar import build_fields, fit
-from exporter.terminal.logs import LogFormat
+from exporter.terminal.logs import LogFormat, configure_logging
 from exporter.terminal.progress import (
     LINE_INTERVAL_S,
     Progress,
@@ -302,6 +302,26 @@ def test_each_retry_is_a_record_of_what_happens(caplog: pytest.LogCaptureFixture
     assert caplog.messages == ["attempt 1 failed, next in 0.5s: page 2 of w-1/lc-1: 100% busy"]
     assert caplog.records[0].levelname == "INFO"
     assert stream.getvalue() == ""
+
+
+def test_a_retry_in_json_names_its_run_and_its_gateway() -> None:
+    stream = StringIO()
+    handler = configure_logging(verbosity=1, log_format="json", stream=stream, run_id="r-1")
+    try:
+        with opened(StringIO(), mode="none") as progress:
+            progress(RetryScheduled("page 2 of w-1/lc-1", 1, 0.5, "busy", ONE))
+    finally:
+        logging.getLogger("exporter").removeHandler(handler)
+        logging.getLogger("exporter").propagate = True
+
+    (told,) = objects(stream)
+    assert told == told | {
+        "event": "retry",
+        "run_id": "r-1",
+        "region_id": "cn-hangzhou",
+        "workspace_id": "w-1",
+        "gateway_id": "lc-1",
+    }
 
 
 def test_a_reader_that_went_away_does_not_fail_the_run() -> None:
