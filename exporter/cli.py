@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exporter import __version__
 from exporter.config import Field, read_fields
-from exporter.errors import UsageError
+from exporter.errors import UsageError, VerificationError
 from exporter.loading import Loaded, load_settings, suggest
 from exporter.options import Group
 from exporter.terminal.telling import Teller, guess_teller, write_stderr
@@ -135,6 +135,11 @@ def build_parser() -> Parser:
     gateways.epilog = SETTINGS_EPILOG
     add_settings(gateways, SERVICE_GROUPS)
     add_json(gateways)
+    verify = add_command(commands, "verify", "check an output by its manifest", run_verify)
+    verify.usage = "%(prog)s OUTPUT [options]"
+    verify.epilog = "exit codes: 0 as the manifest says, 1 not so, 2 usage"
+    verify.add_argument("output", metavar="OUTPUT", help="file or folder that an export wrote")
+    add_json(verify)
     add_demo(
         add_command(commands, "demo", "export from a local emulator; needs no account", run_demo)
     )
@@ -279,13 +284,21 @@ def run_nothing(arguments: argparse.Namespace, _: Teller) -> int:
 def run_export(arguments: argparse.Namespace, teller: Teller) -> int:
     settings = read_settings(arguments, teller).settings
     from exporter.commands import show_export
+    from exporter.terminal.metrics import open_metrics, run_with_metrics
 
     run_id = name_run(teller)
+    metrics = open_metrics(
+        settings.metrics_file, output=settings.output, manifest=settings.manifest
+    )
     # What has gone to stdout cannot be taken back.
     fate = "the output is cut short" if settings.output == "-" else "nothing was published"
-    return run_async(
-        lambda: show_export(settings, run_id=run_id, environ=os.environ),
-        on_interrupt=lambda: teller.tell_interrupt(fate),
+    return run_with_metrics(
+        lambda: run_async(
+            lambda: show_export(settings, run_id=run_id, environ=os.environ, listen=metrics),
+            on_interrupt=lambda: teller.tell_interrupt(fate),
+        ),
+        metrics,
+        teller=teller,
     )
 
 
@@ -309,6 +322,15 @@ def run_gateways(arguments: argparse.Namespace, teller: Teller) -> int:
         lambda: show_gateways(settings, run_id=run_id, environ=os.environ, as_json=arguments.json),
         on_interrupt=lambda: teller.tell_interrupt(""),
     )
+
+
+def run_verify(arguments: argparse.Namespace, teller: Teller) -> int:
+    from exporter.commands import show_verify
+
+    code = 0
+    for each in show_verify(arguments.output, as_json=arguments.json):
+        code = teller.tell_error(VerificationError(each.message, hint=each.hint))
+    return code
 
 
 def run_demo(arguments: argparse.Namespace, teller: Teller) -> int:

@@ -9,11 +9,13 @@ from dataclasses import asdict
 
 from exporter.api.credentials import read_environment_credential
 from exporter.config import Settings
+from exporter.destinations import resolve_destination
 from exporter.errors import CredentialsError, UsageError
-from exporter.events import Event
+from exporter.events import Event, Listener
 from exporter.loading import Loaded, build_json_schema, dump_toml
 from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
+from exporter.runs.verifying import Problem, verify
 from exporter.service import resolve_service
 from exporter.terminal.logs import configure_logging
 from exporter.terminal.printing import print_json, print_line, print_table, print_text, printable
@@ -53,8 +55,17 @@ def choose_progress(settings: Settings) -> ProgressMode:
     return settings.progress
 
 
-async def show_export(settings: Settings, *, run_id: str, environ: Mapping[str, str]) -> None:
-    with watching(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as emit:
+async def show_export(
+    settings: Settings, *, run_id: str, environ: Mapping[str, str], listen: Listener | None
+) -> None:
+    """Export, drawing what happens; `listen` hears of it too."""
+    with watching(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as draw:
+
+        def emit(event: Event) -> None:
+            draw(event)
+            if listen is not None:
+                listen(event)
+
         await export(settings, run_id=run_id, environ=environ, emit=emit)
 
 
@@ -140,6 +151,34 @@ async def show_gateways(
                 for each in found
             ],
         )
+
+
+def show_verify(output: str, *, as_json: bool) -> tuple[Problem, ...]:
+    """Read an output again and print what was counted; returns what is wrong with it."""
+    # The format is the manifest's to tell: any name will do, such as one that tells none.
+    found = verify(resolve_destination(output, chosen="ndjson"))
+    if as_json:
+        print_json(
+            {
+                "output": found.output,
+                "is_as_promised": not found.problems,
+                "run_id": None if found.promise is None else found.promise.run_id,
+                "status": None if found.promise is None else found.promise.status,
+                "checked": [asdict(each) for each in found.checked],
+                "problems": [each.message for each in found.problems],
+            }
+        )
+    elif found.promise is not None:
+        print_table(
+            ("CHECKED", "MANIFEST", "FOUND"),
+            [(each.what, f"{each.promised:,}", f"{each.found:,}") for each in found.checked],
+        )
+        if not found.problems:
+            print_line(
+                f"{printable(output)} is what run {printable(found.promise.run_id)} published:"
+                f" {printable(found.promise.status)}"
+            )
+    return found.problems
 
 
 def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:

@@ -92,6 +92,15 @@ class Settings:
             metavar="DURATION",
         ),
     ] = None
+    metrics_file: Annotated[
+        Text | None,
+        Option(
+            "write what came of the run here, in Prometheus textfile format",
+            "output",
+            metavar="FILE",
+            completes="file",
+        ),
+    ] = None
     incremental: Annotated[
         bool,
         Option(

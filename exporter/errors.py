@@ -7,6 +7,7 @@ ExporterError                     1
 ├── DestinationError              1   the output cannot be written
 ├── LockHeldError                 5   another run holds the output's lock
 ├── LockLostError                 1   the output's lock was lost while the run went on
+├── VerificationError             1   a published output is not as its manifest says
 ├── DeadlineError                 1   the run took longer than it may
 ├── ReplayError                   1   what a killed run left cannot be followed
 ├── IncompleteError               4   completeness could not be proven
@@ -31,6 +32,8 @@ what failed with its value and has no full stop; `hint` is the remedy.
 from datetime import datetime
 from typing import ClassVar
 
+from exporter.gateway import Gateway
+
 
 class ExporterError(Exception):
     """Base of all errors that livy-exporter raises on purpose."""
@@ -42,6 +45,8 @@ class ExporterError(Exception):
         super().__init__(message)
         self.hint = hint
         """What the reader can do about it; None when nothing helps but reading the message."""
+        self.gateway: Gateway | None = None
+        """Which one it is about, for logs; None where it is about none, or several."""
 
 
 class UsageError(ExporterError):
@@ -76,6 +81,10 @@ class LockHeldError(ExporterError):
 
 class LockLostError(ExporterError):
     """Raised when a run finds that it does not hold its output's lock any more."""
+
+
+class VerificationError(ExporterError):
+    """Raised when a published output is not, or not whole, what its manifest says."""
 
 
 class DeadlineError(ExporterError):

@@ -58,6 +58,8 @@ class RetryScheduled:
     wait_s: float
     error: str
     """What it failed with; never holds a secret."""
+    gateway: Gateway | None = None
+    """None where the call is about no single one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class PageRead:
     session_count: int
     resumed: bool = False
     """Read by a run before this one, and taken from its journal."""
+    newest_create_ms: int | None = None
+    """The latest create time on the page, milliseconds since 1970; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,13 +208,15 @@ def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
         return "incomplete"
     first = unproven[0]
     more = f", and {len(unproven) - 1} more gateways" if len(unproven) > 1 else ""
-    raise IncompleteError(
+    error = IncompleteError(
         f"cannot prove that {first.gateway} is complete: {first.missing};"
         f" {first.session_count:,} distinct sessions seen, the total was"
         f" {first.total_count_first:,} at first and {first.total_count_last:,} at last{more}",
         hint="nothing was published: run again when fewer sessions come and go, or publish as it is"
         " with --allow-incomplete",
     )
+    error.gateway = first.gateway if not more else None
+    raise error
 
 
 async def publish(

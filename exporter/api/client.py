@@ -129,7 +129,7 @@ class Client:
             wait=wait_s,
             sleep=self._sleep,
             before_sleep=lambda state: self._note_retry(
-                call.label, state.attempt_number, read_failure(state), read_wait_s(state)
+                call, state.attempt_number, read_failure(state), read_wait_s(state)
             ),
             reraise=True,
         )
@@ -137,7 +137,9 @@ class Client:
             return await retrying(attempt)
         except ExporterError as exc:
             attempts = int(retrying.statistics.get("attempt_number", 1))
-            raise explain_end(exc, self._circumstances(attempts)) from exc.__cause__
+            ended = explain_end(exc, self._circumstances(attempts))
+            ended.gateway = call.gateway
+            raise ended from exc.__cause__
 
     def _look_around(self, state: "tenacity.RetryCallState") -> Circumstances:
         return self._circumstances(state.attempt_number)
@@ -152,10 +154,10 @@ class Client:
         )
 
     def _note_retry(
-        self, label: str, attempt: int, error: BaseException | None, wait_s: float
+        self, call: roa.Call[T], attempt: int, error: BaseException | None, wait_s: float
     ) -> None:
         self.counts.retried += 1
-        self._emit(RetryScheduled(label, attempt, wait_s, str(error)))
+        self._emit(RetryScheduled(call.label, attempt, wait_s, str(error), call.gateway))
 
     async def _attempt(self, call: roa.Call[T]) -> T:
         """One attempt, made a second time after a failure that we can remedy at once."""
@@ -165,7 +167,7 @@ class Client:
         except (ClockSkewError, TokenExpiredError) as exc:
             if not await self._remedy(exc, credential):
                 raise
-            self._note_retry(call.label, 1, exc, 0.0)
+            self._note_retry(call, 1, exc, 0.0)
         return await self._ask(call, await self._identity.get())
 
     async def _remedy(self, error: ApiError, credential: Credential) -> bool:

@@ -45,6 +45,8 @@ class Call(Generic[T]):
     """What is asked for, for a reader."""
     parse: Callable[[Mapping[str, Any], bytes], T]
     """Decoded body, and the body as it came, to value; raises ValueError with what is wrong."""
+    gateway: Gateway | None = None
+    """Whose sessions are asked for; None where it is about something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,9 @@ def build_call(
     *,
     label: str,
     parse: Callable[[Mapping[str, Any], bytes], T],
+    gateway: Gateway | None = None,
 ) -> Call[T]:
-    return Call(action, path, build_canonical_query(parameters), label, parse)
+    return Call(action, path, build_canonical_query(parameters), label, parse, gateway)
 
 
 def list_sessions(gateway: Gateway, *, page_num: int, page_size: int) -> Call[SessionPage]:
@@ -110,6 +113,7 @@ def list_sessions(gateway: Gateway, *, page_num: int, page_size: int) -> Call[Se
         {"pageNum": str(page_num), "pageSize": str(page_size), "regionId": gateway.region_id},
         label=f"page {page_num} of {gateway}",
         parse=parse_session_page,
+        gateway=gateway,
     )
 
 

@@ -205,14 +205,20 @@ def accept(
     resumed: bool = False,
 ) -> None:
     is_first = listing.page_count is None
-    row_count = len(page.sessions)
+    row_count, newest_ms = len(page.sessions), find_newest_ms(page.sessions)
     listing.accept(request, page)
     if is_first:
         emit(ListingStarted(listing.gateway, page.total_count, listing.page_count or 1))
-    emit(PageRead(listing.gateway, request.page_num, row_count, resumed))
+    emit(PageRead(listing.gateway, request.page_num, row_count, resumed, newest_ms))
     facts = listing.facts
     if facts is not None:
         movement = Movement(
             facts.inserted_count, facts.deleted_count, facts.overlap_count, facts.repair_page_count
         )
         emit(ListingFinished(listing.gateway, facts.session_count, facts.proof, movement))
+
+
+def find_newest_ms(sessions: Sequence[RawSession]) -> int | None:
+    """The latest create time among sessions; None when none of them tells one that is a number."""
+    times = [session.get("createTime") for session in sessions]
+    return max((time for time in times if type(time) is int and time > 0), default=None)

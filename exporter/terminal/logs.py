@@ -5,6 +5,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal, TextIO, assert_never
 
@@ -74,7 +75,7 @@ def json_line(fields: Mapping[str, object], *, at: datetime, level: str) -> str:
 
 def gateway_fields(gateway: Gateway) -> dict[str, str]:
     """A gateway as JSON lines name it."""
-    return {"gateway": str(gateway), "region_id": gateway.region_id}
+    return asdict(gateway)
 
 
 class LineHandler(logging.Handler):

@@ -50,6 +50,7 @@ class Progress:
                 retry_line(event),
                 extra={
                     "event": "retry",
+                    "gateway": event.gateway,
                     "call": event.call,
                     "attempt": event.attempt,
                     "wait_s": event.wait_s,

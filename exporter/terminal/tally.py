@@ -67,6 +67,8 @@ class Tally:
     requests_throttled: int = 0
     requests_failed: int = 0
     retries: int = 0
+    newest_create_ms: int | None = None
+    """The latest create time on any page; None while none was told."""
     learnt_rps: float | None = None
     """What the quota seems to be, in requests a second; None while it was not met."""
     started_s: float | None = None
@@ -87,6 +89,8 @@ class Tally:
                 self._apply_request(event)
             case PageRead():
                 self.pages_read += 1
+                if event.newest_create_ms is not None:
+                    self.newest_create_ms = max(self.newest_create_ms or 0, event.newest_create_ms)
             case SessionsWritten():
                 self.sessions_written += event.session_count
                 self._take_sample(now_s)

@@ -1,10 +1,11 @@
 """How errors reach the user: one `error:` line and one `hint:` line each, or one JSON object."""
 
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -29,9 +30,9 @@ class Teller:
         if any(isinstance(leaf, BrokenPipeError) for leaf in leaves):
             return 1
         trace = self._trace(error) if self.with_traceback else None
-        for message, hint in summarize(leaves):
+        for message, hint, about in summarize(leaves):
             if self.as_json:
-                self._tell_json("error", "error", {"error": message, "hint": hint})
+                self._tell_json("error", "error", {**about, "error": message, "hint": hint})
             else:
                 write_stderr(
                     f"error: {one_line(message)}\n" + (f"hint: {one_line(hint)}\n" if hint else "")
@@ -40,8 +41,7 @@ class Teller:
             self._tell_json("error", "traceback", {"traceback": trace})
         elif trace is not None:
             write_stderr(trace)
-        # Of several, the code that tells most: a wrong key (3) rather than a broken connection (1).
-        return max(leaf.exit_code if isinstance(leaf, ExporterError) else 1 for leaf in leaves)
+        return exit_code_of(error)
 
     def tell_interrupt(self, consequence: str) -> None:
         message = f"interrupted: {consequence}" if consequence else "interrupted"
@@ -74,18 +74,40 @@ def guess_teller(arguments: Sequence[str], *, environ: Mapping[str, str]) -> Tel
     )
 
 
-def summarize(errors: Sequence[BaseException]) -> list[tuple[str, str | None]]:
-    """Message and hint of each kind of error; forty requests that fail alike make one line."""
-    alike: dict[tuple[type[BaseException], str | None], list[str]] = {}
+def exit_code_of(error: BaseException) -> int:
+    """Of several, the code that tells most: a wrong key (3) rather than a broken connection (1)."""
+    return max(map(exit_code_of_one, flatten(error)))
+
+
+def exit_code_of_one(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return error.exit_code if isinstance(error, ExporterError) else 1
+
+
+def summarize(
+    errors: Sequence[BaseException],
+) -> list[tuple[str, str | None, dict[str, str]]]:
+    """Message, hint and gateway of each kind of error; forty requests that fail alike make one
+    line.
+    """
+    alike: dict[tuple[type[BaseException], str | None], dict[str, dict[str, str]]] = {}
     for error in errors:
         message, hint = describe(error)
-        messages = alike.setdefault((type(error), hint), [])
-        if message not in messages:
-            messages.append(message)
-    return [
-        (messages[0] + (f" (and {len(messages) - 1} more like it)" if messages[1:] else ""), hint)
-        for (_, hint), messages in alike.items()
-    ]
+        alike.setdefault((type(error), hint), {}).setdefault(message, name_gateway(error))
+    told = []
+    for (_, hint), messages in alike.items():
+        first, *others = messages
+        about = messages[first] if all(messages[each] == messages[first] for each in others) else {}
+        more = f" (and {len(others)} more like it)" if others else ""
+        told.append((first + more, hint, about))
+    return told
+
+
+def name_gateway(error: BaseException) -> dict[str, str]:
+    """The ids of the gateway that an error is about; none where it is about none."""
+    gateway = error.gateway if isinstance(error, ExporterError) else None
+    return {} if gateway is None else asdict(gateway)
 
 
 def describe(error: BaseException) -> tuple[str, str | None]:

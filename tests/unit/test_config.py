@@ -60,6 +60,7 @@ VALUES: dict[str, list[Written]] = {
         Written("0", "0", "0s", 0.0),
         Written("600.0", "10m", "600", 600.0),
     ],
+    "metrics_file": TEXTS,
     "incremental": [Written("true", "true", True, True)] * 3,
     "state": TEXTS,
     "resume": [Written("false", "false", False, False)] * 3,

@@ -15,7 +15,8 @@ import exporter
 PACKAGE = Path(exporter.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "gateway"),
+    ("gateway",),
+    ("errors",),
     ("events", "options"),
     ("config",),
     ("loading",),
@@ -45,14 +46,22 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing.fetch",),
     ("runs",),
     ("runs.frames", "runs.segments", "runs.manifest", "runs.holder"),
-    ("runs.publishing", "runs.journal", "runs.lease", "runs.lockfile"),
-    ("runs.lock",),
+    (
+        "runs.publishing",
+        "runs.journal",
+        "runs.lease",
+        "runs.lockfile",
+        "runs.promise",
+        "runs.reading",
+    ),
+    ("runs.lock", "runs.verifying"),
     ("service",),
     ("pipeline", "planning"),
     ("exporter",),
     ("terminal",),
     ("terminal.logs", "terminal.tally"),
-    ("terminal.wording",),
+    ("terminal.wording", "terminal.telling"),
+    ("terminal.metrics",),
     ("terminal.bar",),
     ("terminal.progress",),
     ("terminal.printing",),
@@ -68,7 +77,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("emulator.server", "emulator.reading"),
     ("commands",),
     ("demo", "emulate"),
-    ("terminal.completion", "terminal.telling"),
+    ("terminal.completion",),
     ("cli",),
     ("__main__",),
 )
@@ -184,6 +193,7 @@ def test_emulator_shares_no_code_with_the_client_it_judges() -> None:
     [
         ("aiohttp", {"api.client", "emulator.server", "emulator.service", "emulator.wire"}),
         ("alibabacloud_credentials", {"api.credentials"}),
+        ("prometheus_client", {"terminal.metrics"}),
         ("pydantic", {"loading", "emulator.reading"}),
         ("rich", {"terminal.bar"}),
         ("shtab", {"terminal.completion"}),
@@ -211,6 +221,7 @@ def test_library_is_known_to_one_module_of_a_stage(library: str, importers: set[
         ("sinks", "pyarrow"),
         ("cli", "anyio"),
         ("commands", "pyarrow"),
+        ("terminal.metrics", "prometheus_client"),
         ("terminal.progress", "rich"),
     ],
 )
@@ -271,7 +282,7 @@ def test_configuration_is_shown_without_the_network_or_arrow() -> None:
 
 def test_every_library_is_declared() -> None:
     declared = {
-        re.split(r"[ <>=;\[]", requirement, maxsplit=1)[0]
+        re.split(r"[ <>=;\[]", requirement, maxsplit=1)[0].replace("_", "-")
         for requirement in requires("livy-exporter") or []
         if "extra ==" not in requirement
     }
@@ -283,7 +294,11 @@ def test_every_library_is_declared() -> None:
     foreign -= {*sys.stdlib_module_names, "exporter", "_typeshed"}
 
     undeclared = {
-        name for name in foreign if declared.isdisjoint(packages_distributions().get(name, []))
+        name
+        for name in foreign
+        if declared.isdisjoint(
+            each.replace("_", "-") for each in packages_distributions().get(name, [])
+        )
     }
 
     # Each comes with one that is declared, and is a name of its interface.

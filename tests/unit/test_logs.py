@@ -151,7 +151,11 @@ def test_json_names_the_gateway_and_the_event_it_was_given() -> None:
     logger.warning("slow", extra={"gateway": GATEWAY, "event": "retry", "wait_s": 1.5})
 
     told = only_object(stream)
-    assert (told["gateway"], told["region_id"]) == ("w-1/lc-1", "cn-hangzhou")
+    assert (told["region_id"], told["workspace_id"], told["gateway_id"]) == (
+        "cn-hangzhou",
+        "w-1",
+        "lc-1",
+    )
     assert (told["event"], told["wait_s"]) == ("retry", 1.5)
 
 

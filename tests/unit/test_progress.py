@@ -24,7 +24,7 @@ from exporter.events import (
 )
 from exporter.gateway import Gateway
 from exporter.terminal.bar import build_fields, fit
-from exporter.terminal.logs import LogFormat
+from exporter.terminal.logs import LogFormat, configure_logging
 from exporter.terminal.progress import (
     LINE_INTERVAL_S,
     Progress,
@@ -255,11 +255,12 @@ def test_json_lines_tell_the_run_in_order() -> None:
     ]
     assert {each["run_id"] for each in told} == {"r-1"}
     assert {each["ts"] for each in told} == {"2026-01-01T12:00:00.000Z"}
-    assert told[0]["gateway"] == told[2]["gateway"] == "w-1/lc-1"
+    ids = {"region_id": "cn-hangzhou", "workspace_id": "w-1", "gateway_id": "lc-1"}
+    assert told[0] == told[0] | ids
+    assert told[2] == told[2] | ids
     assert told[3]["gateways"] == [
         {
-            "gateway": "w-1/lc-1",
-            "region_id": "cn-hangzhou",
+            **ids,
             "session_count": 200,
             "proof": "quiescent",
         }
@@ -301,6 +302,26 @@ def test_each_retry_is_a_record_of_what_happens(caplog: pytest.LogCaptureFixture
     assert caplog.messages == ["attempt 1 failed, next in 0.5s: page 2 of w-1/lc-1: 100% busy"]
     assert caplog.records[0].levelname == "INFO"
     assert stream.getvalue() == ""
+
+
+def test_a_retry_in_json_names_its_run_and_its_gateway() -> None:
+    stream = StringIO()
+    handler = configure_logging(verbosity=1, log_format="json", stream=stream, run_id="r-1")
+    try:
+        with opened(StringIO(), mode="none") as progress:
+            progress(RetryScheduled("page 2 of w-1/lc-1", 1, 0.5, "busy", ONE))
+    finally:
+        logging.getLogger("exporter").removeHandler(handler)
+        logging.getLogger("exporter").propagate = True
+
+    (told,) = objects(stream)
+    assert told == told | {
+        "event": "retry",
+        "run_id": "r-1",
+        "region_id": "cn-hangzhou",
+        "workspace_id": "w-1",
+        "gateway_id": "lc-1",
+    }
 
 
 def test_a_reader_that_went_away_does_not_fail_the_run() -> None:

@@ -10,6 +10,7 @@ from exporter.errors import (
     NetworkError,
     UsageError,
 )
+from exporter.gateway import Gateway
 from exporter.terminal.telling import Teller, guess_teller
 
 
@@ -125,6 +126,26 @@ def test_interrupt_is_told_with_what_became_of_the_output(
         "run_id": "r-1",
         "message": "interrupted",
     }
+
+
+def test_json_names_the_gateway_that_all_alike_are_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second, third = (NetworkError(f"page {n}: refused") for n in (1, 2, 3))
+    first.gateway = second.gateway = Gateway("cn-hangzhou", "w-1", "lc-1")
+    third.gateway = Gateway("cn-hangzhou", "w-1", "lc-2")
+
+    for group in ([first, second], [first, third]):
+        Teller(as_json=True, with_traceback=False).tell_error(ExceptionGroup("two", group))
+
+    same, mixed = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (same["region_id"], same["workspace_id"], same["gateway_id"]) == (
+        "cn-hangzhou",
+        "w-1",
+        "lc-1",
+    )
+    assert mixed["error"] == "page 1: refused (and 1 more like it)"
+    assert "gateway_id" not in mixed
 
 
 @pytest.mark.parametrize(
