@@ -17,6 +17,7 @@ PACKAGE = Path(exporter.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "gateway"),
     ("events", "options"),
+    ("span",),
     ("config",),
     ("loading",),
     ("records",),
@@ -40,7 +41,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("api.discovery",),
     ("listing",),
     ("listing.facts", "listing.keys", "listing.intervals", "listing.windows", "listing.origin"),
-    ("listing.evidence", "listing.recount"),
+    ("listing.evidence", "listing.recount", "listing.outbox"),
+    ("listing.horizon", "listing.repairs"),
     ("listing.coverage",),
     ("listing.fetch",),
     ("runs",),
