@@ -306,7 +306,8 @@ class Coverage:
             return
         self._page_size = min(self._page_size, self._most_on_page or self._page_size)
         page_count = ceil(page.total_count / self._page_size)
-        if page_count >= LEAST_PAGES_TO_PEEK and self._horizon.likely_stop >= page.total_count:
+        may_want_all = self._horizon.is_ahead and self._horizon.likely_stop >= page.total_count
+        if may_want_all and page_count >= LEAST_PAGES_TO_PEEK:
             self._stage = "peek"
             self._planned.append((Window(page_count, self._page_size), "sentinel"))
         else:

@@ -56,7 +56,7 @@ VALUES: dict[str, list[Written]] = {
     "until": [
         Written("2026-11-01", "1d", "1d", "2026-11-01"),
         Written(f'"{LOCAL}"', LOCAL, LOCAL, LOCAL),
-        Written("2026-11-01T08:00:00+08:00", "90m", "90m", LOCAL),
+        Written('"90m"', "90m", "90m", "90m"),
     ],
     "output": TEXTS,
     "format": [Written(f'"{name}"', name, name, name) for name in ("ndjson", "parquet", "ndjson")],
