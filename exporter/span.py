@@ -75,7 +75,7 @@ def parse_instant(text: str, *, now: datetime) -> int:
     text = text.strip()
     if re.fullmatch(DURATION_PATTERN, text) and not text[-1].isdecimal():
         back_s = parse_duration(text)
-        now_ms = read_ms(now)
+        now_ms = (now - EPOCH) // timedelta(milliseconds=1)
         return now_ms - int(min(float(back_s) * 1000, now_ms))  # type: ignore[arg-type]  # of a text it is a number
     match = re.fullmatch(f"({DATE_PATTERN})(?:[Tt ]({TIME_PATTERN})({OFFSET_PATTERN})?)?", text)
     if match is None:
