@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from exporter.errors import UsageError
 from exporter.options import Bounds, Duration, Filled, Option, Text
+from exporter.span import Instant
 
 ENVIRONMENT_PREFIX = "LIVY_EXPORTER_"
 
@@ -57,6 +58,23 @@ class Settings:
             "Livy gateway to list, repeatable; all: each one found", "what to list", metavar="ID"
         ),
     ] = ("all",)
+    since: Annotated[
+        Text | None,
+        Instant(),
+        Option(
+            "only sessions created since: 2026-11-01 (UTC), 2026-11-01T08:00:00+08:00, or 7d"
+            " before the run",
+            "what to list",
+            metavar="TIME",
+        ),
+    ] = None
+    until: Annotated[
+        Text | None,
+        Instant(),
+        Option(
+            "only sessions created before; written as --since is", "what to list", metavar="TIME"
+        ),
+    ] = None
     output: Annotated[
         Text | None,
         Option(

@@ -29,6 +29,7 @@ from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.publishing import Publisher
 from exporter.service import Service, open_service, require_workspace, resolve_service
 from exporter.sinks import Output
+from exporter.span import Span, resolve_span
 from exporter.stores import StagedFile
 from exporter.stores.local import LocalStore
 
@@ -45,6 +46,7 @@ class Run:
     settings: Settings
     run_id: str
     started_at: datetime
+    span: Span
     service: Service
     destination: Destination
     environ: Mapping[str, str]
@@ -66,10 +68,12 @@ async def export(
     """
     output = require_output(settings)
     require_workspace(settings)
+    started_at = datetime.now(UTC)
     run = Run(
         settings=settings,
         run_id=run_id,
-        started_at=datetime.now(UTC),
+        started_at=started_at,
+        span=resolve_span(settings.since, settings.until, now=started_at),
         service=resolve_service(settings, environ=environ),
         destination=resolve_destination(output, chosen=settings.format),
         environ=environ,
@@ -188,7 +192,10 @@ async def list_into_output(
         run.emit(SessionsWritten(len(sessions)))
 
     return await fetch_sessions(
-        [Coverage(gateway, page_size=run.settings.page_size) for gateway in gateways],
+        [
+            Coverage(gateway, page_size=run.settings.page_size, span=run.span)
+            for gateway in gateways
+        ],
         fetch_page=fetch_page,
         hand_on=hand_on,
         page_size=run.settings.page_size,
@@ -244,6 +251,7 @@ async def publish(
         listings=listings,
         requests=client.counts,
         learnt_rps=client.learnt_rps,
+        span=run.span,
     )
 
     def act() -> None:

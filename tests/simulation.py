@@ -4,7 +4,7 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import anyio.lowlevel
@@ -17,6 +17,7 @@ from exporter.emulator.history import PageCache
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import ListingFacts, PageRequest
+from exporter.span import ALL_TIME, Span
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 NEWEST_MS = 1_782_820_800_000
@@ -102,17 +103,29 @@ def read_by_coverage(
     latency_s: float,
     seed: int,
     page_size: int = 100,
+    span: Span = ALL_TIME,
 ) -> Outcome:
-    coverage = Coverage(GATEWAY, page_size=page_size)
+    coverage = Coverage(GATEWAY, page_size=page_size, span=span)
     wire = Wire(sessions, latency_s=latency_s, seed=seed)
     seen: Counter[str] = Counter()
     while coverage.facts is None:
         while wire.in_flight < in_flight and (request := coverage.next_request()) is not None:
             wire.send(request)
         coverage.accept(*wire.receive())
-        seen.update(session["sessionId"] for session in coverage.take_rows(10**9))
+        rows = coverage.take_rows(10**9)
+        assert all(span.wants(session["createTime"]) for session in rows)
+        seen.update(session["sessionId"] for session in rows)
     assert wire.in_flight == 0
-    return Outcome(seen, sessions.truth(), wire.request_count, wire.now_s, coverage.facts)
+    truth = narrow(sessions, span) if span.has_bounds else sessions.truth()
+    return Outcome(seen, truth, wire.request_count, wire.now_s, coverage.facts)
+
+
+def narrow(sessions: ChurningSessions, span: Span) -> Truth:
+    """The truth of which only the sessions created in the span are owed."""
+    truth = sessions.truth()
+    # What is owed is still in the list.
+    wanted = {each["sessionId"] for each in sessions.sessions() if span.wants(each["createTime"])}
+    return replace(truth, owed=truth.owed & wanted)
 
 
 def read_naively(

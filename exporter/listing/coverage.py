@@ -12,23 +12,32 @@ The sessions of the first answer's list prove the listing when as many of them w
 first total says: *anchored*, or *recounted* when that took more than filling gaps in the ranks.
 Times without a gap prove it, too: *stitched*. A list in no order is swept again, and if that finds
 the same sessions, as many as the total says, it is *recounted*. Anything else is *unproven*.
+
+Where only sessions since some time are wanted, and the list is newest first, the sweep goes in
+windows that overlap from the start, ends behind the first row that is older, and times prove it:
+what is not read tells no count. Where times cannot, the list is read to its end after all. If the
+end seems to be wanted, a look at the last page tells first: then the listing is one like any other.
 """
 
-from collections import Counter, deque
+from collections import deque
+from math import ceil
 from typing import Literal, assert_never
 
 from exporter.api.roa import SessionPage
 from exporter.gateway import Gateway
-from exporter.listing.evidence import Evidence, read_times
+from exporter.listing.evidence import Evidence, count_crowded, read_times
 from exporter.listing.facts import ListingFacts, PageRequest, Proof, Purpose
-from exporter.listing.intervals import Interval
+from exporter.listing.horizon import Horizon
 from exporter.listing.keys import KeySet
 from exporter.listing.origin import Origin
+from exporter.listing.outbox import Outbox
 from exporter.listing.recount import Recount
-from exporter.listing.windows import Window, reach_on, surround
+from exporter.listing.repairs import Repairs, Stretch, lay_windows
+from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
+from exporter.span import ALL_TIME, Span
 
-Stage = Literal["start", "sweep", "repair", "resweep"]
+Stage = Literal["start", "peek", "sweep", "repair", "resweep"]
 
 MOST_EXPECTED = 1 << 24
 """Most keys that room is made for before they come: a total is only what the service says."""
@@ -36,6 +45,10 @@ MOST_STARTS = 4
 """Page 1 is asked for so many times at most, while it comes short."""
 LEAST_OVERLAP = 3
 """Rows beyond a tie that two windows share: one pins them together, the others may shift away."""
+LEAST_PAGES_TO_PEEK = 10
+"""A look at the end of a shorter list costs as much as it may spare."""
+LEAST_OVERLAP_AT_REST = 1
+"""The same in a list that was not seen to move."""
 PAGES_PER_GROWTH = 20
 """Sessions that are only created cost less in gaps, while there are fewer than one in this many
 pages, than windows that overlap."""
@@ -53,11 +66,11 @@ REPAIRS_BESIDES = 50
 class Coverage:
     """The state of one gateway's listing.
 
-    Invariant: the rows of requests 1 to `_released` have left, `_waiting` holds answers behind a
-    gap, and every other request up to `_asked` is in flight. A stage ends when none is in flight.
+    Invariant: every request up to `_asked` is answered or in flight. A stage ends when none is in
+    flight.
     """
 
-    def __init__(self, gateway: Gateway, *, page_size: int) -> None:
+    def __init__(self, gateway: Gateway, *, page_size: int, span: Span = ALL_TIME) -> None:
         self._gateway = gateway
         self._page_size = page_size
         self._stage: Stage = "start"
@@ -66,13 +79,12 @@ class Coverage:
         # Requests and rows on their way.
         self._asked = 0
         self._answered = 0
-        self._released = 0
-        self._waiting: dict[int, list[RawSession]] = {}
-        self._ready: deque[list[RawSession]] = deque()
+        self._outbox = Outbox(span)
         # What was seen.
         self._keys = KeySet(0)
         self._overlap_count = 0
         self._evidence = Evidence()
+        self._horizon = Horizon(span.since_ms, self._evidence)
         self._origin: Origin | None = None
         self._most_on_page = 0
         self._largest_total = 0
@@ -88,7 +100,7 @@ class Coverage:
         self._ranks_hold = True
         self._round_count = 0
         self._repair_count = 0
-        self._misses: Counter[Interval] = Counter()
+        self._repairs = Repairs(self._evidence)
         self._recounts: list[Recount] = []
         self._facts: ListingFacts | None = None
 
@@ -102,18 +114,21 @@ class Coverage:
 
     @property
     def page_count(self) -> int | None:
-        """Pages that the list has by the largest total seen; None before the first answer."""
+        """Pages that the list has by the largest total seen, as far as they are likely to be read;
+        None before the first answer.
+        """
         if self._answered == 0:
             return None
-        return max(1, -(-self._largest_total // self._page_size))
+        row_count = min(self._largest_total, self._horizon.likely_stop)
+        return max(1, ceil(row_count / self._page_size))
 
     @property
     def held_count(self) -> int:
-        return self._asked - self._released + len(self._ready)
+        return self._asked - self._outbox.released_count + self._outbox.ready_count
 
     @property
     def ready_count(self) -> int:
-        return len(self._ready)
+        return self._outbox.ready_count
 
     @property
     def facts(self) -> ListingFacts | None:
@@ -122,12 +137,12 @@ class Coverage:
     @property
     def finished(self) -> bool:
         """Everything is answered and every row was taken."""
-        return self._facts is not None and not self._ready
+        return self._facts is not None and self._outbox.ready_count == 0
 
     def next_request(self) -> PageRequest | None:
         if self._planned:
             window, purpose = self._planned.popleft()
-        elif self._sweeps_on():
+        elif self._sweeps_on() and not self._awaits_answers:
             window, purpose = self._sweep_on()
         else:
             return None
@@ -136,12 +151,26 @@ class Coverage:
 
     def accept(self, request: PageRequest, page: SessionPage) -> None:
         self._answered += 1
+        if self._stage == "peek":
+            # These rows come again in their turn.
+            self._outbox.put(request.number, [])
+        else:
+            self._take_in(request, page)
+        if self._answered == self._asked and not self._planned and not self._sweeps_on():
+            self._end_stage(page)
+
+    def _take_in(self, request: PageRequest, page: SessionPage) -> None:
         self._repair_count += request.purpose == "repair"
         self._largest_total = max(self._largest_total, page.total_count)
         times = read_times(page.sessions)
         window = Window(request.page_num, request.page_size)
+        if times:
+            self._horizon.note(times, stop=window.start + len(times))
         self._evidence.add(window, page, times, size_is_known=self._stage != "start")
         repeated = self._note_rows(page, times, request.purpose)
+        if times and (self._moved or self._horizon.is_ahead):
+            within_ms = 2 * self._evidence.disorder_ms if self._horizon.is_ahead else 0
+            self._largest_tie = max(self._largest_tie, count_crowded(times, within_ms))
         if request.purpose == "sentinel":
             self._compare_head(page, times)
         else:
@@ -151,15 +180,10 @@ class Coverage:
             self._recounts[-1].add(page, start=window.start, new_count=new_count)
         for position in reversed(repeated):
             del page.sessions[position]
-        self._release(request.number, page.sessions)
-        if self._answered == self._asked and not self._planned and not self._sweeps_on():
-            self._end_stage(page)
+        self._outbox.put(request.number, page.sessions)
 
     def take_rows(self, most: int) -> list[RawSession]:
-        rows: list[RawSession] = []
-        while self._ready and len(rows) < most:
-            rows += self._ready.popleft()
-        return rows
+        return self._outbox.take(most)
 
     def _sweeps_on(self) -> bool:
         if self._stage == "resweep" and not self._recounts[-1].has_begun:
@@ -170,7 +194,13 @@ class Coverage:
             self._stage in {"sweep", "resweep"}
             and self._swept_to < stop
             and self._asked < 2 * self._most_repairs
+            and not (self._stage == "sweep" and self._horizon.is_met)
         )
+
+    @property
+    def _awaits_answers(self) -> bool:
+        """Whether to wait rather than ask for what may not be needed."""
+        return self._answered < self._asked and self._swept_to >= self._horizon.prudent_stop
 
     @property
     def _most_repairs(self) -> int:
@@ -194,7 +224,10 @@ class Coverage:
     @property
     def _overlap(self) -> int:
         """Rows that neighbouring windows share: more than one tie, and some that may shift away."""
-        return min(self._page_size // 2, self._largest_tie + LEAST_OVERLAP)
+        least = (
+            LEAST_OVERLAP if self._moved or not self._horizon.is_ahead else LEAST_OVERLAP_AT_REST
+        )
+        return min(self._page_size // 2, self._largest_tie + least)
 
     def _note_rows(self, page: SessionPage, times: list[int] | None, purpose: Purpose) -> list[int]:
         """Which rows were seen before."""
@@ -214,8 +247,6 @@ class Coverage:
             slipped = self._moved and len(repeated) != self._evidence.count_known_ranks()
             self._ranks_hold &= not slipped
             self._restless = slipped or hurries or grown < 0
-        if self._moved and times:
-            self._largest_tie = max(self._largest_tie, *Counter(times).values())
         return repeated
 
     def _compare_head(self, page: SessionPage, times: list[int] | None) -> None:
@@ -234,34 +265,36 @@ class Coverage:
         self._restless |= not self._ranks_hold
         self._total_count_last = page.total_count
 
-    def _release(self, number: int, sessions: list[RawSession]) -> None:
-        self._waiting[number] = sessions
-        while (rows := self._waiting.pop(self._released + 1, None)) is not None:
-            self._released += 1
-            if rows:
-                self._ready.append(rows)
-
     def _end_stage(self, page: SessionPage) -> None:
         """Nothing is in flight and nothing planned; `page` is the answer that came last."""
         match self._stage:
             case "start":
                 self._end_start(page)
+            case "peek":
+                self._end_peek(page)
             case "sweep":
-                self._stage = "repair"
-                if self._evidence.order == "newest first":
-                    self._planned.append((Window(1, self._page_size), "sentinel"))
-                else:
-                    self._judge()
+                self._end_sweep()
             case "repair" | "resweep":
                 self._judge()
             case _:
                 assert_never(self._stage)
+
+    def _end_sweep(self) -> None:
+        self._stage = "repair"
+        if self._evidence.order == "newest first":
+            self._planned.append((Window(1, self._page_size), "sentinel"))
+        else:
+            self._judge()
 
     def _end_start(self, page: SessionPage) -> None:
         row_count = len(page.session_ids)
         self._total_count_last = page.total_count
         if len(set(page.session_ids)) == row_count == page.total_count == self._largest_total:
             # The whole list in one answer is one instant: nothing can have moved.
+            self._conclude("quiescent")
+            return
+        if self._horizon.is_met:
+            # So is all of it that is wanted.
             self._conclude("quiescent")
             return
         came_short = row_count < min(self._page_size, page.total_count)
@@ -272,12 +305,31 @@ class Coverage:
             self._planned.append((Window(1, self._page_size), "sweep"))
             return
         self._page_size = min(self._page_size, self._most_on_page or self._page_size)
+        page_count = ceil(page.total_count / self._page_size)
+        may_want_all = self._horizon.is_ahead and self._horizon.likely_stop >= page.total_count
+        if may_want_all and page_count >= LEAST_PAGES_TO_PEEK:
+            self._stage = "peek"
+            self._planned.append((Window(page_count, self._page_size), "sentinel"))
+        else:
+            self._begin_sweep()
+
+    def _end_peek(self, page: SessionPage) -> None:
+        """The list's last page tells whether there is anything in it that is not wanted."""
+        times = read_times(page.sessions)
+        if times and min(times) >= self._horizon.since_ms:
+            self._horizon = Horizon(None, self._evidence)
+        self._begin_sweep()
+
+    def _begin_sweep(self) -> None:
         self._swept_to = self._page_size
         # Sessions that come at the end of a list leave no trace at its head: it may always move.
         self._restless = self._evidence.order == "oldest first"
+        if self._horizon.is_ahead:
+            # Whether ranks slip shows only in windows that do not overlap, read to the end.
+            self._restless, self._ranks_hold = True, False
         self._stage = "sweep"
         if not self._sweeps_on():
-            self._end_stage(page)
+            self._end_sweep()
 
     def _judge(self) -> None:
         """Conclude if there is a proof, or no hope for one; read again what may bring it else."""
@@ -290,6 +342,13 @@ class Coverage:
         if windows and self._round_count < MOST_ROUNDS and self._repair_count + len(windows) < most:
             self._round_count += 1
             self._planned.extend((window, "repair") for window in windows)
+        elif self._horizon.is_met:
+            # What times do not prove of a part, counts may prove of the whole.
+            self._horizon = Horizon(None, self._evidence)
+            self._round_count = 0
+            self._stage = "sweep"
+            if not self._sweeps_on():
+                self._end_sweep()
         elif len(self._recounts) < MOST_RECOUNTS and self._repair_count < most:
             self._stage = "resweep"
             self._recounts.append(Recount(min(self._evidence.total_count, MOST_EXPECTED)))
@@ -332,46 +391,34 @@ class Coverage:
             proof = "quiescent"
         elif self._counts_hold and origin.seen_count == origin.total_count:
             proof = "anchored" if self._ranks_hold else "recounted"
-        elif evidence.is_sorted and not evidence.find_time_gaps():
+        elif evidence.is_sorted and not evidence.find_time_gaps(since_ms=self._horizon.since_ms):
             proof = "stitched"
         elif self._recounts and self._recounts[-1].agrees:
             proof = "recounted"
         return proof
 
     def _plan_repairs(self) -> list[Window]:
-        evidence, total_count = self._evidence, self._evidence.total_count
-        stretches: list[tuple[int, int, int]] = []
+        evidence, overlap = self._evidence, self._overlap
+        stretches: list[Stretch] = []
         if (
             self._ranks_hold
             and self._origin is not None
             and evidence.order == "newest first"
             and self._round_count < MOST_RANK_ROUNDS
         ):
-            stretches = [
-                (max(0, total_count - int(stop)), max(0, total_count - int(start)), self._overlap)
-                for start, stop in evidence.find_rank_gaps(self._origin.total_count)
-            ]
+            stretches = self._repairs.find_in_ranks(self._origin.total_count, overlap=overlap)
             self._ranks_hold = bool(stretches)
         if not stretches and evidence.is_sorted:
-            for gap, start, stop in evidence.locate_time_gaps():
-                # What was not met where it was looked for has moved: look around.
-                margin = self._overlap + self._misses[gap] * self._page_size // 2
-                self._misses[gap] += 1
-                stretches.append((start, stop, margin))
-        return [
-            window
-            for start, stop, margin in stretches
-            for window in surround(
-                start, stop, margin=margin, most=self._page_size, overlap=self._overlap
+            stretches = self._repairs.find_in_times(
+                since_ms=self._horizon.since_ms, page_size=self._page_size, overlap=overlap
             )
-        ]
+        return lay_windows(stretches, page_size=self._page_size, overlap=overlap)
 
     def _conclude(self, proof: Proof) -> None:
-        session_count = len(self._keys)
         grown = self._total_count_last - self._first_total_count
         self._facts = ListingFacts(
             gateway=self._gateway,
-            session_count=session_count,
+            session_count=self._outbox.session_count,
             total_count_first=self._first_total_count,
             total_count_last=self._total_count_last,
             inserted_count=max(self._newcomer_count, grown, 0),
@@ -380,14 +427,5 @@ class Coverage:
             page_count=self._answered,
             repair_page_count=self._repair_count,
             proof=proof,
-            missing=self._say_missing() if proof == "unproven" else "",
+            missing=self._evidence.say_missing() if proof == "unproven" else "",
         )
-
-    def _say_missing(self) -> str:
-        evidence = self._evidence
-        if not evidence.timed:
-            return "sessions without a create time, and two sweeps that differ"
-        if evidence.order == "none":
-            return "the list is in no order, and two sweeps differ"
-        count = len(evidence.find_time_gaps())
-        return f"{count:,} place{'' if count == 1 else 's'} in the list could not be joined"

@@ -14,7 +14,8 @@ A list need not be sorted to the millisecond: the largest disorder that was seen
 interval. In a list that is in no order this leaves nothing of them, and proves nothing.
 """
 
-from collections import defaultdict
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -74,6 +75,16 @@ def read_times(sessions: Sequence[RawSession]) -> list[int] | None:
     if set(map(type, times)) <= {int} and 0 not in times:
         return times  # type: ignore[return-value]  # just looked
     return None
+
+
+def count_crowded(times: Sequence[int], within_ms: int) -> int:
+    """The most rows whose create times are within so many milliseconds of each other."""
+    if within_ms == 0:
+        return max(Counter(times).values())
+    in_order = sorted(times)
+    return max(
+        bisect_right(in_order, time + within_ms) - place for place, time in enumerate(in_order)
+    )
 
 
 class Evidence:
@@ -138,6 +149,11 @@ class Evidence:
         return "oldest first" if 4 * oldest_ms <= newest_ms else "none"
 
     @property
+    def disorder_ms(self) -> int:
+        """By how much rows were seen out of order, at most."""
+        return self._disorder_ms["newest first" if self.order == "newest first" else "oldest first"]
+
+    @property
     def is_sorted(self) -> bool:
         """Whether times can prove anything: a few rows may be in order by chance."""
         return self.timed and self.order != "none" and self._step_count >= LEAST_STEPS
@@ -148,7 +164,14 @@ class Evidence:
         spans = [each for _, each in sorted(by_start.items(), key=lambda found: found[0])]
         slack_ms = self._disorder_ms["newest first"]
         return not self.timed or all(
-            former.earliest_ms + slack_ms >= later.latest_ms for former, later in pairwise(spans)
+            former.earliest_ms + slack_ms >= later.latest_ms
+            # Of the rows that two windows share, only the two ends are known.
+            or (
+                later.start < former.stop
+                and former.earliest_ms + slack_ms >= later.earliest_ms
+                and former.latest_ms + slack_ms >= later.latest_ms
+            )
+            for former, later in pairwise(spans)
         )
 
     @property
@@ -166,11 +189,16 @@ class Evidence:
         """Ranks below a total that no answer has shown."""
         return find_gaps([each.ranks for each in self.sightings], 0, total_count)
 
-    def find_time_gaps(self) -> list[Interval]:
-        """Times, mirrored where the list is newest first, that no answer has shown in full."""
-        return [] if self.emptied else find_gaps(self._time_intervals(), -inf, inf)
+    def find_time_gaps(self, *, since_ms: float = -inf) -> list[Interval]:
+        """Times, mirrored where the list is newest first, that no answer has shown in full.
 
-    def locate_time_gaps(self) -> list[tuple[Interval, int, int]]:
+        Of such a list, those before `since_ms` do not count.
+        """
+        if self.emptied:
+            return []
+        return find_gaps(self._time_intervals(), -inf, self._mirror(since_ms))
+
+    def locate_time_gaps(self, *, since_ms: float = -inf) -> list[tuple[Interval, int, int]]:
         """The same, each with the places, by the latest total, that it lies between by now."""
         # Without deletions, rows keep their distance from the end where new ones appear.
         moves = self.order == "newest first"
@@ -181,15 +209,29 @@ class Evidence:
             starts[high] = max(0, sighting.stop + moved)
             stops[low] = max(0, sighting.start + moved)
         stops[inf] = self.total_count
-        gaps = find_gaps(intervals, -inf, inf)
+        gaps = find_gaps(intervals, -inf, self._mirror(since_ms))
         return [
-            (gap, *sorted((starts[gap[0]], stops[gap[1]])))  # type: ignore[misc]  # two of them
+            # Where a gap is cut off, its other end is not known: it is looked for at its start.
+            (gap, *sorted((starts[gap[0]], stops.get(gap[1], starts[gap[0]]))))  # type: ignore[misc]  # two of them
             for gap in gaps
         ]
 
+    def say_missing(self) -> str:
+        """Why the list is not proven, for a reader."""
+        if not self.timed:
+            return "sessions without a create time, and two sweeps that differ"
+        if self.order == "none":
+            return "the list is in no order, and two sweeps differ"
+        count = len(self.find_time_gaps())
+        return f"{count:,} place{'' if count == 1 else 's'} in the list could not be joined"
+
+    def _mirror(self, since_ms: float) -> float:
+        """The first mirrored time that is before `since_ms`."""
+        return 1 - since_ms if self.order == "newest first" else inf
+
     def _time_intervals(self) -> list[Interval]:
         newest_first = self.order == "newest first"
-        disorder_ms = self._disorder_ms["newest first" if newest_first else "oldest first"]
+        disorder_ms = self.disorder_ms
         ends = self._find_ends(newest_first=newest_first)
         intervals: list[Interval] = []
         for each, is_end in zip(self.sightings, ends, strict=True):

@@ -27,6 +27,7 @@ class ListingFacts:
 
     gateway: Gateway
     session_count: int
+    """Distinct sessions that were handed on: of those seen, the ones within the span asked for."""
     total_count_first: int
     total_count_last: int
     inserted_count: int

@@ -10,6 +10,7 @@ import orjson
 from exporter.api.client import RequestCounts
 from exporter.listing.facts import ListingFacts
 from exporter.sinks import WrittenFile
+from exporter.span import ALL_TIME, Span, format_ms
 
 MANIFEST_VERSION = 1
 
@@ -31,8 +32,9 @@ def build_manifest(
     listings: Sequence[ListingFacts],
     requests: RequestCounts,
     learnt_rps: float | None,
+    span: Span = ALL_TIME,
 ) -> dict[str, Any]:
-    """The manifest as it is written."""
+    """The manifest as it is written; `span` is what was kept of the lists."""
     return {
         "manifest_version": MANIFEST_VERSION,
         "run_id": run_id,
@@ -42,6 +44,8 @@ def build_manifest(
         "finished_at": format_instant(finished_at),
         "output": output,
         "format": format_name,
+        "since": format_ms(span.since_ms),
+        "until": format_ms(span.until_ms),
         "session_count": session_count,
         "coerced_value_count": coerced_value_count,
         "files": [build_file_entry(file) for file in files],

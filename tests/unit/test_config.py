@@ -30,6 +30,8 @@ class Written:
     value: object
 
 
+LOCAL = "2026-11-01T08:00:00+08:00"
+
 # Three values a setting, none of them its default: one for the file, the environment and the flag.
 TEXTS = [Written(f'"{word}"', word, word, word) for word in ("one", "two", "three")]
 VALUES: dict[str, list[Written]] = {
@@ -49,6 +51,12 @@ VALUES: dict[str, list[Written]] = {
         Written('["lc-1"]', "lc-1", ["lc-1"], ("lc-1",)),
         Written('["lc-1", "lc-2"]', "lc-1,lc-2", ["lc-1", "lc-2"], ("lc-1", "lc-2")),
         Written('["lc-3"]', "lc-3", ["lc-3"], ("lc-3",)),
+    ],
+    "since": [Written(f'"{text}"', text, text, text) for text in ("7d", "2026-11-01", "12h")],
+    "until": [
+        Written("2026-11-01", "1d", "1d", "2026-11-01"),
+        Written(f'"{LOCAL}"', LOCAL, LOCAL, LOCAL),
+        Written('"90m"', "90m", "90m", "90m"),
     ],
     "output": TEXTS,
     "format": [Written(f'"{name}"', name, name, name) for name in ("ndjson", "parquet", "ndjson")],

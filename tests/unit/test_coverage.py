@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.api.roa import SessionPage
@@ -581,6 +581,7 @@ def test_sessions_without_create_time_are_quiescent_or_unproven() -> None:
     assert "without a create time" in read(moving=True).missing
 
 
+@settings(deadline=None)
 @given(count=st.integers(0, 60), page_size=st.integers(1, 12), chance=randoms)
 def test_quiescent_is_never_said_of_a_listing_that_lost_a_session(
     count: int, page_size: int, chance: random.Random
@@ -608,6 +609,7 @@ def test_quiescent_is_never_said_of_a_listing_that_lost_a_session(
         assert ids == first_ids
 
 
+@settings(deadline=None)
 @given(
     counts=st.lists(st.sampled_from([0, 1, 2, 9, 10, 11, 35, 100]), max_size=5),
     page_size=st.sampled_from([1, 7, 10, 100]),
@@ -645,6 +647,7 @@ def test_rows_leave_in_order_whatever_the_order_of_answers(  # noqa: PLR0917 - d
     assert drive.most_held_by_one <= window
 
 
+@settings(deadline=None)
 @given(window=st.integers(1, 20), gateway_count=st.integers(3, 6), chance=randoms)
 def test_window_of_all_later_gateways_together_holds(
     window: int, gateway_count: int, chance: random.Random

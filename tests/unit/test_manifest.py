@@ -9,6 +9,7 @@ from exporter.gateway import Gateway
 from exporter.listing.facts import ListingFacts
 from exporter.runs.manifest import build_manifest, dump_manifest
 from exporter.sinks import WrittenFile
+from exporter.span import Span
 from exporter.stores import FileFacts
 
 STARTED_AT = datetime(2026, 7, 1, 12, 0, 0, 123000, tzinfo=UTC)
@@ -59,6 +60,8 @@ def test_manifest_has_these_keys_and_no_other() -> None:
         "finished_at",
         "output",
         "format",
+        "since",
+        "until",
         "session_count",
         "coerced_value_count",
         "files",
@@ -144,3 +147,11 @@ def test_text_is_indented_and_ends_in_a_line_end() -> None:
     text = dump_manifest({"output": "用户.parquet"})
 
     assert text.decode() == '{\n  "output": "用户.parquet"\n}\n'
+
+
+def test_filter_by_create_time_is_stated() -> None:
+    manifest = build(span=Span(since_ms=1_793_491_200_000, until_ms=None))
+
+    assert manifest["since"] == "2026-11-01T00:00:00.000Z"
+    assert manifest["until"] is None
+    assert build()["since"] is None

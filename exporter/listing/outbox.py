@@ -1,0 +1,44 @@
+"""The rows of one listing on their way out, in the order of its requests; performs no I/O."""
+
+from collections import deque
+
+from exporter.records import RawSession
+from exporter.span import Span
+
+
+class Outbox:
+    """Holds an answer's rows until those of all earlier requests are there.
+
+    Invariant: the rows of requests 1 to `released_count` are ready or have left, and `_waiting`
+    holds those behind a gap.
+    """
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._waiting: dict[int, list[RawSession]] = {}
+        self._ready: deque[list[RawSession]] = deque()
+        self.released_count = 0
+        self.session_count = 0
+        """Rows that were put in and are wanted."""
+
+    @property
+    def ready_count(self) -> int:
+        """Answers with rows that can be taken."""
+        return len(self._ready)
+
+    def put(self, number: int, sessions: list[RawSession]) -> None:
+        """The new rows of the answer to request `number`; those outside the span do not leave."""
+        if self._span.has_bounds:
+            sessions = [each for each in sessions if self._span.wants(each.get("createTime"))]
+        self.session_count += len(sessions)
+        self._waiting[number] = sessions
+        while (rows := self._waiting.pop(self.released_count + 1, None)) is not None:
+            self.released_count += 1
+            if rows:
+                self._ready.append(rows)
+
+    def take(self, most: int) -> list[RawSession]:
+        rows: list[RawSession] = []
+        while self._ready and len(rows) < most:
+            rows += self._ready.popleft()
+        return rows
