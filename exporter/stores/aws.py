@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from exporter.errors import CredentialsError, MissingExtraError
 from exporter.stores.addresses import KeySource
 from exporter.stores.failures import NO_IDENTITY
+
+METADATA_SERVER: Final = ("169.254.169.254", 80)
+METADATA_PROBE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +24,26 @@ def choose_aws_identity(environ: Mapping[str, str]) -> tuple[KeySource | None, s
     """The key of `s3://` by the AWS rules, and the region that belongs to it.
 
     No key source: the client finds a role by itself (web identity, container, instance). Raises
-    MissingExtraError for a profile without the library that reads them.
+    CredentialsError when there is nothing to find, MissingExtraError for a profile without the
+    library that reads them.
     """
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None
     key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if key_id and secret:
         key = EnvironmentKey(key_id, secret, environ.get("AWS_SESSION_TOKEN") or None)
         return (lambda: key), region
-    if not environ.get("AWS_PROFILE") and (
-        has_role_variable(environ) or not has_profile_file(environ)
-    ):
-        return None, region
+    if not environ.get("AWS_PROFILE"):
+        if has_role_variable(environ):
+            return None, region
+        if not has_profile_file(environ):
+            require_metadata_server(environ)
+            return None, region
     try:
         from botocore.session import Session
     except ImportError as exc:
         if environ.get("AWS_PROFILE"):
             raise MissingExtraError("AWS_PROFILE", extra="aws") from exc
+        require_metadata_server(environ)
         return None, region
     session = Session(profile=environ.get("AWS_PROFILE") or None)
     return build_session_fetch(session), region or read_session_region(session)
@@ -47,6 +54,8 @@ def has_role_variable(environ: Mapping[str, str]) -> bool:
         "AWS_WEB_IDENTITY_TOKEN_FILE",
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_METADATA_ENDPOINT",
+        "AWS_SKIP_SIGNATURE",
     )
     return any(environ.get(name) for name in names)
 
@@ -58,6 +67,23 @@ def has_profile_file(environ: Mapping[str, str]) -> bool:
         environ.get("AWS_CONFIG_FILE") or folder / "config",
     )
     return any(Path(each).is_file() for each in files)
+
+
+def require_metadata_server(environ: Mapping[str, str]) -> None:
+    """Raises CredentialsError where this is no instance with a role.
+
+    The client would otherwise wait minutes for a metadata server that is not there.
+    """
+    import socket
+
+    if environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
+        try:
+            socket.create_connection(METADATA_SERVER, timeout=METADATA_PROBE_S).close()
+        except OSError:
+            pass
+        else:
+            return
+    raise CredentialsError("no AWS credentials found", hint=NO_IDENTITY["s3"])
 
 
 def build_session_fetch(session: Any) -> KeySource:

@@ -20,7 +20,8 @@ NEEDED: Final[dict[Scheme, str]] = {
 NO_IDENTITY: Final[dict[Scheme, str]] = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached;"
     " profiles of ~/.aws need pip install 'livy-exporter[aws]'",
-    "oss": "oss:// uses the identity of the API calls",
+    "oss": "oss:// uses the identity of the API calls: check its key, or name another with"
+    " --profile",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run where a service account is attached",
 }
 
@@ -72,53 +73,54 @@ class Failures:
             raise self._tell(exc, path, doing=doing) from None
 
     def _tell(self, exc: Exception, path: str, *, doing: str) -> ExporterError:
-        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
-
         text = str(exc)
-        code, status = read_code(text), read_status(text)
+        return (
+            self._tell_of_bucket(text, path, doing=doing)
+            or self._tell_of_identity(exc, path, doing=doing)
+            or self._tell_of_rest(text, path, doing=doing)
+        )
+
+    def _tell_of_bucket(self, text: str, path: str, *, doing: str) -> ExporterError | None:
+        code = read_code(text)
         if code == "NoSuchBucket":
             return DestinationError(
                 f"cannot {doing} '{path}': there is no bucket '{self._bucket}'",
                 hint="make the bucket first, or correct its name" + self._asked(),
             )
-        if (
-            code in WRONG_REGION
-            or status in (301, 307)
-            or "redirect" in text.partition("\n")[0]
-            or "must be addressed using the specified endpoint" in text
-        ):
+        if code in WRONG_REGION or read_status(text) in (301, 307) or is_redirect(text):
             return DestinationError(
                 f"cannot {doing} '{path}': the bucket '{self._bucket}' is in another region",
                 hint=self._region_remedy() + self._asked(),
             )
+        return None
+
+    def _tell_of_identity(self, exc: Exception, path: str, *, doing: str) -> ExporterError | None:
+        text = str(exc)
+        code, status = read_code(text), read_status(text)
         if code in WRONG_KEY:
             return CredentialsError(
                 f"cannot {doing} '{path}': the key was refused ({code})",
                 hint=NO_IDENTITY[self._scheme],
             )
-        if status in (401, 403) or isinstance(exc, PermissionDeniedError | UnauthenticatedError):
-            if "169.254.169.254" in text or status is None:
-                return CredentialsError(
-                    f"no credentials for '{path}'", hint=NO_IDENTITY[self._scheme]
-                )
+        if asks_metadata(text) or (status is None and is_refusal(exc)):
+            return CredentialsError(f"no credentials for '{path}'", hint=NO_IDENTITY[self._scheme])
+        if status in (401, 403) or is_refusal(exc):
             return CredentialsError(
                 f"no permission to {doing} '{path}': {code or status}", hint=NEEDED[self._scheme]
             )
-        return self._tell_rest(text, path, doing=doing, reason=code or status)
+        return None
 
-    def _tell_rest(
-        self, text: str, path: str, *, doing: str, reason: str | int | None
-    ) -> ExporterError:
-        if "169.254." in text or "metadata.google.internal" in text:
-            return CredentialsError(f"no credentials for '{path}'", hint=NO_IDENTITY[self._scheme])
-        if reason is not None:
-            return DestinationError(f"cannot {doing} '{path}': the store answered {reason}")
-        if "HTTP error" in text:
-            what = "no whole answer in time" if "timed out" in text else "cannot be reached"
+    def _tell_of_rest(self, text: str, path: str, *, doing: str) -> ExporterError:
+        code, status = read_code(text), read_status(text)
+        if status is not None:
             return DestinationError(
-                f"cannot {doing} '{path}': the store gave {what}"
-                if what.startswith("no")
-                else f"cannot {doing} '{path}': the store {what}",
+                f"cannot {doing} '{path}': the store answered {code or status}",
+                hint="look the word up in the store's documentation" + self._asked(),
+            )
+        if "HTTP error" in text:
+            why = "gave no whole answer in time" if "timed out" in text else "cannot be reached"
+            return DestinationError(
+                f"cannot {doing} '{path}': the store {why}",
                 hint="check the network and the bucket's name" + self._asked(),
             )
         return DestinationError(f"cannot {doing} '{path}': {first_line(text)}")
@@ -149,3 +151,22 @@ def read_status(text: str) -> int | None:
 
 def first_line(text: str) -> str:
     return text.strip().partition("\n")[0][:200]
+
+
+def is_redirect(text: str) -> bool:
+    """Whether a store sent us elsewhere without one of its words for it."""
+    return (
+        "redirect" in text.partition("\n")[0]
+        or "must be addressed using the specified endpoint" in text
+    )
+
+
+def asks_metadata(text: str) -> bool:
+    """Whether what failed is the client's search for a role of this machine."""
+    return "http://169.254." in text or "metadata.google.internal" in text
+
+
+def is_refusal(exc: Exception) -> bool:
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    return isinstance(exc, PermissionDeniedError | UnauthenticatedError)

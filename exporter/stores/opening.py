@@ -20,7 +20,7 @@ from exporter.stores.leftovers import OpenUploads
 from exporter.stores.objects import ObjectStore
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Credential, S3Store
+    from obstore.store import ClientConfig, GCSConfig, RetryConfig, S3Credential, S3Store
 
 CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 REQUEST_TIMEOUT: Final = timedelta(seconds=90)
@@ -91,7 +91,7 @@ def open_s3(
 
 
 def open_gcs(address: Address, access: StoreAccess) -> ObjectStore:
-    from obstore.store import GCSConfig, GCSStore
+    from obstore.store import GCSStore
 
     failures = Failures(address, None)
     config: GCSConfig = {} if access.endpoint is None else {"base_url": access.endpoint}

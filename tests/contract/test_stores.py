@@ -6,7 +6,6 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,7 +209,7 @@ class StoreContract:
             assert pq.read_table(stream).equals(table)
 
     def test_input_of_a_missing_file_is_refused(self, store: Store) -> None:
-        with pytest.raises(DestinationError, match="nothing.bin"):
+        with pytest.raises(DestinationError, match=r"nothing\.bin"):
             store.open_input("nothing.bin")
 
     def test_remove_leftovers_keeps_what_is_published(self, store: Store) -> None:
@@ -250,18 +249,6 @@ class ObjectStoreContract(StoreContract):
     def reachable(self, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in object_server.environ().items():
             monkeypatch.setenv(name, value)
-
-    @pytest.fixture
-    def judge(self, object_server: ObjectServer) -> Iterator[Any]:
-        client = object_server.client()
-        yield client
-        client.close()
-
-    @pytest.fixture
-    def bucket(self, judge: Any) -> str:
-        name = f"bucket-{secrets.token_hex(4)}"
-        judge.create_bucket(Bucket=name)
-        return name
 
     @pytest.fixture
     def access(self, object_server: ObjectServer) -> StoreAccess:
