@@ -85,6 +85,18 @@ class Settings:
         Literal["parquet", "ndjson"] | None,
         Option("default: by the output's name; - is NDJSON", "output"),
     ] = None
+    storage_endpoint: Annotated[
+        Text | None,
+        Option(
+            "the object store's URL; default: OSS of the region, S3 by the AWS rules",
+            "output",
+            metavar="URL",
+        ),
+    ] = None
+    storage_addressing: Annotated[
+        Literal["virtual", "path"],
+        Option("where a bucket's name stands: in the host or in the path", "output"),
+    ] = "virtual"
     compression: Annotated[
         Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"],
         Option("codec inside Parquet", "output"),

@@ -8,10 +8,13 @@ from typing import Literal, assert_never
 
 import orjson
 
+from exporter.config import mask_url
 from exporter.errors import DestinationError, UsageError
 from exporter.sinks import FileCodec, Format, resolve_format
 from exporter.stores import Store
+from exporter.stores.addresses import StoreAccess, parse_address, scheme_of
 from exporter.stores.local import LocalStore
+from exporter.stores.opening import open_store
 from exporter.stores.partials import mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
 
@@ -76,12 +79,17 @@ class Destination:
                 assert_never(self.kind)
 
 
-def resolve_destination(output: str, *, chosen: Format | None) -> Destination:
+def resolve_destination(
+    output: str, *, chosen: Format | None, access: StoreAccess | None = None
+) -> Destination:
     """What the output is, by its name and by what stands there.
 
-    A folder, or a name that ends in `/`, is a dataset, Parquet by default. Raises UsageError for
-    what cannot be an output, DestinationError for what is there and cannot be replaced.
+    A folder, or a name that ends in `/`, is a dataset, Parquet by default; in an object store,
+    which has no folders, a name without a suffix is one too. Raises UsageError for what cannot be
+    an output, DestinationError for what is there and cannot be replaced.
     """
+    if access is not None and scheme_of(output) is not None:
+        return resolve_object_store(output, chosen=chosen, access=access)
     require_local(output)
     if output == "-" or (not output.endswith("/") and is_pipe_or_device(output)):
         output_format, codec = resolve_format(output, chosen)
@@ -96,12 +104,24 @@ def resolve_destination(output: str, *, chosen: Format | None) -> Destination:
     return Destination(output, "file", output_format, codec, store, name)
 
 
+def resolve_object_store(output: str, *, chosen: Format | None, access: StoreAccess) -> Destination:
+    address = parse_address(output)
+    name = address.key.rpartition("/")[2]
+    if output.endswith("/") or "." not in name:
+        store = open_store(output, access)
+        require_dataset(store)
+        return Destination(output, "dataset", chosen or "parquet", "none", store, "")
+    output_format, codec = resolve_format(output, chosen)
+    folder = output.rpartition("/")[0]
+    return Destination(output, "file", output_format, codec, open_store(folder, access), name)
+
+
 def require_local(path: str) -> None:
     """Raises UsageError for what no file of this machine can be called."""
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path)
+    scheme = scheme_of(path)
     if scheme is not None:
         raise UsageError(
-            f"cannot write to '{path}': '{scheme[1]}://' is not supported",
+            f"cannot write to '{mask_url(path)}': '{scheme}://' is not supported here",
             hint="name a local file, a folder, or - for stdout",
         )
     if path == "" or "\0" in path:

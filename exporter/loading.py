@@ -86,7 +86,11 @@ def load_settings(
         for each in source
     }
     settings = validate(given)
-    for name, check in (("region", check_region), ("endpoint", check_endpoint)):
+    for name, check in (
+        ("region", check_region),
+        ("endpoint", check_endpoint),
+        ("storage_endpoint", check_endpoint),
+    ):
         value = getattr(settings, name)
         if value is not None:
             check(value)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -27,7 +28,13 @@ from exporter.outputs import open_output
 from exporter.records import RawSession
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.publishing import Publisher
-from exporter.service import Service, open_service, require_workspace, resolve_service
+from exporter.service import (
+    Service,
+    build_store_access,
+    open_service,
+    require_workspace,
+    resolve_service,
+)
 from exporter.sinks import Output
 from exporter.span import Span, resolve_span
 from exporter.stores import StagedFile
@@ -69,13 +76,22 @@ async def export(
     output = require_output(settings)
     require_workspace(settings)
     started_at = datetime.now(UTC)
+    service = resolve_service(settings, environ=environ)
+    destination = await anyio.to_thread.run_sync(
+        partial(
+            resolve_destination,
+            output,
+            chosen=settings.format,
+            access=build_store_access(settings, service, environ=environ),
+        )
+    )
     run = Run(
         settings=settings,
         run_id=run_id,
         started_at=started_at,
         span=resolve_span(settings.since, settings.until, now=started_at),
-        service=resolve_service(settings, environ=environ),
-        destination=resolve_destination(output, chosen=settings.format),
+        service=service,
+        destination=destination,
         environ=environ,
         emit=emit,
     )

@@ -4,13 +4,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from exporter import __version__
 from exporter.api.client import Client, open_client
-from exporter.api.credentials import open_identity, read_profile_region
+from exporter.api.credentials import Credential, choose_fetch, open_identity, read_profile_region
 from exporter.config import Settings, build_endpoint, check_endpoint, check_region
 from exporter.errors import UsageError
 from exporter.events import Event
+from exporter.stores.addresses import StoreAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,32 @@ async def open_service(
         emit=emit,
     ) as client:
         yield client
+
+
+def build_store_access(
+    settings: Settings, service: Service, *, environ: Mapping[str, str]
+) -> StoreAccess:
+    """How the run's object stores are reached: by the same identity and from the same network."""
+
+    @cache
+    def choose() -> Callable[[], Credential]:
+        # Late: an output that is no `oss://` needs no key, and no complaint about half of one.
+        return choose_fetch(profile=settings.profile, environ=environ)
+
+    def fetch_key() -> Credential:
+        return choose()()
+
+    return StoreAccess(
+        region_id=service.region_id,
+        network=settings.network,
+        endpoint=None
+        if settings.storage_endpoint is None
+        else check_endpoint(settings.storage_endpoint),
+        addressing=settings.storage_addressing,
+        fetch_key=fetch_key,
+        retries=settings.retries,
+        environ=environ,
+    )
 
 
 def require_workspace(settings: Settings) -> None:

@@ -128,12 +128,20 @@ def open_identity(
     """The identity that the settings name; nothing is fetched yet, but a half-set environment is
     refused.
     """
+    return Identity(choose_fetch(profile=profile, environ=environ), now_s=now_s)
+
+
+def choose_fetch(*, profile: str | None, environ: Mapping[str, str]) -> Callable[[], Credential]:
+    """What fetches the credential of the identity that the settings name, in whichever thread.
+
+    Raises CredentialsError for half a key in the environment.
+    """
     if profile is not None:
-        return Identity(build_profile_fetch(profile), now_s=now_s)
+        return build_profile_fetch(profile)
     static = read_environment_credential(environ)
     if static is not None:
-        return Identity(lambda: static, now_s=now_s)
-    return Identity(build_chain_fetch(environ), now_s=now_s)
+        return lambda: static
+    return build_chain_fetch(environ)
 
 
 def read_environment_credential(environ: Mapping[str, str]) -> Credential | None:

@@ -60,6 +60,11 @@ VALUES: dict[str, list[Written]] = {
     ],
     "output": TEXTS,
     "format": [Written(f'"{name}"', name, name, name) for name in ("ndjson", "parquet", "ndjson")],
+    "storage_endpoint": [
+        Written(f'"{url}"', url, url, url)
+        for url in ("https://s3.one", "https://s3.two:9000", "http://127.0.0.1:9000")
+    ],
+    "storage_addressing": [Written('"path"', "path", "path", "path")] * 3,
     "compression": [Written(f'"{name}"', name, name, name) for name in ("none", "lz4", "gzip")],
     "allow_incomplete": [Written("true", "true", True, True)] * 3,
     "manifest": TEXTS,

@@ -1,0 +1,160 @@
+"""What an object store's URL means, and by which host it is reached; performs no I/O."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final, Literal, Protocol, TypeGuard, get_args
+
+from exporter.config import mask_url
+from exporter.errors import UsageError
+
+Scheme = Literal["s3", "oss", "gs"]
+
+AWS_REGION: Final = "us-east-1"
+"""Where S3 is asked when nothing names a region, as by AWS's own tools."""
+
+
+class AccessKey(Protocol):
+    """One generation of a key; the three values belong together."""
+
+    @property
+    def access_key_id(self) -> str: ...
+    @property
+    def access_key_secret(self) -> str: ...
+    @property
+    def security_token(self) -> str | None: ...
+
+
+KeySource = Callable[[], AccessKey]
+"""Gives the current key; blocks while it fetches one, and raises CredentialsError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreAccess:
+    """What the settings say about object stores, whichever the output's URL names."""
+
+    region_id: str | None = None
+    """For `oss://`: the region whose endpoint is asked."""
+    network: Literal["public", "vpc"] = "public"
+    endpoint: str | None = None
+    """In place of the store's own; without a slash at the end."""
+    addressing: Literal["virtual", "path"] = "virtual"
+    fetch_key: KeySource | None = field(default=None, repr=False)
+    """For `oss://`: the identity of the API calls."""
+    retries: int = 8
+    """Most times that one request is sent again."""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A folder of a bucket, or an object in it, as a URL names it."""
+
+    scheme: Scheme
+    bucket: str
+    key: str
+    """Without a slash at its ends; empty for the whole bucket."""
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.key}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the requests for one bucket go."""
+
+    url: str
+    """With the bucket in its host if that is how it is addressed."""
+    is_virtual: bool
+    """Whether the bucket is part of the host, not of the path."""
+    region: str
+    """That signatures are made for."""
+
+
+def scheme_of(output: str) -> str | None:
+    """What stands before `://`; None for a local name."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", output)
+    return None if match is None else match[1]
+
+
+def is_object_store(output: str) -> bool:
+    scheme = scheme_of(output)
+    return scheme is not None and is_known(scheme)
+
+
+def is_known(scheme: str) -> TypeGuard[Scheme]:
+    return scheme in get_args(Scheme)
+
+
+def parse_address(url: str) -> Address:
+    """Raises UsageError for a URL that names no bucket, or a key that no store of ours can hold."""
+    scheme, _, rest = url.partition("://")
+    if not is_known(scheme):
+        raise UsageError(
+            f"cannot write to '{mask_url(url)}': '{scheme}://' is not supported",
+            hint="name a local file, a folder, s3://BUCKET/KEY, oss://BUCKET/KEY,"
+            " gs://BUCKET/KEY, or - for stdout",
+        )
+    bucket, _, key = rest.partition("/")
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}", bucket) is None:
+        raise UsageError(
+            f"'{mask_url(url)}' names no bucket", hint=f"write it as {scheme}://BUCKET/KEY"
+        )
+    key = key.removesuffix("/")
+    segments = key.split("/") if key else []
+    if any(each in ("", ".", "..") for each in segments) or re.search(r"[\0-\x1f\x7f]", key):
+        raise UsageError(
+            f"{url!r} is no name for an object",
+            hint="write the key without //, . and .. between its slashes",
+        )
+    return Address(scheme, bucket, key)
+
+
+def choose_s3_endpoint(bucket: str, access: StoreAccess, *, region: str | None) -> Endpoint:
+    """By the AWS rules: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else the region's own.
+
+    An endpoint of the environment may be `http://` to anywhere: that is the user's AWS setup.
+    """
+    named = (
+        access.endpoint
+        or access.environ.get("AWS_ENDPOINT_URL_S3")
+        or access.environ.get("AWS_ENDPOINT_URL")
+    )
+    at = region or AWS_REGION
+    base = named or f"https://s3.{at}.amazonaws.com{'.cn' if at.startswith('cn-') else ''}"
+    # A certificate of *.HOST does not cover a bucket with a dot.
+    by_path = access.addressing == "path" or (named is None and "." in bucket)
+    return place_bucket(base, bucket, by_path=by_path, region=at)
+
+
+def choose_oss_endpoint(bucket: str, access: StoreAccess) -> Endpoint:
+    """Raises UsageError when no region is known."""
+    if access.region_id is None:
+        raise UsageError(
+            f"no region for oss://{bucket}", hint="name it with --region, such as cn-hangzhou"
+        )
+    internal = "-internal" if access.network == "vpc" else ""
+    base = access.endpoint or f"https://s3.oss-{access.region_id}{internal}.aliyuncs.com"
+    by_path = access.addressing == "path"
+    return place_bucket(base, bucket, by_path=by_path, region=access.region_id)
+
+
+def place_bucket(base: str, bucket: str, *, by_path: bool, region: str) -> Endpoint:
+    scheme, _, host = base.rstrip("/").partition("://")
+    if by_path or is_ip_address(host):
+        return Endpoint(f"{scheme}://{host}", is_virtual=False, region=region)
+    if not host.startswith(f"{bucket}."):
+        host = f"{bucket}.{host}"
+    return Endpoint(f"{scheme}://{host}", is_virtual=True, region=region)
+
+
+def is_ip_address(host: str) -> bool:
+    """Whether a host, with a port or without, can have no name in front."""
+    bare = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        ip_address(bare)
+    except ValueError:
+        return False
+    return True

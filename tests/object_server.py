@@ -1,0 +1,202 @@
+"""moto's S3 server in a process of its own, behind a filter that refuses what S3 and OSS refuse.
+
+Requests to 127.0.0.1 are S3's, addressed by path. Requests to `BUCKET.localhost` are OSS's,
+addressed by host: no resolver knows that name, so that clients reach it by the server as a proxy.
+Keys and buckets of certain names are refused, tokens are refused after the time in them.
+"""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+WRONG_KEY = "wrong-key"
+READ_ONLY_KEY = "read-only-key"
+ELSEWHERE = "elsewhere"
+"""A bucket of another region."""
+
+StartResponse = Callable[..., Any]
+Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    status: str
+    code: str
+    message: str = "as the store says it"
+
+
+@dataclass(frozen=True)
+class ObjectServer:
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def oss_url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    def environ(self) -> dict[str, str]:
+        """Variables by which clients find both kinds of addresses."""
+        return {"HTTP_PROXY": self.url, "http_proxy": self.url, "NO_PROXY": "127.0.0.1"}
+
+    def client(self) -> Any:
+        """AWS's own client, to ask what is there."""
+        from botocore.session import Session
+
+        return Session().create_client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="judge",
+            aws_secret_access_key="secret",
+        )
+
+
+@contextmanager
+def serving_objects() -> Iterator[ObjectServer]:
+    with subprocess.Popen(
+        [sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield ObjectServer(int(process.stdout.readline()))
+        finally:
+            process.terminate()
+
+
+class Filter:
+    """What the stores refuse and moto does not; conditional writes are one act here."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        host = environ["HTTP_HOST"].partition(":")[0]
+        is_oss = host == "localhost" or host.endswith(".localhost")
+        if is_oss:
+            bucket = host.removesuffix("localhost").removesuffix(".")
+            address_by_path(environ, bucket)
+            refusal = find_oss_refusal(environ, bucket)
+        else:
+            bucket = environ["PATH_INFO"].split("/")[1]
+            refusal = find_s3_refusal(environ, bucket)
+        refusal = refusal or find_key_refusal(environ, is_oss=is_oss)
+        if refusal is not None:
+            return refuse(refusal, environ, start_response)
+        if is_oss:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+        with self._lock:
+            forbids = environ.get("HTTP_X_OSS_FORBID_OVERWRITE") == "true"
+            if is_oss and forbids and self._exists(environ):
+                refusal = Refusal("409 Conflict", "FileAlreadyExists")
+                return refuse(refusal, environ, start_response)
+            return list(self._application(environ, start_response))
+
+    def _exists(self, environ: dict[str, Any]) -> bool:
+        statuses: list[str] = []
+
+        def note(status: str, headers: Any, exc_info: Any = None) -> Any:
+            statuses.append(status)
+
+        import io
+
+        asked = {k: v for k, v in environ.items() if not k.startswith(("HTTP_X_", "werkzeug."))}
+        asked |= {"REQUEST_METHOD": "HEAD", "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO()}
+        for _ in self._application(asked, note):
+            pass
+        return statuses[0].startswith("200")
+
+
+def address_by_path(environ: dict[str, Any], bucket: str) -> None:
+    raw = environ.get("RAW_URI", "")
+    raw = re.sub(r"^http://[^/?]*", "", raw) or "/"
+    if bucket:
+        environ["PATH_INFO"] = f"/{bucket}{environ['PATH_INFO']}"
+        raw = f"/{bucket}{raw}"
+    environ["RAW_URI"] = environ["REQUEST_URI"] = raw
+    environ["HTTP_HOST"] = f"127.0.0.1:{environ['SERVER_PORT']}"
+
+
+def find_oss_refusal(environ: dict[str, Any], bucket: str) -> Refusal | None:
+    if not bucket:
+        return Refusal("403 Forbidden", "SecondLevelDomainForbidden")
+    payload = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
+    if "aws-chunked" in environ.get("HTTP_CONTENT_ENCODING", "") or not re.fullmatch(
+        r"[0-9a-f]{64}", payload
+    ):
+        return Refusal("400 Bad Request", "InvalidArgument", "aws-chunked encoding not supported")
+    is_bulk_delete = environ["REQUEST_METHOD"] == "POST" and environ["QUERY_STRING"] == "delete"
+    if is_bulk_delete and "HTTP_CONTENT_MD5" not in environ:
+        return Refusal("400 Bad Request", "MissingArgument")
+    if bucket == ELSEWHERE:
+        return Refusal(
+            "403 Forbidden",
+            "AccessDenied",
+            "The bucket you are attempting to access must be addressed using the specified"
+            " endpoint. Please send all future requests to this endpoint.",
+        )
+    return None
+
+
+def find_s3_refusal(environ: dict[str, Any], bucket: str) -> Refusal | None:
+    if bucket == ELSEWHERE:
+        return Refusal("301 Moved Permanently", "PermanentRedirect")
+    return None
+
+
+def find_key_refusal(environ: dict[str, Any], *, is_oss: bool) -> Refusal | None:
+    match = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+    key_id = "" if match is None else match[1]
+    token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN", "")
+    if key_id == WRONG_KEY:
+        # Real stores repeat what they were sent.
+        return Refusal("403 Forbidden", "InvalidAccessKeyId", f"x-amz-security-token:{token}")
+    if key_id == READ_ONLY_KEY and environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        return Refusal("403 Forbidden", "AccessDenied")
+    until = re.fullmatch(r"until-([0-9.]+)", token)
+    if until is not None and time.time() > float(until[1]):
+        code = "SecurityTokenExpired" if is_oss else "ExpiredToken"
+        return Refusal("403 Forbidden" if is_oss else "400 Bad Request", code)
+    return None
+
+
+def refuse(
+    refusal: Refusal, environ: dict[str, Any], start_response: StartResponse
+) -> Iterable[bytes]:
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    content = (
+        f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{refusal.code}</Code>'
+        f"<Message>{refusal.message}</Message></Error>"
+    ).encode()
+    headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(content)))]
+    start_response(refusal.status, headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
+
+
+def main() -> None:
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
+
+    application = Filter(DomainDispatcherApplication(create_backend_app))
+    server = make_server(
+        "127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler
+    )
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
