@@ -38,6 +38,7 @@ from exporter.errors import (
     TokenExpiredError,
     UnknownIdError,
     UsageError,
+    VerificationError,
 )
 
 
@@ -78,6 +79,7 @@ LASTING: list[BaseException] = [
     MissingExtraError("it", extra="x"),
     DestinationError("no"),
     DeadlineError("no"),
+    VerificationError("a byte was flipped"),
     IncompleteError("no"),
     CredentialsError("no"),
     ClockSkewError("no", status=400),
