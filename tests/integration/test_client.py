@@ -797,6 +797,7 @@ async def test_events_tell_every_attempt_and_retry() -> None:
         1,
         0.7,
         "page 3 of w-1/lc-1: HTTP 400, Throttling.User, no (request r-1)",
+        GATEWAY,
     )
     assert isinstance(ended, RequestEnded)
     assert (ended.outcome, ended.in_flight) == ("ok", 0)

@@ -41,6 +41,7 @@ from exporter.errors import (
     TokenExpiredError,
     UnknownIdError,
     UsageError,
+    VerificationError,
 )
 
 
@@ -84,6 +85,7 @@ LASTING: list[BaseException] = [
     LockLostError("no"),
     ReplayError("no"),
     DeadlineError("no"),
+    VerificationError("a byte was flipped"),
     IncompleteError("no"),
     CredentialsError("no"),
     ClockSkewError("no", status=400),
