@@ -16,7 +16,8 @@ from exporter.emulator.churning import ChurningSessions, Truth
 from exporter.emulator.history import PageCache
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
-from exporter.listing.facts import ListingFacts, PageRequest
+from exporter.listing.facts import Listing, ListingFacts, PageRequest
+from exporter.records import RawSession
 from exporter.span import ALL_TIME, Span
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -63,7 +64,9 @@ class Outcome:
 class Wire:
     """Requests in flight: each is answered at some instant between its sending and its return."""
 
-    def __init__(self, sessions: ChurningSessions, *, latency_s: float, seed: int) -> None:
+    def __init__(
+        self, sessions: ChurningSessions, *, latency_s: float, seed: int, now_s: float = 0.0
+    ) -> None:
         self._sessions = sessions
         self._latency_s = latency_s
         self._chance = random.Random(seed)  # noqa: S311 - an interleaving is no secret
@@ -71,7 +74,7 @@ class Wire:
         self._numbers = count()
         self.in_flight = 0
         self.request_count = 0
-        self.now_s = 0.0
+        self.now_s = now_s
 
     def send(self, request: PageRequest) -> None:
         self.in_flight += 1
@@ -108,14 +111,9 @@ def read_by_coverage(
     coverage = Coverage(GATEWAY, page_size=page_size, span=span)
     wire = Wire(sessions, latency_s=latency_s, seed=seed)
     seen: Counter[str] = Counter()
-    while coverage.facts is None:
-        while wire.in_flight < in_flight and (request := coverage.next_request()) is not None:
-            wire.send(request)
-        coverage.accept(*wire.receive())
-        rows = coverage.take_rows(10**9)
-        assert all(span.wants(session["createTime"]) for session in rows)
-        seen.update(session["sessionId"] for session in rows)
-    assert wire.in_flight == 0
+    for session in drive(coverage, wire, in_flight=in_flight):
+        assert span.wants(session["createTime"])
+        seen[session["sessionId"]] += 1
     truth = narrow(sessions, span) if span.has_bounds else sessions.truth()
     return Outcome(seen, truth, wire.request_count, wire.now_s, coverage.facts)
 
@@ -126,6 +124,16 @@ def narrow(sessions: ChurningSessions, span: Span) -> Truth:
     # What is owed is still in the list.
     wanted = {each["sessionId"] for each in sessions.sessions() if span.wants(each["createTime"])}
     return replace(truth, owed=truth.owed & wanted)
+
+
+def drive(listing: Listing, wire: Wire, *, in_flight: int) -> Iterator[RawSession]:
+    """Everything that leaves a listing, from its first request to its facts."""
+    while listing.facts is None:
+        while wire.in_flight < in_flight and (request := listing.next_request()) is not None:
+            wire.send(request)
+        listing.accept(*wire.receive())
+        yield from listing.take_rows(10**9)
+    assert wire.in_flight == 0
 
 
 def read_naively(
