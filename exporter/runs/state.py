@@ -55,7 +55,9 @@ def dump_state(state: State) -> bytes:
             asdict(gateway) | build_entry(known) for gateway, known in state.gateways.items()
         ],
     }
-    return orjson.dumps(content | {"sha256": sum_content(content)}, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(
+        content | {"sha256": sum_content(content)}, option=orjson.OPT_APPEND_NEWLINE
+    )
 
 
 def read_state(
@@ -82,9 +84,7 @@ def read_state(
     return state
 
 
-def check_owner(
-    state: State, *, output: str, region_id: str, gateways: Sequence[Gateway]
-) -> None:
+def check_owner(state: State, *, output: str, region_id: str, gateways: Sequence[Gateway]) -> None:
     hint = "name another --state, or remove it to begin anew with a full run"
     if state.output != output:
         raise UsageError(

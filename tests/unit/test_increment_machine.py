@@ -52,6 +52,7 @@ CHURNS = st.one_of(
     seed=st.integers(0, 2**32),
 )
 def test_union_of_all_runs_is_the_truth(
+    *,
     churn: Churn,
     session_count: int,
     page_size: int,

@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing.facts", "listing.keys", "listing.intervals", "listing.windows", "listing.origin"),
     ("listing.evidence", "listing.recount", "listing.outbox", "listing.known", "listing.pursuit"),
     ("listing.horizon", "listing.repairs"),
-    ("listing.coverage", "listing.replay", "listing.ledger"),
+    ("listing.coverage", "listing.replay", "listing.ledger", "listing.growth"),
     ("listing.increment",),
     ("listing.fetch",),
     ("runs",),

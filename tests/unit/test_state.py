@@ -97,9 +97,7 @@ def test_what_is_no_state_needs_a_full_run(text: bytes) -> None:
 def test_sound_checksum_over_other_fields_needs_a_full_run() -> None:
     content = {"state_version": 1, "run_id": "r-1"}
 
-    assert isinstance(
-        read(orjson.dumps(content | {"sha256": sum_content(content)})), FullRunNeeded
-    )
+    assert isinstance(read(orjson.dumps(content | {"sha256": sum_content(content)})), FullRunNeeded)
 
 
 def test_state_from_the_future_needs_a_full_run_and_says_so() -> None:
