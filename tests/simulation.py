@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -188,3 +188,40 @@ class ChurningFetch:
             await anyio.lowlevel.checkpoint()
             # All that are under way take turns, and time passes with each of these.
             self.now_s += self._turn_s
+
+
+class HeldList:
+    """A list that is newest first and moves only when it is told to; answers one page at a time."""
+
+    def __init__(self, session_count: int) -> None:
+        self.rows: list[RawSession] = []
+        self.created_count = 0
+        self.insert(session_count)
+
+    def insert(self, count: int, *, place: int = 0, state: str = "terminated") -> None:
+        for _ in range(count):
+            number = self.created_count
+            self.created_count += 1
+            newer = self.rows[place - 1]["createTime"] if place > 0 else NEWEST_MS + number * 1000
+            row = {"sessionId": f"s-{number}", "createTime": newer, "state": state}
+            self.rows.insert(place, row)
+
+    def expire(self, count: int) -> None:
+        del self.rows[len(self.rows) - count :]
+
+    def set_state(self, places: Iterable[int], state: str) -> None:
+        for place in places:
+            self.rows[place] = self.rows[place] | {"state": state}
+
+    def answer(self, request: PageRequest) -> SessionPage:
+        start = (request.page_num - 1) * request.page_size
+        rows = self.rows[start : start + request.page_size]
+        return SessionPage(len(self.rows), list(rows), [row["sessionId"] for row in rows])
+
+    def read(self, listing: Listing) -> list[RawSession]:
+        """All that leaves a listing which asks one page at a time."""
+        rows: list[RawSession] = []
+        while (request := listing.next_request()) is not None:
+            listing.accept(request, self.answer(request))
+            rows += listing.take_rows(10**9)
+        return rows

@@ -2,6 +2,8 @@
 I/O.
 """
 
+from itertools import permutations
+
 from exporter.api.roa import SessionPage
 from exporter.listing.evidence import read_times
 from exporter.listing.facts import PageRequest
@@ -252,7 +254,9 @@ class Growth:
             return []
         grown = total_count - self._known.total_count + LEAST_KNOWN_ROWS
         first = self._swept_to + 1
-        stop = max(-(-grown // self._page_size), first + PAGES_AT_ONCE - 1)
+        # Growth alone tells where they are, unless sessions have gone from the end.
+        told = -(-grown // self._page_size)
+        stop = told if told >= first else first + PAGES_AT_ONCE - 1
         self._swept_to = min(stop, -(-total_count // self._page_size))
         return list(range(first, self._swept_to + 1))
 
@@ -331,7 +335,8 @@ class Growth:
         deepest = max(later, key=lambda each: (each.reached, each.round_num))
         vanished, slack = deepest.vanished, self._known.slack
         told = self._tell_vanished()
-        if vanished < 0 or min(told, default=vanished) < self._least_vanished - slack:
+        least = min(each.vanished for each in self._met) - slack
+        if vanished < 0 or min(told, default=vanished) < least or self._contradict():
             self.trouble = CHANGED
             return []
         new_count = top.total_count - self._known.total_count + vanished
@@ -349,9 +354,15 @@ class Growth:
         first = self._known.expired_count
         return [each.serial - first - each.rank for each in found if each.rank is not None]
 
-    @property
-    def _least_vanished(self) -> int:
-        return min(each.vanished for each in self._met)
+    def _contradict(self) -> bool:
+        """Whether a known row tells a smaller D than one in front of it did before: one between
+        the two is gone.
+        """
+        return any(
+            later.vanished < former.vanished
+            for former, later in permutations(self._met, 2)
+            if later.round_num > former.round_num and later.reached >= former.reached
+        )
 
     def _find_open_pages(self, vanished: int) -> list[int]:
         """Pages that show the new sessions no answer has shown, if D was the same all along."""
