@@ -64,6 +64,8 @@ class Growth:
         self._short_tries: dict[int, int] = {}
         self._swept_to = 1
         self._look_count = 0
+        self._misfit = 0
+        """Sessions by which a count was wrong, because some went while others were read."""
         self._late_rounds = 0
         self._in_front = 0
         """New sessions in front of the known ones, at least."""
@@ -342,6 +344,7 @@ class Growth:
         new_count = top.total_count - self._known.total_count + vanished
         if new_count == len(self.new) and max(told, default=vanished) <= vanished + slack:
             return []
+        self._misfit = max(self._misfit, abs(new_count - len(self.new)))
         self._look_count += 1
         if self._look_count > MOST_LOOKS:
             self.trouble = CHANGED if max(told, default=0) > vanished + slack else RESTLESS
@@ -390,7 +393,7 @@ class Growth:
         vanished = len(self.new) - (top.total_count - known.total_count)
         gone = known.expired_count + vanished
         told = [*self._tell_vanished(), *(each.vanished for each in self._met)]
-        spread = max(told) - min(told)
+        spread = max(self._misfit, max(told) - min(told))
         count = cut_head(ids, times, total_count=top.total_count)
         # Sessions that were shown late moved the ones in front of them.
         highest = known.total_count + known.expired_count - len(known.head) * self._interposed
