@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -16,7 +16,8 @@ from exporter.emulator.churning import ChurningSessions, Truth
 from exporter.emulator.history import PageCache
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
-from exporter.listing.facts import ListingFacts, PageRequest
+from exporter.listing.facts import Listing, ListingFacts, PageRequest
+from exporter.records import RawSession
 from exporter.span import ALL_TIME, Span
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -63,7 +64,9 @@ class Outcome:
 class Wire:
     """Requests in flight: each is answered at some instant between its sending and its return."""
 
-    def __init__(self, sessions: ChurningSessions, *, latency_s: float, seed: int) -> None:
+    def __init__(
+        self, sessions: ChurningSessions, *, latency_s: float, seed: int, now_s: float = 0.0
+    ) -> None:
         self._sessions = sessions
         self._latency_s = latency_s
         self._chance = random.Random(seed)  # noqa: S311 - an interleaving is no secret
@@ -71,7 +74,7 @@ class Wire:
         self._numbers = count()
         self.in_flight = 0
         self.request_count = 0
-        self.now_s = 0.0
+        self.now_s = now_s
 
     def send(self, request: PageRequest) -> None:
         self.in_flight += 1
@@ -108,14 +111,9 @@ def read_by_coverage(
     coverage = Coverage(GATEWAY, page_size=page_size, span=span)
     wire = Wire(sessions, latency_s=latency_s, seed=seed)
     seen: Counter[str] = Counter()
-    while coverage.facts is None:
-        while wire.in_flight < in_flight and (request := coverage.next_request()) is not None:
-            wire.send(request)
-        coverage.accept(*wire.receive())
-        rows = coverage.take_rows(10**9)
-        assert all(span.wants(session["createTime"]) for session in rows)
-        seen.update(session["sessionId"] for session in rows)
-    assert wire.in_flight == 0
+    for session in drive(coverage, wire, in_flight=in_flight):
+        assert span.wants(session["createTime"])
+        seen[session["sessionId"]] += 1
     truth = narrow(sessions, span) if span.has_bounds else sessions.truth()
     return Outcome(seen, truth, wire.request_count, wire.now_s, coverage.facts)
 
@@ -126,6 +124,16 @@ def narrow(sessions: ChurningSessions, span: Span) -> Truth:
     # What is owed is still in the list.
     wanted = {each["sessionId"] for each in sessions.sessions() if span.wants(each["createTime"])}
     return replace(truth, owed=truth.owed & wanted)
+
+
+def drive(listing: Listing, wire: Wire, *, in_flight: int) -> Iterator[RawSession]:
+    """Everything that leaves a listing, from its first request to its facts."""
+    while listing.facts is None:
+        while wire.in_flight < in_flight and (request := listing.next_request()) is not None:
+            wire.send(request)
+        listing.accept(*wire.receive())
+        yield from listing.take_rows(10**9)
+    assert wire.in_flight == 0
 
 
 def read_naively(
@@ -180,3 +188,40 @@ class ChurningFetch:
             await anyio.lowlevel.checkpoint()
             # All that are under way take turns, and time passes with each of these.
             self.now_s += self._turn_s
+
+
+class HeldList:
+    """A list that is newest first and moves only when it is told to; answers one page at a time."""
+
+    def __init__(self, session_count: int) -> None:
+        self.rows: list[RawSession] = []
+        self.created_count = 0
+        self.insert(session_count)
+
+    def insert(self, count: int, *, place: int = 0, state: str = "terminated") -> None:
+        for _ in range(count):
+            number = self.created_count
+            self.created_count += 1
+            newer = self.rows[place - 1]["createTime"] if place > 0 else NEWEST_MS + number * 1000
+            row = {"sessionId": f"s-{number}", "createTime": newer, "state": state}
+            self.rows.insert(place, row)
+
+    def expire(self, count: int) -> None:
+        del self.rows[len(self.rows) - count :]
+
+    def set_state(self, places: Iterable[int], state: str) -> None:
+        for place in places:
+            self.rows[place] = self.rows[place] | {"state": state}
+
+    def answer(self, request: PageRequest) -> SessionPage:
+        start = (request.page_num - 1) * request.page_size
+        rows = self.rows[start : start + request.page_size]
+        return SessionPage(len(self.rows), list(rows), [row["sessionId"] for row in rows])
+
+    def read(self, listing: Listing) -> list[RawSession]:
+        """All that leaves a listing which asks one page at a time."""
+        rows: list[RawSession] = []
+        while (request := listing.next_request()) is not None:
+            listing.accept(request, self.answer(request))
+            rows += listing.take_rows(10**9)
+        return rows

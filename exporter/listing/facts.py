@@ -9,6 +9,7 @@ from exporter.records import RawSession
 
 Proof = Literal["quiescent", "anchored", "stitched", "recounted", "unproven"]
 Purpose = Literal["sweep", "sentinel", "repair"]
+Mode = Literal["full", "incremental"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ class ListingFacts:
 
     gateway: Gateway
     session_count: int
-    """Distinct sessions that were handed on: of those seen, the ones within the span asked for."""
+    """Distinct sessions that were handed on: of those seen, the ones within the span asked for, and
+    if incremental only those that are new or changed.
+    """
     total_count_first: int
     total_count_last: int
     inserted_count: int
@@ -42,6 +45,9 @@ class ListingFacts:
     proof: Proof
     missing: str = ""
     """Why the listing is unproven, for a reader; empty if it is proven."""
+    mode: Mode = "full"
+    full_because: str = ""
+    """Why a listing that was to be incremental is a full one, for a reader; empty if it is not."""
 
 
 class Listing(Protocol):

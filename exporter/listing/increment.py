@@ -1,0 +1,194 @@
+"""Which pages of a list hold what an earlier run has not seen; performs no I/O.
+
+The known sessions stand behind the new ones, so their first rows, met again, tell how many are new:
+I. With the totals that tells how many have gone from the end: `D = I - (total - known total)`. And
+with D it is known on which page any session is by now.
+
+1. *Head.* Page 1, and on until the first known rows are met.
+2. *Pursuit.* The pages where the sessions are that had not ended. If any have gone, a page near the
+   end, too: a session there must have as many fewer behind it, or some went or came in between.
+3. *Proof.* As many distinct new sessions were seen as there were when page 1 was read, by a D that
+   was found no earlier; no session that was looked for tells another D. What is still open is read
+   again, in rounds.
+
+One answer that tells all is *quiescent*, more are *anchored*. Whatever does not fit falls back to a
+full listing. Not noticed is what leaves all counts as they were: a session put in far behind the
+head just when another one went from the end, or both, in and out, between two that are looked at.
+"""
+
+from collections import deque
+from dataclasses import replace
+
+from exporter.api.roa import SessionPage
+from exporter.gateway import Gateway
+from exporter.listing.coverage import Coverage
+from exporter.listing.facts import ListingFacts, PageRequest, Purpose
+from exporter.listing.growth import Growth
+from exporter.listing.known import Known
+from exporter.listing.ledger import Ledger
+from exporter.records import RawSession
+
+
+class Increment:
+    """The state of one gateway's listing, from what an earlier run knew of it.
+
+    Invariant: answers are taken in by the order of their requests; `_taken` of them were, `_early`
+    holds those behind a gap, all others up to `_asked` are in flight. A round ends when none is.
+    """
+
+    def __init__(self, gateway: Gateway, known: Known | None, *, page_size: int) -> None:
+        """Without anything known, a full listing."""
+        self._gateway = gateway
+        self._most_page_size = page_size
+        self._ledger = Ledger()
+        self._full: Coverage | None = None
+        self._full_from = 0
+        self._facts: ListingFacts | None = None
+        self._next_known: Known | None = None
+        # Requests and rows on their way.
+        self._asked = 0
+        self._taken = 0
+        self._planned: deque[tuple[int, Purpose]] = deque()
+        self._early: dict[int, tuple[PageRequest, SessionPage]] = {}
+        self._ready: deque[list[RawSession]] = deque()
+        self._repair_count = 0
+        self._seen_again: set[str] = set()
+        """What had left already and is in the full listing, too."""
+        self._page_size = page_size
+        self._growth: Growth | None = None
+        if known is None or not known.head:
+            self._begin_full()
+            return
+        self._page_size = min(page_size, known.page_cap or page_size)
+        self._growth = Growth(known, page_size=self._page_size)
+        self._planned.append((1, "sweep"))
+
+    @property
+    def gateway(self) -> Gateway:
+        return self._gateway
+
+    @property
+    def asked_count(self) -> int:
+        return self._asked
+
+    @property
+    def page_count(self) -> int | None:
+        if self._full is not None:
+            if self._full_from == 0:
+                return self._full.page_count
+            return self._full_from + (self._full.page_count or 1)
+        return None if self._taken == 0 else self._asked + len(self._planned)
+
+    @property
+    def held_count(self) -> int:
+        if self._full is not None:
+            return len(self._ready) + self._full.held_count
+        return self._asked - self._taken + len(self._ready)
+
+    @property
+    def ready_count(self) -> int:
+        return len(self._ready) + (0 if self._full is None else self._full.ready_count)
+
+    @property
+    def facts(self) -> ListingFacts | None:
+        return self._facts
+
+    @property
+    def known(self) -> Known | None:
+        """For the next run, once the facts are settled; None where only a full listing will do."""
+        return self._next_known
+
+    def next_request(self) -> PageRequest | None:
+        if self._full is not None:
+            request = self._full.next_request()
+            if request is None:
+                return None
+            self._asked += 1
+            return replace(request, number=self._full_from + request.number)
+        if not self._planned:
+            return None
+        page_num, purpose = self._planned.popleft()
+        self._asked += 1
+        self._repair_count += purpose == "repair"
+        return PageRequest(self._gateway, page_num, self._page_size, self._asked, purpose)
+
+    def accept(self, request: PageRequest, page: SessionPage) -> None:
+        self._ledger.note(request, page)
+        growth = self._growth
+        if self._full is not None or growth is None:
+            self._accept_in_full(request, page)
+            return
+        self._early[request.number] = request, page
+        while (found := self._early.pop(self._taken + 1, None)) is not None:
+            self._taken += 1
+            rows = growth.take_in(*found)
+            if rows:
+                self._ready.append(rows)
+        if self._taken == self._asked and not self._planned:
+            self._end_round(growth)
+
+    def take_rows(self, most: int) -> list[RawSession]:
+        rows: list[RawSession] = []
+        while self._ready and len(rows) < most:
+            rows += self._ready.popleft()
+        # What has left must not leave again; a step of nothing else is no end of the rows.
+        while self._full is not None and not rows and self._full.ready_count > 0:
+            rows = self._full.take_rows(most)
+            if self._growth is not None:
+                has_left = self._growth.has_left
+                rows = [row for row in rows if not has_left(row["sessionId"])]
+        return rows
+
+    # The full listing
+
+    def _begin_full(self) -> None:
+        self._full = Coverage(self._gateway, page_size=self._most_page_size)
+        self._full_from = self._asked
+
+    def _accept_in_full(self, request: PageRequest, page: SessionPage) -> None:
+        full, growth = self._full, self._growth
+        if full is None:
+            return
+        if growth is not None:
+            self._seen_again.update(filter(growth.has_left, page.session_ids))
+        full.accept(replace(request, number=request.number - self._full_from), page)
+        facts = full.facts
+        if facts is None or self._facts is not None:
+            return
+        left_count = 0 if growth is None else len(growth.new) + len(growth.changed)
+        self._facts = replace(
+            facts,
+            session_count=facts.session_count + left_count - len(self._seen_again),
+            page_count=self._full_from + facts.page_count,
+            full_because="" if growth is None else growth.trouble,
+        )
+        self._next_known = self._ledger.known(facts)
+
+    def _end_round(self, growth: Growth) -> None:
+        """Nothing is in flight and nothing planned."""
+        pages = growth.plan()
+        if growth.trouble:
+            self._begin_full()
+        elif pages:
+            self._planned.extend(
+                (page_num, "repair" if growth.was_asked(page_num) else "sweep")
+                for page_num in pages
+            )
+        else:
+            self._conclude(growth)
+
+    def _conclude(self, growth: Growth) -> None:
+        self._facts = ListingFacts(
+            gateway=self._gateway,
+            session_count=len(growth.new) + len(growth.changed),
+            total_count_first=growth.total_count_first,
+            total_count_last=growth.total_count_last,
+            inserted_count=growth.inserted_count,
+            deleted_count=growth.deleted_count,
+            overlap_count=growth.overlap_count,
+            page_count=self._taken,
+            repair_page_count=self._repair_count,
+            proof="quiescent" if self._taken == 1 else "anchored",
+            mode="incremental",
+        )
+        self._next_known = growth.take_down()

@@ -1,0 +1,121 @@
+"""What earlier runs proved of one gateway's list: all that the next one needs; performs no I/O.
+
+The list is newest first. A session's *serial* is its rank, counted from the end of the list, plus
+the number of sessions that have expired from the end so far: it stays what it is while sessions
+come at the head and go at the end. All sessions of the list at the last run's instant have left by
+then, in the version that is told by a digest, or in a final one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
+
+from exporter.records import RawSession
+from exporter.records.encode import encode_json
+
+FINAL_STATES = frozenset({"terminated", "error"})
+"""In any case of letters; a session in any other state may change."""
+AS_DOCUMENTED = tuple(FINAL_STATES)
+"""As they are counted; any other spelling is looked at alone."""
+MOST_HEAD_ROWS = 100
+MOST_ANCHORS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A session that tells, by where it is found, how many vanished behind it."""
+
+    serial: int
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A session that had not reached a final state."""
+
+    serial: int
+    session_id: str
+    create_time_ms: int
+    digest: str
+    """Of the version that left last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """One gateway's list at the instant of one answer."""
+
+    total_count: int
+    expired_count: int
+    """Sessions that went from the end of the list since serials are counted."""
+    head: tuple[str, ...]
+    """Ids of the first rows, in list order."""
+    head_oldest_ms: int
+    """The create time of the last of them."""
+    anchors: tuple[Anchor, ...]
+    """Spread over the whole list, from its end on."""
+    unfinished: tuple[Unfinished, ...]
+    slack: int = 0
+    """How far serials may be off, because sessions vanished while they were taken down."""
+    page_cap: int | None = None
+    """Rows on a page where the service puts fewer than it is asked for; None: as many."""
+
+
+def is_final(session: RawSession) -> bool:
+    state = session.get("state")
+    return isinstance(state, str) and state.casefold() in FINAL_STATES
+
+
+def find_unfinished(sessions: Sequence[RawSession]) -> list[int]:
+    """The positions of those that may change; hardly ever any, so that one look must do."""
+    states = [session.get("state") for session in sessions]
+    if sum(map(states.count, AS_DOCUMENTED)) == len(states):
+        return []
+    return [position for position, session in enumerate(sessions) if not is_final(session)]
+
+
+def digest_of(session: RawSession) -> str:
+    """Equal for two versions of a session that say the same."""
+    return blake2b(encode_json(dict(sorted(session.items()))), digest_size=8).hexdigest()
+
+
+def is_newest_first(times: Sequence[int]) -> bool:
+    """By and large: a service may order by another time that is not quite the create time."""
+    if times == sorted(times, reverse=True):
+        return True
+    rises = sum(later > former for former, later in pairwise(times))
+    return rises * 10 <= len(times)
+
+
+def cut_head(session_ids: Sequence[str], times: Sequence[int], *, total_count: int) -> int:
+    """How many of the first rows to keep as the head.
+
+    Where the list goes on, the last row may share its time with one that is not seen, and the two
+    may change places: the head ends before such a tie.
+    """
+    count = min(len(session_ids), MOST_HEAD_ROWS)
+    if count == total_count:
+        return count
+    kept = sum(time != times[count - 1] for time in times[:count])
+    return kept or count
+
+
+class Thinned:
+    """So many sightings at most, spread evenly over the serials they are added by."""
+
+    def __init__(self) -> None:
+        self._stride = 1
+        self._by_stretch: dict[int, tuple[int, str, int]] = {}
+
+    def add(self, serial: int, session_id: str, number: int = 0) -> None:
+        self._by_stretch.setdefault(serial // self._stride, (serial, session_id, number))
+        while len(self._by_stretch) > MOST_ANCHORS:
+            kept = self.kept()
+            self._stride *= 2
+            self._by_stretch = {}
+            for each in kept:
+                self._by_stretch.setdefault(each[0] // self._stride, each)
+
+    def kept(self) -> list[tuple[int, str, int]]:
+        """From the end of the list on."""
+        return sorted(self._by_stretch.values())

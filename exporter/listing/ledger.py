@@ -1,0 +1,121 @@
+"""What a full listing leaves behind for the next run, taken down as its answers come; performs no
+I/O.
+"""
+
+from dataclasses import dataclass
+
+from exporter.api.roa import SessionPage
+from exporter.listing.evidence import read_times
+from exporter.listing.facts import ListingFacts, PageRequest
+from exporter.listing.known import (
+    Anchor,
+    Known,
+    Thinned,
+    Unfinished,
+    cut_head,
+    digest_of,
+    find_unfinished,
+    is_newest_first,
+)
+from exporter.listing.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSeen:
+    """An answer to page 1 behind whose first row every session was seen."""
+
+    total_count: int
+    session_ids: list[str]
+    times: list[int]
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedSeen:
+    rank: int
+    number: int
+    create_time_ms: int
+    digest: str
+
+
+class Ledger:
+    """Sees every answer of a listing before the listing takes it in: the first version of a session
+    that comes by is the one that leaves.
+    """
+
+    def __init__(self) -> None:
+        self._head: HeadSeen | None = None
+        self._unfinished: dict[str, UnfinishedSeen] = {}
+        self._anchors = Thinned()
+        self._is_orderly = True
+        self._most_wanted = 0
+        self._most_on_page = 0
+
+    def note(self, request: PageRequest, page: SessionPage) -> None:
+        ids = page.session_ids
+        times = read_times(page.sessions)
+        if not ids or not self._is_orderly:
+            return
+        if times is None or not is_newest_first(times):
+            self._is_orderly = False
+            return
+        self._most_on_page = max(self._most_on_page, len(ids))
+        top_rank = page.total_count - 1 - Window(request.page_num, request.page_size).start
+        if request.page_num == 1:
+            self._most_wanted = max(self._most_wanted, min(request.page_size, page.total_count))
+            self._note_head(HeadSeen(page.total_count, list(ids), times, request.number))
+        self._anchors.add(top_rank, ids[0], request.number)
+        for position in find_unfinished(page.sessions):
+            first = self._unfinished.get(ids[position])
+            self._unfinished[ids[position]] = UnfinishedSeen(
+                top_rank - position,
+                request.number,
+                times[position],
+                digest_of(page.sessions[position]) if first is None else first.digest,
+            )
+
+    def known(self, facts: ListingFacts) -> Known | None:
+        """For the next run; None where only a full listing can tell what is new."""
+        head = self._head
+        if head is None or not self._is_orderly or facts.proof == "unproven":
+            return None
+        vanished = facts.deleted_count
+
+        def settle(rank: int, number: int) -> int:
+            # Sessions that vanished while the list was read made the ranks told before too high;
+            # when each went is not known, so they are taken to have gone at an even pace.
+            late = (head.number - number) / head.number
+            return max(0, rank - round(vanished * late))
+
+        count = cut_head(head.session_ids, head.times, total_count=head.total_count)
+        top = {each: place for place, each in enumerate(head.session_ids)}
+        return Known(
+            total_count=head.total_count,
+            expired_count=0,
+            head=tuple(head.session_ids[:count]),
+            head_oldest_ms=min(head.times[:count]),
+            anchors=tuple(
+                Anchor(settle(rank, number), session_id)
+                for rank, session_id, number in self._anchors.kept()
+                if session_id not in top
+            ),
+            unfinished=tuple(
+                Unfinished(
+                    head.total_count - 1 - top[session_id]
+                    if session_id in top
+                    else settle(seen.rank, seen.number),
+                    session_id,
+                    seen.create_time_ms,
+                    seen.digest,
+                )
+                for session_id, seen in self._unfinished.items()
+            ),
+            slack=vanished,
+            page_cap=self._most_on_page if self._most_on_page < self._most_wanted else None,
+        )
+
+    def _note_head(self, seen: HeadSeen) -> None:
+        # Sessions that came since the listing began may have passed by unseen, unless this answer
+        # goes down to what it began with.
+        if self._head is None or not set(self._head.session_ids).isdisjoint(seen.session_ids):
+            self._head = seen

@@ -1,0 +1,165 @@
+"""What an incremental run needs of the last published one, as a small JSON document; performs no
+I/O.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from exporter.errors import UsageError
+from exporter.gateway import Gateway
+from exporter.listing.known import Anchor, Known, Unfinished
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What was published when, and what is known of each gateway since."""
+
+    run_id: str
+    exporter_version: str
+    exported_at: datetime
+    """Of the rows: what the next run writes has to be newer, whatever its clock says."""
+    region_id: str
+    output: str
+    format_name: str
+    gateways: Mapping[Gateway, Known]
+    """A gateway that can only be listed in full is not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FullRunNeeded:
+    """Why a state cannot be gone on from, for a reader."""
+
+    reason: str
+
+
+DAMAGED = FullRunNeeded("the state of the last run is damaged")
+
+
+def dump_state(state: State) -> bytes:
+    content = {
+        "state_version": STATE_VERSION,
+        "run_id": state.run_id,
+        "exporter_version": state.exporter_version,
+        "exported_at_ms": to_ms(state.exported_at),
+        "source": {"region_id": state.region_id},
+        "output": state.output,
+        "format": state.format_name,
+        "gateways": [
+            asdict(gateway) | build_entry(known) for gateway, known in state.gateways.items()
+        ],
+    }
+    return orjson.dumps(
+        content | {"sha256": sum_content(content)}, option=orjson.OPT_APPEND_NEWLINE
+    )
+
+
+def read_state(
+    text: bytes, *, output: str, region_id: str, gateways: Sequence[Gateway]
+) -> State | FullRunNeeded:
+    """The state of the last run, or why a full one is needed: it is damaged, or from a version that
+    is not known yet.
+
+    A gateway that was not asked for in the last run is simply not in it. Raises UsageError where
+    the state is sound and of something else: another output, another region, or none of the
+    `gateways` (in any order).
+    """
+    try:
+        content = orjson.loads(text)
+        version = content["state_version"]
+        if isinstance(version, int) and version > STATE_VERSION:
+            return FullRunNeeded(f"the state of the last run is of the newer version {version}")
+        if content.pop("sha256") != sum_content(content):
+            return DAMAGED
+        state = parse_content(content)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return DAMAGED
+    check_owner(state, output=output, region_id=region_id, gateways=gateways)
+    return state
+
+
+def check_owner(state: State, *, output: str, region_id: str, gateways: Sequence[Gateway]) -> None:
+    hint = "name another --state, or remove it to begin anew with a full run"
+    if state.output != output:
+        raise UsageError(
+            f"the state belongs to another output: {state.output!r}, not {output!r}", hint=hint
+        )
+    if state.region_id != region_id:
+        raise UsageError(
+            f"the state belongs to another region: {state.region_id}, not {region_id}", hint=hint
+        )
+    if state.gateways and gateways and state.gateways.keys().isdisjoint(gateways):
+        first = next(iter(state.gateways))
+        raise UsageError(
+            f"the state belongs to other gateways: {first} and not {gateways[0]}", hint=hint
+        )
+
+
+def next_exported_at(now: datetime, state: State | None) -> datetime:
+    """When the rows of a run are exported: now, to the millisecond, but after the last run's, so
+    that the newest version of a session stays the newest where the clock was set back.
+    """
+    now = from_ms(to_ms(now))
+    return now if state is None else max(now, state.exported_at + timedelta(milliseconds=1))
+
+
+def build_entry(known: Known) -> dict[str, Any]:
+    return {
+        "total_count": known.total_count,
+        "expired_count": known.expired_count,
+        "slack": known.slack,
+        "page_cap": known.page_cap,
+        "head": known.head,
+        "head_oldest_ms": known.head_oldest_ms,
+        "anchors": [[each.serial, each.session_id] for each in known.anchors],
+        "unfinished": [
+            [each.serial, each.session_id, each.create_time_ms, each.digest]
+            for each in known.unfinished
+        ],
+    }
+
+
+def parse_content(content: Mapping[str, Any]) -> State:
+    return State(
+        run_id=content["run_id"],
+        exporter_version=content["exporter_version"],
+        exported_at=from_ms(content["exported_at_ms"]),
+        region_id=content["source"]["region_id"],
+        output=content["output"],
+        format_name=content["format"],
+        gateways={
+            Gateway(each["region_id"], each["workspace_id"], each["gateway_id"]): parse_entry(each)
+            for each in content["gateways"]
+        },
+    )
+
+
+def parse_entry(entry: Mapping[str, Any]) -> Known:
+    return Known(
+        total_count=entry["total_count"],
+        expired_count=entry["expired_count"],
+        slack=entry["slack"],
+        page_cap=entry["page_cap"],
+        head=tuple(entry["head"]),
+        head_oldest_ms=entry["head_oldest_ms"],
+        anchors=tuple(Anchor(*each) for each in entry["anchors"]),
+        unfinished=tuple(Unfinished(*each) for each in entry["unfinished"]),
+    )
+
+
+def sum_content(content: Mapping[str, Any]) -> str:
+    return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def to_ms(at: datetime) -> int:
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def from_ms(at_ms: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
