@@ -46,11 +46,12 @@ async def export(
     """
     from datetime import UTC, datetime
 
-    from exporter import pipeline
+    from exporter.pipeline import export as run_export
+    from exporter.preparing import build_run_id
 
-    return await pipeline.export(
+    return await run_export(
         settings,
-        run_id=pipeline.build_run_id(datetime.now(UTC)),
+        run_id=build_run_id(datetime.now(UTC)),
         environ=os.environ if environ is None else environ,
         emit=listener if listener is not None else lambda _: None,
     )

@@ -377,7 +377,7 @@ def run_config_schema(_: argparse.Namespace, __: Teller) -> int:
 def name_run(teller: Teller) -> str:
     from datetime import UTC, datetime
 
-    from exporter.pipeline import build_run_id
+    from exporter.preparing import build_run_id
 
     teller.run_id = build_run_id(datetime.now(UTC))
     return teller.run_id

@@ -13,7 +13,8 @@ from exporter.config import Settings
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.errors import DestinationError
-from exporter.pipeline import build_run_id, export
+from exporter.pipeline import export
+from exporter.preparing import build_run_id
 from exporter.terminal.printing import build_table, print_text
 
 SCENARIO = Scenario(

@@ -1,5 +1,6 @@
 """What an output's name means: which store, which kind, where a run keeps its own files."""
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Home:
     """What a run is about to publish, while it does."""
     lock: str
     journal: str
-    """A folder, of what a run has read."""
+    """What a run has read so far."""
     state: str | None
     """What the next run builds on; None where runs cannot."""
 
@@ -50,6 +51,12 @@ class Destination:
     """Where its files are; for a stream the working folder, where it has none."""
     name: str
     """Of the file in the store; empty for a dataset."""
+
+    @property
+    def key(self) -> str:
+        """The output's name, the same however it was spelled: what a state or a journal is of."""
+        path = self.store.path_of(self.name)
+        return os.path.realpath(path) if isinstance(self.store, LocalStore) else path
 
     @property
     def home(self) -> Home | None:
@@ -114,6 +121,17 @@ def resolve_object_store(output: str, *, chosen: Format | None, access: StoreAcc
     output_format, codec = resolve_format(output, chosen)
     folder = output.rpartition("/")[0]
     return Destination(output, "file", output_format, codec, open_store(folder, access), name)
+
+
+def hold_file(url: str, *, access: StoreAccess) -> tuple[Store, str]:
+    """The store and the name of a small file that a setting names. Raises UsageError."""
+    if url.endswith("/") or url == "-":
+        raise UsageError(f"'{url}' names no file", hint="end it in a name, such as state.json")
+    if scheme_of(url) is None:
+        require_local(url)
+        return LocalStore.holding(url)
+    folder, _, name = url.rpartition("/")
+    return open_store(folder, access), name
 
 
 def require_local(path: str) -> None:

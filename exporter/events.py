@@ -114,7 +114,10 @@ class RunFinished:
     status: Literal["complete", "incomplete"]
     session_count: int
     size_bytes: int
+    """Of what this run wrote."""
     elapsed_s: float
+    incremental: bool = False
+    """Whether it added to the output what is new or changed, in place of writing it anew."""
 
 
 Event = (

@@ -1,12 +1,14 @@
 """One run, start to publish: wires identity, client, listing, sink and destination together."""
 
+import hashlib
+import logging
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,47 +19,42 @@ from exporter.api import roa
 from exporter.api.client import Client
 from exporter.api.discovery import choose_gateways
 from exporter.config import Settings
-from exporter.destinations import Destination, require_local, resolve_destination
+from exporter.destinations import require_local
 from exporter.errors import DeadlineError, IncompleteError, UsageError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
-from exporter.listing.facts import ListingFacts, PageRequest
+from exporter.listing.facts import Listing, ListingFacts, PageRequest
 from exporter.listing.fetch import fetch_sessions
+from exporter.listing.increment import Increment
+from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.outputs import open_output
+from exporter.preparing import Run, prepare
 from exporter.records import RawSession
+from exporter.runs.journal import Journal, is_worth_resuming, place_journal
+from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
+from exporter.runs.past import Past, build_next_gateways, read_past
 from exporter.runs.publishing import Publisher
+from exporter.runs.state import State, dump_state
 from exporter.service import (
-    Service,
-    build_store_access,
     open_service,
-    require_workspace,
-    resolve_service,
 )
 from exporter.sinks import Output
-from exporter.span import Span, resolve_span
 from exporter.stores import StagedFile
 from exporter.stores.local import LocalStore
 
-
-def build_run_id(started_at: datetime) -> str:
-    """A name for a run that sorts by its start and is not given twice."""
-    return f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What one run is about, from its start to its end."""
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What only the holder of the output's lock has: nobody else writes there meanwhile."""
 
-    settings: Settings
-    run_id: str
-    started_at: datetime
-    span: Span
-    service: Service
-    destination: Destination
-    environ: Mapping[str, str]
-    emit: Callable[[Event], None]
+    publisher: Publisher
+    past: Past
+    assure: Callable[[], Awaitable[None]]
+    """Raises LockLostError when the lock is held no more."""
 
 
 async def export(
@@ -69,55 +66,178 @@ async def export(
 ) -> dict[str, Any]:
     """Export what the settings name and publish it; returns the manifest.
 
-    Raises an ExporterError, or an ExceptionGroup of them, with nothing published and nothing left
-    behind: UsageError and DestinationError before the first request, IncompleteError when
-    completeness could not be proven and `allow_incomplete` is off.
+    Raises an ExporterError, or an ExceptionGroup of them, with nothing published: UsageError and
+    DestinationError before the first request, LockHeldError when another run writes the same
+    output, IncompleteError when completeness could not be proven and `allow_incomplete` is off.
+    What was read is kept for the next run, if that may go on from there.
     """
-    output = require_output(settings)
-    require_workspace(settings)
-    started_at = datetime.now(UTC)
-    service = resolve_service(settings, environ=environ)
-    destination = await anyio.to_thread.run_sync(
-        partial(
-            resolve_destination,
-            output,
-            chosen=settings.format,
-            access=build_store_access(settings, service, environ=environ),
-        )
+    started_s = anyio.current_time()
+    run = await anyio.to_thread.run_sync(
+        partial(prepare, settings, run_id=run_id, environ=environ, emit=emit)
     )
-    run = Run(
-        settings=settings,
-        run_id=run_id,
-        started_at=started_at,
-        span=resolve_span(settings.since, settings.until, now=started_at),
-        service=service,
-        destination=destination,
-        environ=environ,
-        emit=emit,
-    )
+
+    def left_s() -> float | None:
+        most_s = settings.deadline
+        return None if most_s is None else max(0.0, most_s - (anyio.current_time() - started_s))
+
     home = run.destination.home
-    publisher = None if home is None else Publisher(run.destination, home, state_at=None)
-    if publisher is not None:
-        await anyio.to_thread.run_sync(publisher.recover)
-    opened = await anyio.to_thread.run_sync(open_outputs, run)
-    emit(RunStarted(run_id, output, run.started_at))
+    if home is None:
+        return await export_run(run, None, left_s=left_s)
+    waits = [each for each in (settings.wait, settings.deadline) if each is not None]
+    async with hold_lock(
+        home.store,
+        home.lock,
+        output=run.destination.output,
+        run_id=run_id,
+        wait_s=None if settings.wait is None else min(waits),
+    ) as lock:
+        publisher = Publisher(run.destination, home, state_at=run.state_at)
+        past = await anyio.to_thread.run_sync(recover, run, publisher)
+        return await export_run(run, Seat(publisher, past, lock.assure), left_s=left_s)
+
+
+def recover(run: Run, publisher: Publisher) -> Past:
+    """Put right what a killed run left, and tell what this one builds on; blocks."""
+    publisher.recover()
+    if not run.settings.incremental or run.state_at is None:
+        return Past()
+    return read_past(
+        run.state_at,
+        publisher.read_manifest(),
+        output=run.output_key,
+        region_id=run.service.region_id,
+    )
+
+
+async def export_run(
+    run: Run, seat: Seat | None, *, left_s: Callable[[], float | None]
+) -> dict[str, Any]:
+    """List into the output and publish it; what fails publishes nothing."""
+    settings = run.settings
+    past = Past() if seat is None else seat.past
+    exported_at = past.exported_at(run.started_at)
+    opened = await anyio.to_thread.run_sync(open_outputs, run, exported_at)
+    run.emit(RunStarted(run.run_id, run.destination.output, run.started_at))
+    journal: AnswerLog | Journal = NO_ANSWER_LOG
     try:
-        with limit_time(settings.deadline):
-            async with open_service(settings, run.service, emit=emit, environ=environ) as client:
+        with limit_time(settings.deadline, left_s()):
+            async with open_service(
+                settings, run.service, emit=run.emit, environ=run.environ
+            ) as client:
                 gateways = await choose_gateways(
                     client,
                     region_id=run.service.region_id,
                     workspaces=settings.workspace,
                     gateways=settings.gateway,
                 )
-                emit(GatewaysDiscovered(len(gateways)))
-                listings = await list_into_output(client, gateways, opened.output, run=run)
-        status = judge(listings, allow_incomplete=settings.allow_incomplete)
-        return await publish(run, publisher, opened, listings, client=client, status=status)
-    except BaseException:
+                past.check_gateways(
+                    gateways, output=run.output_key, region_id=run.service.region_id
+                )
+                run.emit(GatewaysDiscovered(len(gateways)))
+                if seat is not None:
+                    journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
+                listings = [build_listing(run, past, gateway) for gateway in gateways]
+                facts = await list_into_output(
+                    client, listings, opened.output, run=run, journal=journal
+                )
+        status = judge(facts, allow_incomplete=settings.allow_incomplete)
+        if seat is not None:
+            await seat.assure()
+        state = build_state(run, past, listings, facts, exported_at=exported_at)
+        manifest = await publish(
+            run, seat, opened, facts, client=client, status=status, state=state
+        )
+    except BaseException as exc:
         # Cancellation included: the partial output goes, whatever stopped the run.
         opened.discard()
+        end_journal(journal, keep=is_worth_resuming(exc))
         raise
+    end_journal(journal, keep=False)
+    return manifest
+
+
+def build_listing(run: Run, past: Past, gateway: Gateway) -> Listing:
+    """How to list a gateway: in full, or on from what is known of it."""
+    page_size = run.settings.page_size
+    if run.state_at is None or run.span.has_bounds:
+        return Coverage(gateway, page_size=page_size, span=run.span)
+    return Increment(gateway, past.known.get(gateway), page_size=page_size)
+
+
+def build_state(
+    run: Run,
+    past: Past,
+    listings: Sequence[Listing],
+    facts: Sequence[ListingFacts],
+    *,
+    exported_at: datetime,
+) -> bytes | None:
+    """What the next incremental run goes on from; None where it has to begin anew."""
+    found = {each.gateway: each.known for each in listings if isinstance(each, Increment)}
+    if len(found) < len(listings) or run.state_at is None:
+        return None
+    return dump_state(
+        State(
+            run_id=run.run_id,
+            exporter_version=__version__,
+            exported_at=exported_at,
+            region_id=run.service.region_id,
+            output=run.output_key,
+            format_name=run.destination.format,
+            gateways=build_next_gateways(past, found, facts),
+        )
+    )
+
+
+def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog | Journal:
+    """The journal of what is read, taken over from a killed run where that fits; blocks."""
+    settings = run.settings
+    spool = None if settings.spool is None else Path(settings.spool)
+    home = run.destination.home
+    path = None if home is None else place_journal(home, key=run.output_key, spool=spool)
+    if path is None:
+        return NO_ANSWER_LOG
+    state = b"" if past.state is None else dump_state(past.state)
+    journal = Journal(
+        path,
+        identity={
+            "exporter_version": __version__,
+            "endpoint": run.service.endpoint,
+            "region": run.service.region_id,
+            "output": run.output_key,
+            "format": run.destination.format,
+            "page_size": settings.page_size,
+            "since": settings.since,
+            "until": settings.until,
+            "incremental": settings.incremental,
+            "state": hashlib.sha256(state).hexdigest(),
+        },
+        gateways=gateways,
+        run_id=run.run_id,
+        started_at=run.started_at,
+        resume_within_s=settings.resume_within,
+        fresh=not settings.resume,
+    )
+    if journal.dropped is not None:
+        logger.warning("starting afresh: %s", journal.dropped)
+    if journal.resumed is not None:
+        logger.warning(
+            "going on where run %s was: %s pages are here already",
+            journal.resumed.run_id,
+            f"{journal.resumed.answer_count:,}",
+        )
+    if settings.resume:
+        return journal
+    journal.remove()
+    return NO_ANSWER_LOG
+
+
+def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:
+    if isinstance(journal, Journal):
+        if keep:
+            journal.close()
+        else:
+            journal.remove()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +253,7 @@ class Opened:
             self.manifest_copy.discard()
 
 
-def open_outputs(run: Run) -> Opened:
+def open_outputs(run: Run, exported_at: datetime) -> Opened:
     """Both of them or none. Raises UsageError and DestinationError."""
     manifest_copy = stage_manifest_copy(run)
     try:
@@ -141,9 +261,9 @@ def open_outputs(run: Run) -> Opened:
             run.destination,
             run_id=run.run_id,
             exporter_version=__version__,
-            exported_at=run.started_at,
+            exported_at=exported_at,
             parquet_codec=run.settings.compression,
-            adds=False,
+            adds=run.settings.incremental,
         )
     except BaseException:
         if manifest_copy is not None:
@@ -169,14 +289,17 @@ def stage_manifest_copy(run: Run) -> StagedFile | None:
         if os.path.realpath(path) == os.path.realpath(beside):
             return None
     store, name = LocalStore.holding(path)
+    store.remove_leftovers([name])
     return store.stage(name, run_id=run.run_id)
 
 
 @contextmanager
-def limit_time(most_s: float | None) -> Iterator[None]:
-    """Cancel the block after so many seconds, None for never. Raises DeadlineError then."""
+def limit_time(most_s: float | None, left_s: float | None) -> Iterator[None]:
+    """Cancel the block when nothing is left of the time, None for never. Raises DeadlineError
+    then.
+    """
     try:
-        with anyio.fail_after(most_s):
+        with anyio.fail_after(left_s):
             yield
     except TimeoutError as exc:
         raise DeadlineError(
@@ -185,16 +308,15 @@ def limit_time(most_s: float | None) -> Iterator[None]:
         ) from exc
 
 
-def require_output(settings: Settings) -> str:
-    if settings.output is None:
-        raise UsageError("no output", hint="name a file with --output, or - for stdout")
-    return settings.output
-
-
 async def list_into_output(
-    client: Client, gateways: list[Gateway], output: Output, *, run: Run
+    client: Client,
+    listings: Sequence[Listing],
+    output: Output,
+    *,
+    run: Run,
+    journal: AnswerLog,
 ) -> list[ListingFacts]:
-    """List the gateways and write their rows as they come; one outcome a gateway."""
+    """Drive the listings and write their rows as they come; one outcome a gateway."""
 
     async def fetch_page(request: PageRequest) -> roa.SessionPage:
         return await client.send(
@@ -208,15 +330,13 @@ async def list_into_output(
         run.emit(SessionsWritten(len(sessions)))
 
     return await fetch_sessions(
-        [
-            Coverage(gateway, page_size=run.settings.page_size, span=run.span)
-            for gateway in gateways
-        ],
+        listings,
         fetch_page=fetch_page,
         hand_on=hand_on,
         page_size=run.settings.page_size,
         concurrency=run.settings.concurrency,
         emit=run.emit,
+        journal=journal,
     )
 
 
@@ -244,15 +364,17 @@ def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
 
 async def publish(
     run: Run,
-    publisher: Publisher | None,
+    seat: Seat | None,
     opened: Opened,
-    listings: list[ListingFacts],
+    listings: Sequence[ListingFacts],
     *,
     client: Client,
     status: Status,
+    state: bytes | None,
 ) -> dict[str, Any]:
     facts = await anyio.to_thread.run_sync(opened.output.close)
     finished_at = datetime.now(UTC)
+    past = Past() if seat is None else seat.past
     manifest = build_manifest(
         run_id=run.run_id,
         exporter_version=__version__,
@@ -261,8 +383,11 @@ async def publish(
         finished_at=finished_at,
         output=run.destination.output,
         format_name=run.destination.format,
+        mode="incremental" if run.settings.incremental else "full",
+        full_because=past.full_because,
         session_count=facts.session_count,
         coerced_value_count=facts.coerced_value_count,
+        former_files=past.files,
         files=facts.files,
         listings=listings,
         requests=client.counts,
@@ -271,16 +396,16 @@ async def publish(
     )
 
     def act() -> None:
-        if publisher is None:
+        if seat is None:
             opened.output.publish()
         else:
-            publisher.publish(opened.output, manifest, None)
+            seat.publisher.publish(opened.output, manifest, state)
         if opened.manifest_copy is not None:
             opened.manifest_copy.write(dump_manifest(manifest))
             opened.manifest_copy.sync()
             opened.manifest_copy.publish()
-        if publisher is not None:
-            publisher.remove_leftovers()
+        if seat is not None:
+            seat.publisher.remove_leftovers()
 
     await anyio.to_thread.run_sync(act)
     run.emit(
@@ -290,6 +415,7 @@ async def publish(
             session_count=facts.session_count,
             size_bytes=sum(file.facts.size_bytes for file in facts.files),
             elapsed_s=(finished_at - run.started_at).total_seconds(),
+            incremental=run.settings.incremental,
         )
     )
     return manifest

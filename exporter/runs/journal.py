@@ -7,7 +7,6 @@ after a power cut the checksums tell what is left.
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ import anyio.to_thread
 import orjson
 
 from exporter.api.roa import SessionPage
+from exporter.destinations import Home
 from exporter.errors import (
     ApiError,
     CredentialsError,
@@ -33,6 +33,7 @@ from exporter.listing.facts import Listing, PageRequest
 from exporter.listing.replay import RecordedAnswer
 from exporter.runs.frames import Frame, FrameFile, build_frame
 from exporter.runs.segments import SegmentRow, pack_body, pack_segment, read_segment, unpack_body
+from exporter.stores.local import LocalStore
 
 JOURNAL_VERSION: Final = 1
 
@@ -282,20 +283,16 @@ class Journal:
         return RecordedAnswer(request, row.asked_count, unpack_body(row))
 
 
-def place_journal(output: str, *, spool: Path | None) -> Path | None:
-    """Where the journal of an output is kept; None where there is no place for it.
+def place_journal(home: Home, *, key: str, spool: Path | None) -> Path | None:
+    """Where the journal of the output with this key is kept; None where there is no place for it.
 
-    Beside a local output, or in the folder `spool`. What was streamed to stdout cannot be taken up.
+    Beside a local output, or in the folder `spool`.
     """
-    if output == "-":
-        return None
     if spool is not None:
-        name = output if "://" in output else os.path.realpath(output)
-        return spool / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.journal"
-    if "://" in output:
-        return None
-    target = Path(os.path.realpath(output))
-    return target.with_name(f".{target.name}.journal")
+        return spool / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.journal"
+    if isinstance(home.store, LocalStore):
+        return Path(home.store.path_of(home.journal))
+    return None
 
 
 def remove_stale(spool: Path, *, now: datetime, resume_within_s: float) -> None:

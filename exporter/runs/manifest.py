@@ -1,6 +1,6 @@
 """The facts of one run as a JSON document that stands beside its output; performs no I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import orjson
 
 from exporter.api.client import RequestCounts
-from exporter.listing.facts import ListingFacts
+from exporter.listing.facts import ListingFacts, Mode
 from exporter.sinks import WrittenFile
 from exporter.span import ALL_TIME, Span, format_ms
 
@@ -26,15 +26,22 @@ def build_manifest(
     finished_at: datetime,
     output: str,
     format_name: str,
+    mode: Mode,
+    full_because: str,
     session_count: int,
     coerced_value_count: int,
+    former_files: Sequence[Mapping[str, Any]],
     files: Sequence[WrittenFile],
     listings: Sequence[ListingFacts],
     requests: RequestCounts,
     learnt_rps: float | None,
     span: Span = ALL_TIME,
 ) -> dict[str, Any]:
-    """The manifest as it is written; `span` is what was kept of the lists."""
+    """The manifest as it is written; `span` is what was kept of the lists.
+
+    A run that adds to an output names the files that were there before, too: all that a reader of
+    the output has to read. `session_count` is that of the run.
+    """
     return {
         "manifest_version": MANIFEST_VERSION,
         "run_id": run_id,
@@ -44,11 +51,13 @@ def build_manifest(
         "finished_at": format_instant(finished_at),
         "output": output,
         "format": format_name,
+        "mode": mode,
+        "full_because": full_because or None,
         "since": format_ms(span.since_ms),
         "until": format_ms(span.until_ms),
         "session_count": session_count,
         "coerced_value_count": coerced_value_count,
-        "files": [build_file_entry(file) for file in files],
+        "files": [*former_files, *(build_file_entry(file) for file in files)],
         "gateways": [build_gateway_entry(facts) for facts in listings],
         "requests": asdict(requests),
         "pacing": {"learnt_rps": None if learnt_rps is None else round(learnt_rps, 2)},
@@ -78,6 +87,8 @@ def build_gateway_entry(facts: ListingFacts) -> dict[str, Any]:
         "page_count": facts.page_count,
         "repair_page_count": facts.repair_page_count,
         "proof": facts.proof,
+        "mode": facts.mode,
+        "full_because": facts.full_because or None,
     }
 
 

@@ -107,6 +107,10 @@ class Publisher:
                 ]
             )
 
+    def read_manifest(self) -> dict[str, Any] | None:
+        """The published manifest; None when there is none, or none that can be read."""
+        return read_manifest(self._home)
+
     def read_manifest_files(self) -> list[dict[str, Any]]:
         """The files of the published output, as its manifest names them."""
         manifest = read_manifest(self._home)
@@ -123,9 +127,12 @@ class Publisher:
     def _complete(self, intent: Intent) -> None:
         home = self._home
         home.store.replace(home.manifest, dump_manifest(intent.manifest))
-        if intent.state is not None and self._state_at is not None:
+        if self._state_at is not None:
             state_store, state_name = self._state_at
-            state_store.replace(state_name, intent.state.encode())
+            if intent.state is None:  # one that is there knows nothing of what was published now
+                state_store.remove([state_name])
+            else:
+                state_store.replace(state_name, intent.state.encode())
         home.store.remove([home.intent])
 
     def _undo(self, intent: Intent) -> None:

@@ -14,7 +14,7 @@ from exporter import outputs
 from exporter.destinations import is_part, resolve_destination
 from exporter.gateway import Gateway
 from exporter.outputs import open_output
-from exporter.pipeline import build_run_id
+from exporter.preparing import build_run_id
 from exporter.records import RawSession
 from exporter.runs.manifest import build_file_entry
 from exporter.runs.publishing import Publisher, digest

@@ -7,7 +7,7 @@ import pytest
 from exporter.destinations import Kind, is_part, resolve_destination
 from exporter.errors import DestinationError, UsageError
 from exporter.outputs import open_output
-from exporter.pipeline import build_run_id
+from exporter.preparing import build_run_id
 from exporter.sinks import Format, Output
 
 STARTED_AT = datetime(2026, 1, 12, 10, 24, tzinfo=UTC)

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from exporter.api.roa import SessionPage, read_session_page
+from exporter.destinations import resolve_destination
 from exporter.errors import (
     DeadlineError,
     DestinationError,
@@ -445,16 +446,21 @@ def test_estimate_is_about_what_a_page_takes() -> None:
 
 
 def test_journal_stands_beside_a_local_output_and_in_the_spool_for_any(tmp_path: Path) -> None:
-    output = str(tmp_path / "out.parquet")
+    file = resolve_destination(str(tmp_path / "out.parquet"), chosen=None)
+    folder = resolve_destination(f"{tmp_path}/new/", chosen=None)
+    assert file.home is not None
+    assert folder.home is not None
 
-    assert place_journal(output, spool=None) == tmp_path / ".out.parquet.journal"
-    assert place_journal("-", spool=None) is place_journal("-", spool=tmp_path) is None
-    assert place_journal("oss://bucket/out.parquet", spool=None) is None
+    assert place_journal(file.home, key=file.key, spool=None) == tmp_path / ".out.parquet.journal"
+    assert place_journal(folder.home, key=folder.key, spool=None) == (
+        tmp_path / "new" / "_exporter" / "journal"
+    )
     places = [
-        place_journal(each, spool=tmp_path / "spool")
-        for each in (output, "oss://bucket/out.parquet", "oss://bucket/other.parquet")
+        place_journal(each.home, key=each.key, spool=tmp_path / "spool")
+        for each in (file, folder)
+        if each.home is not None
     ]
-    assert len(set(places)) == 3
+    assert len(set(places)) == 2
     assert {each.parent for each in places if each is not None} == {tmp_path / "spool"}
 
 

@@ -1,0 +1,87 @@
+"""What earlier runs of an output left for the next one: their state, and what they published."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from exporter.gateway import Gateway
+from exporter.listing.facts import ListingFacts
+from exporter.listing.known import Known
+from exporter.runs.state import FullRunNeeded, State, check_owner, next_exported_at, read_state
+from exporter.stores import Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a run builds on; nothing, for one that replaces the output."""
+
+    state: State | None = None
+    full_because: str = ""
+    """Why an incremental run has to list in full, for a reader; empty if it has not."""
+    files: Sequence[Mapping[str, Any]] = field(default=())
+    """The files that the run adds to, as the manifest before it names them."""
+
+    @property
+    def known(self) -> Mapping[Gateway, Known]:
+        return {} if self.state is None else self.state.gateways
+
+    def exported_at(self, started_at: datetime) -> datetime:
+        """Of the run's rows: the newest version of a session is that of the latest run."""
+        return next_exported_at(started_at, self.state)
+
+    def check_gateways(self, gateways: Sequence[Gateway], *, output: str, region_id: str) -> None:
+        """Raises UsageError when the state is of other gateways."""
+        if self.state is not None:
+            check_owner(self.state, output=output, region_id=region_id, gateways=gateways)
+
+
+def read_past(
+    state_at: tuple[Store, str],
+    manifest: Mapping[str, Any] | None,
+    *,
+    output: str,
+    region_id: str,
+) -> Past:
+    """What an incremental run goes on from; blocks.
+
+    A state that is damaged, of a newer version, or not of the run that was published last needs a
+    full listing, which adds to what is there. Raises UsageError where the state is another
+    output's.
+    """
+    files = () if manifest is None else tuple(manifest["files"])
+    store, name = state_at
+    text = store.read(name)
+    if text is None:
+        reason = "" if manifest is None else f"there is no state at {store.path_of(name)}"
+        return warn(Past(full_because=reason, files=files))
+    state = read_state(text, output=output, region_id=region_id, gateways=())
+    if isinstance(state, FullRunNeeded):
+        return warn(Past(full_because=state.reason, files=files))
+    if manifest is None or manifest["run_id"] != state.run_id:
+        reason = f"the state is of run {state.run_id}, which is not the one published last"
+        return warn(Past(full_because=reason, files=files))
+    return Past(state=state, files=files)
+
+
+def warn(past: Past) -> Past:
+    if past.full_because:
+        logger.warning("listing in full: %s", past.full_because)
+    return past
+
+
+def build_next_gateways(
+    past: Past, found: Mapping[Gateway, Known | None], listings: Sequence[ListingFacts]
+) -> dict[Gateway, Known]:
+    """What the next run goes on from: of each gateway the newest that is proven."""
+    gateways = dict(past.known)
+    for facts in listings:
+        known = found[facts.gateway]
+        if known is not None:
+            gateways[facts.gateway] = known
+        elif facts.proof != "unproven":
+            gateways.pop(facts.gateway, None)
+    return gateways
