@@ -37,8 +37,11 @@ def build(**changes: Any) -> dict[str, Any]:
         "finished_at": FINISHED_AT,
         "output": "out.parquet",
         "format_name": "parquet",
+        "mode": "full",
+        "full_because": "",
         "session_count": 250,
         "coerced_value_count": 2,
+        "former_files": (),
         "files": [WrittenFile(FileFacts("out.parquet", 4096, "ab" * 32), 250)],
         "listings": [LISTING],
         "requests": RequestCounts(sent=9, ok=6, throttled=1, retried=3, failed=2),
@@ -60,6 +63,8 @@ def test_manifest_has_these_keys_and_no_other() -> None:
         "finished_at",
         "output",
         "format",
+        "mode",
+        "full_because",
         "since",
         "until",
         "session_count",
@@ -91,6 +96,8 @@ def test_files_gateways_and_requests_have_these_keys_and_no_other() -> None:
             "page_count",
             "repair_page_count",
             "proof",
+            "mode",
+            "full_because",
         ]
     ]
     assert list(manifest["requests"]) == ["sent", "ok", "throttled", "retried", "failed"]
@@ -120,10 +127,22 @@ def test_each_fact_stands_under_its_own_key() -> None:
             "page_count": 5,
             "repair_page_count": 2,
             "proof": "quiescent",
+            "mode": "full",
+            "full_because": None,
         }
     ]
     assert manifest["requests"] == {"sent": 9, "ok": 6, "throttled": 1, "retried": 3, "failed": 2}
     assert manifest["pacing"] == {"learnt_rps": 39.99}
+
+
+def test_run_that_adds_names_all_files_of_the_output_and_counts_its_own_sessions() -> None:
+    former = {"path": "part-1", "row_count": 7, "size_bytes": 10, "sha256": "cd" * 32}
+
+    manifest = build(mode="incremental", former_files=[former])
+
+    assert manifest["mode"] == "incremental"
+    assert [file["path"] for file in manifest["files"]] == ["part-1", "out.parquet"]
+    assert manifest["session_count"] == 250
 
 
 def test_times_are_utc_and_tell_so() -> None:
