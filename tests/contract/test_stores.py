@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporter.errors import DestinationError
+from exporter.errors import CredentialsError, DestinationError
 from exporter.stores import StagedFile, Store
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
@@ -383,6 +383,30 @@ class TestOssStore(ObjectStoreContract):
 
         assert store.size_of("a.bin") == 27 << 20
         assert len(fetched) > 1
+
+    def test_upload_that_lost_its_key_fails_and_leaves_nothing(
+        self, bucket: str, access: StoreAccess, monkeypatch: pytest.MonkeyPatch, judge: Any
+    ) -> None:
+        from dataclasses import replace
+        from datetime import timedelta
+
+        monkeypatch.setattr("exporter.stores.opening.REUSE", timedelta(0))
+        keys = [Key()]
+        store = open_store(f"oss://{bucket}/a", replace(access, fetch_key=lambda: keys[0]))
+        staged = store.stage("a.bin", run_id=RUN_ID)
+        staged.write(bytes(9 << 20))
+        while "Uploads" not in judge.list_multipart_uploads(Bucket=bucket):
+            time.sleep(0.01)
+
+        keys[0] = Key(security_token="until-1")
+        with pytest.raises(CredentialsError, match="SecurityTokenExpired"):
+            staged.write(bytes(40 << 20))
+            staged.publish()
+        keys[0] = Key()
+        staged.discard()
+
+        assert "Uploads" not in judge.list_multipart_uploads(Bucket=bucket)
+        assert store.size_of("a.bin") is None
 
     def test_uploads_that_cannot_be_listed_are_said(
         self,
