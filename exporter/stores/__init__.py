@@ -28,7 +28,7 @@ class StagedFile(Protocol):
     """A file on its way: invisible under its name until `publish`, and gone after `discard`.
 
     A file of the same name stays as it was until then. All methods block; all but `discard` raise
-    DestinationError, and CredentialsError where a store refuses the identity.
+    DestinationError.
     """
 
     @property
@@ -54,8 +54,8 @@ class StagedFile(Protocol):
 class Store(Protocol):
     """A folder, or what stands for one: files by their names below it, `/` between folders.
 
-    All methods block and may be called from any thread; they raise DestinationError, and
-    CredentialsError where a store refuses the identity.
+    All methods block and may be called from any thread; they raise DestinationError, of which
+    StoreRefusedError is one.
     """
 
     @property

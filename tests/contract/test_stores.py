@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporter.errors import CredentialsError, DestinationError
+from exporter.errors import DestinationError, StoreRefusedError
 from exporter.stores import StagedFile, Store
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
@@ -399,7 +399,7 @@ class TestOssStore(ObjectStoreContract):
             time.sleep(0.01)
 
         keys[0] = Key(security_token="until-1")
-        with pytest.raises(CredentialsError, match="SecurityTokenExpired"):
+        with pytest.raises(StoreRefusedError, match="SecurityTokenExpired"):  # noqa: PT012 - either
             staged.write(bytes(40 << 20))
             staged.publish()
         keys[0] = Key()
