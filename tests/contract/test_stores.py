@@ -19,7 +19,7 @@ from exporter.stores import StagedFile, Store
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
-from tests.object_server import ObjectServer
+from tests.object_server import FLAKY_KEY, ObjectServer
 
 RUN_ID = "20260112T102400Z-0a1b2c"
 OTHER_RUN_ID = "20260112T102401Z-0a1b2d"
@@ -346,6 +346,17 @@ class TestS3Store(ObjectStoreContract):
             "AWS_ENDPOINT_URL": object_server.url,
         }
         return StoreAccess(environ=environ, retries=1)
+
+    def test_throttled_requests_are_sent_again(self, bucket: str, access: StoreAccess) -> None:
+        environ = {**access.environ, "AWS_ACCESS_KEY_ID": FLAKY_KEY}
+        store = open_store(f"s3://{bucket}/a", StoreAccess(environ=environ, retries=3))
+
+        stage_whole(store, "a.bin", bytes(LARGE)).publish()
+        created = store.create("lock", b"1")
+
+        assert store.size_of("a.bin") == LARGE
+        assert created
+        assert read_names(store) == ["a.bin", "lock"]
 
 
 class TestOssStore(ObjectStoreContract):
