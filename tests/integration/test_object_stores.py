@@ -50,7 +50,9 @@ def read_object(judge: Any, bucket: str, key: str) -> bytes:
 
 
 def list_keys(judge: Any, bucket: str) -> list[str]:
-    return [each["Key"] for each in judge.list_objects_v2(Bucket=bucket).get("Contents", [])]
+    """What is published; the generations of a lease stay hidden beside it."""
+    found = [each["Key"] for each in judge.list_objects_v2(Bucket=bucket).get("Contents", [])]
+    return [each for each in found if ".lock." not in each]
 
 
 def assert_refused(ended: "Ended", *, code: int, says: str, hints: str) -> None:
