@@ -12,6 +12,7 @@ ExporterError                     1
 ├── ReplayError                   1   what a killed run left cannot be followed
 ├── IncompleteError               4   completeness could not be proven
 ├── CredentialsError              3   no identity, or one that cannot be read
+│   └── StoreRefusedError         3   the output's store refuses it; a DestinationError too
 ├── NetworkError                  1   no answer: refused, reset, cut off, timed out   (retryable)
 └── ApiError                      1   the service answered, and not with a value
     ├── ThrottledError            1   too many requests                               (retryable)
@@ -105,6 +106,10 @@ class CredentialsError(ExporterError):
     """Raised when no identity is found, or the one asked for cannot be read."""
 
     exit_code = 3
+
+
+class StoreRefusedError(CredentialsError, DestinationError):
+    """Raised when the store of the output refuses the identity, or there is none for it."""
 
 
 class NetworkError(ExporterError):

@@ -17,6 +17,8 @@ from typing import Any
 
 WRONG_KEY = "wrong-key"
 READ_ONLY_KEY = "read-only-key"
+FLAKY_KEY = "flaky-key"
+"""Its requests are throttled when they come for the first time."""
 ELSEWHERE = "elsewhere"
 """A bucket of another region."""
 
@@ -78,6 +80,7 @@ class Filter:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._lock = threading.Lock()
+        self._throttled: set[str] = set()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         host = environ["HTTP_HOST"].partition(":")[0]
@@ -90,6 +93,7 @@ class Filter:
             bucket = environ["PATH_INFO"].split("/")[1]
             refusal = find_s3_refusal(environ, bucket)
         refusal = refusal or find_key_refusal(environ, is_oss=is_oss)
+        refusal = refusal or self._throttle(environ)
         if refusal is not None:
             return refuse(refusal, environ, start_response)
         if is_oss:
@@ -100,6 +104,16 @@ class Filter:
                 refusal = Refusal("409 Conflict", "FileAlreadyExists")
                 return refuse(refusal, environ, start_response)
             return list(self._application(environ, start_response))
+
+    def _throttle(self, environ: dict[str, Any]) -> Refusal | None:
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+        if f"Credential={FLAKY_KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
+            return None
+        with self._lock:
+            if request in self._throttled:
+                return None
+            self._throttled.add(request)
+            return Refusal("503 Service Unavailable", "SlowDown")
 
     def _exists(self, environ: dict[str, Any]) -> bool:
         statuses: list[str] = []

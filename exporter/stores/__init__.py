@@ -39,7 +39,10 @@ class StagedFile(Protocol):
         """Append bytes; a store that sends them in parts keeps no more than some in memory."""
 
     def sync(self) -> None:
-        """Make all that was written safe: what is published after this survives a crash."""
+        """Make all that was written safe: what is published after this survives a crash.
+
+        An object store keeps no part of an object: there it raises what failed so far.
+        """
 
     def publish(self) -> None:
         """Show the file under its name, in place of one that is there, as one act."""
@@ -51,7 +54,8 @@ class StagedFile(Protocol):
 class Store(Protocol):
     """A folder, or what stands for one: files by their names below it, `/` between folders.
 
-    All methods block and may be called from any thread; they raise DestinationError.
+    All methods block and may be called from any thread; they raise DestinationError, of which
+    StoreRefusedError is one.
     """
 
     @property

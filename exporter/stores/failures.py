@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from exporter.errors import CredentialsError, DestinationError, ExporterError
+from exporter.errors import DestinationError, ExporterError, StoreRefusedError
 from exporter.stores.addresses import Address, Endpoint, Scheme
 
 NEEDED: Final[dict[Scheme, str]] = {
@@ -61,18 +61,19 @@ class Failures:
 
     @contextmanager
     def translated(self, path: str, *, doing: str = "write") -> Iterator[None]:
-        """Failures of the client as CredentialsError, or DestinationError for any other reason."""
+        """Failures of the client as DestinationError, of which StoreRefusedError is one."""
         from obstore.exceptions import BaseError
 
         try:
             yield
         except (BaseError, OSError, ValueError) as exc:
             if self.of_identity is not None:
-                raise self.of_identity from None
+                text, hint = str(self.of_identity), self.of_identity.hint
+                raise StoreRefusedError(text, hint=hint) from None
             # The client's text holds the store's answer, which may repeat signed headers.
             raise self._tell(exc, path, doing=doing) from None
 
-    def _tell(self, exc: Exception, path: str, *, doing: str) -> ExporterError:
+    def _tell(self, exc: Exception, path: str, *, doing: str) -> DestinationError:
         text = str(exc)
         return (
             self._tell_of_bucket(text, path, doing=doing)
@@ -80,7 +81,7 @@ class Failures:
             or self._tell_of_rest(text, path, doing=doing)
         )
 
-    def _tell_of_bucket(self, text: str, path: str, *, doing: str) -> ExporterError | None:
+    def _tell_of_bucket(self, text: str, path: str, *, doing: str) -> DestinationError | None:
         code = read_code(text)
         if code == "NoSuchBucket":
             return DestinationError(
@@ -94,23 +95,25 @@ class Failures:
             )
         return None
 
-    def _tell_of_identity(self, exc: Exception, path: str, *, doing: str) -> ExporterError | None:
+    def _tell_of_identity(
+        self, exc: Exception, path: str, *, doing: str
+    ) -> DestinationError | None:
         text = str(exc)
         code, status = read_code(text), read_status(text)
         if code in WRONG_KEY:
-            return CredentialsError(
+            return StoreRefusedError(
                 f"cannot {doing} '{path}': the key was refused ({code})",
                 hint=NO_IDENTITY[self._scheme],
             )
         if asks_metadata(text) or (status is None and is_refusal(exc)):
-            return CredentialsError(f"no credentials for '{path}'", hint=NO_IDENTITY[self._scheme])
+            return StoreRefusedError(f"no credentials for '{path}'", hint=NO_IDENTITY[self._scheme])
         if status in (401, 403) or is_refusal(exc):
-            return CredentialsError(
+            return StoreRefusedError(
                 f"no permission to {doing} '{path}': {code or status}", hint=NEEDED[self._scheme]
             )
         return None
 
-    def _tell_of_rest(self, text: str, path: str, *, doing: str) -> ExporterError:
+    def _tell_of_rest(self, text: str, path: str, *, doing: str) -> DestinationError:
         code, status = read_code(text), read_status(text)
         if status is not None:
             return DestinationError(

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
@@ -72,15 +73,15 @@ class OpenUploads:
             for each in found:
                 self._send("DELETE", each.key, {"uploadId": each.upload_id})
                 logger.info(
-                    "aborted an upload of a killed run to '%s://%s/%s'",
+                    "aborted an upload that was never ended, to '%s://%s/%s'",
                     self._address.scheme,
                     self._address.bucket,
                     each.key,
                 )
-        except (OSError, ValueError, ET.ParseError, ExporterError) as exc:
+        except (OSError, HTTPException, ValueError, ET.ParseError, ExporterError) as exc:
             reason = exc.code if isinstance(exc, urllib.error.HTTPError) else type(exc).__name__
             logger.info(
-                "cannot abort what killed runs were uploading to '%s' (%s):"
+                "cannot abort uploads that were never ended, to '%s' (%s):"
                 " let a lifecycle rule of the bucket abort incomplete uploads",
                 self._address.url,
                 reason,

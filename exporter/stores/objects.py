@@ -52,8 +52,13 @@ class ObjectStore:
         def put(content: bytes | Iterator[bytes]) -> None:
             self._put(name, content)
 
-        self._staged.add(self._key_of(name))
-        return StagedObject(name, self.path_of(name), put=put, spool=self._spool)
+        def abort_failed() -> None:
+            if self._uploads is not None:
+                self._uploads.abort(folder=self._folder, keys={key}, spared=set())
+
+        key = self._key_of(name)
+        self._staged.add(key)
+        return StagedObject(name, put=put, abort_failed=abort_failed, spool=self._spool)
 
     def read(self, name: str) -> bytes | None:
         import obstore

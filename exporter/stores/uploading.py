@@ -4,7 +4,6 @@ An object is there only when its upload is completed, and an upload that is abor
 The client aborts one when what it reads from fails, so that is how it is told to.
 """
 
-import logging
 import os
 import queue
 import tempfile
@@ -15,8 +14,6 @@ from contextlib import suppress
 from typing import IO, Final
 
 from exporter.stores.pipes import check_cancelled
-
-logger = logging.getLogger(__name__)
 
 PART_BYTES: Final = 8 << 20
 """Ten thousand parts are the most that a store takes: objects of 80 GiB."""
@@ -72,10 +69,13 @@ class StagedObject:
     what failed so far.
     """
 
-    def __init__(self, name: str, path: str, *, put: Put, spool: Spool) -> None:
+    def __init__(
+        self, name: str, *, put: Put, abort_failed: Callable[[], None], spool: Spool
+    ) -> None:
         self.name = name
-        self._path = path
         self._put = put
+        self._abort_failed = abort_failed
+        """Ends an upload that the client could not end; never raises."""
         self._spool = spool
         # What is less than a part; `_spooled` is its place and size while it is not in memory.
         self._rest = bytearray()
@@ -89,7 +89,7 @@ class StagedObject:
             part = bytes(self._rest[:PART_BYTES])
             del self._rest[:PART_BYTES]
             if self._upload is None:
-                self._upload = Upload(self._path, put=self._put)
+                self._upload = Upload(self._put)
             self._upload.feed(part)
 
     def sync(self) -> None:
@@ -113,9 +113,9 @@ class StagedObject:
 
     def discard(self) -> None:
         self._rest, self._spooled = bytearray(), None
-        if self._upload is not None:
-            self._upload.abort()
-            self._upload = None
+        upload, self._upload = self._upload, None
+        if upload is not None and not upload.abort():
+            self._abort_failed()
 
     def _restore(self) -> None:
         if self._spooled is not None:
@@ -127,8 +127,7 @@ class StagedObject:
 class Upload:
     """One object's parts on their way, in a thread that ends with the upload."""
 
-    def __init__(self, path: str, *, put: Put) -> None:
-        self._path = path
+    def __init__(self, put: Put) -> None:
         self._put = put
         # None ends the parts.
         self._parts: queue.Queue[bytes | None] = queue.Queue(maxsize=1)
@@ -156,19 +155,16 @@ class Upload:
         self.feed(None)
         self._result.result()
 
-    def abort(self) -> None:
+    def abort(self) -> bool:
+        """Whether it was ended as it was told to: one that failed by itself may still be open."""
         self._is_aborted = True
         with suppress(queue.Full):  # it is woken by a part, then
             self._parts.put_nowait(None)
         try:
             failure = self._result.exception(timeout=ABORT_S)
-        except TimeoutError as exc:
-            failure = exc
-        # One that failed by itself was aborted by the client, and told its failure where it was.
-        if isinstance(failure, TimeoutError):
-            logger.warning(
-                "the upload to '%s' may still be open: it could not be ended", self._path
-            )
+        except TimeoutError:
+            return False
+        return failure is None or isinstance(failure, UploadAbortedError)
 
     def _run(self) -> None:
         try:

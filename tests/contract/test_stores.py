@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporter.errors import DestinationError
+from exporter.errors import DestinationError, StoreRefusedError
 from exporter.stores import StagedFile, Store
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
-from tests.object_server import ObjectServer
+from tests.object_server import FLAKY_KEY, ObjectServer
 
 RUN_ID = "20260112T102400Z-0a1b2c"
 OTHER_RUN_ID = "20260112T102401Z-0a1b2d"
@@ -347,6 +347,17 @@ class TestS3Store(ObjectStoreContract):
         }
         return StoreAccess(environ=environ, retries=1)
 
+    def test_throttled_requests_are_sent_again(self, bucket: str, access: StoreAccess) -> None:
+        environ = {**access.environ, "AWS_ACCESS_KEY_ID": FLAKY_KEY}
+        store = open_store(f"s3://{bucket}/a", StoreAccess(environ=environ, retries=3))
+
+        stage_whole(store, "a.bin", bytes(LARGE)).publish()
+        created = store.create("lock", b"1")
+
+        assert store.size_of("a.bin") == LARGE
+        assert created
+        assert read_names(store) == ["a.bin", "lock"]
+
 
 class TestOssStore(ObjectStoreContract):
     scheme = "oss"
@@ -383,6 +394,30 @@ class TestOssStore(ObjectStoreContract):
 
         assert store.size_of("a.bin") == 27 << 20
         assert len(fetched) > 1
+
+    def test_upload_that_lost_its_key_fails_and_leaves_nothing(
+        self, bucket: str, access: StoreAccess, monkeypatch: pytest.MonkeyPatch, judge: Any
+    ) -> None:
+        from dataclasses import replace
+        from datetime import timedelta
+
+        monkeypatch.setattr("exporter.stores.opening.REUSE", timedelta(0))
+        keys = [Key()]
+        store = open_store(f"oss://{bucket}/a", replace(access, fetch_key=lambda: keys[0]))
+        staged = store.stage("a.bin", run_id=RUN_ID)
+        staged.write(bytes(9 << 20))
+        while "Uploads" not in judge.list_multipart_uploads(Bucket=bucket):
+            time.sleep(0.01)
+
+        keys[0] = Key(security_token="until-1")
+        with pytest.raises(StoreRefusedError, match="SecurityTokenExpired"):  # noqa: PT012 - either
+            staged.write(bytes(40 << 20))
+            staged.publish()
+        keys[0] = Key()
+        staged.discard()
+
+        assert "Uploads" not in judge.list_multipart_uploads(Bucket=bucket)
+        assert store.size_of("a.bin") is None
 
     def test_uploads_that_cannot_be_listed_are_said(
         self,

@@ -75,7 +75,7 @@ def refuse(program: "Program", ended: "Ended", *, code: int, says: str, hints: s
         (["plan"], "no workspace", "--workspace"),
         (["export", "--workspace", "w-1", "-o", "out.csv"], "tells no format", "--format"),
         (["export", "--workspace", "w-1", "-o", "out.parquet.gz"], "compressed inside", "zstd"),
-        (["export", "--workspace", "w-1", "-o", "oss://b/k.parquet"], "not supported", "local"),
+        (["export", "--workspace", "w-1", "-o", "hdfs://b/k.parquet"], "not supported", "local"),
         ([*EXPORT, "--manifest", "out.parquet"], "cannot go to 'out.parquet'", "another file"),
         ([*EXPORT, "--config", "no.toml"], "cannot read 'no.toml': No such file", "config show"),
         ([*EXPORT, "--config", "."], "cannot read '.': Is a directory", "config show"),

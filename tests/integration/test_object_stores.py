@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
+from exporter.errors import LockHeldError
+from exporter.runs.lock import hold_lock
 from exporter.stores.addresses import StoreAccess
+from exporter.stores.aws import EnvironmentKey
 from exporter.stores.opening import open_store
 from tests.object_server import ELSEWHERE, READ_ONLY_KEY, WRONG_KEY, ObjectServer
 
@@ -47,7 +50,9 @@ def read_object(judge: Any, bucket: str, key: str) -> bytes:
 
 
 def list_keys(judge: Any, bucket: str) -> list[str]:
-    return [each["Key"] for each in judge.list_objects_v2(Bucket=bucket).get("Contents", [])]
+    """What is published; the generations of a lease stay hidden beside it."""
+    found = [each["Key"] for each in judge.list_objects_v2(Bucket=bucket).get("Contents", [])]
+    return [each for each in found if ".lock." not in each]
 
 
 def assert_refused(ended: "Ended", *, code: int, says: str, hints: str) -> None:
@@ -312,7 +317,10 @@ def test_upload_of_a_killed_process_is_aborted_by_the_next(
 ) -> None:
     program = f"""
 import time
+from exporter.errors import LockHeldError
+from exporter.runs.lock import hold_lock
 from exporter.stores.addresses import StoreAccess
+from exporter.stores.aws import EnvironmentKey
 from exporter.stores.opening import open_store
 
 access = StoreAccess(environ={s3_environ(object_server)!r})
@@ -333,3 +341,26 @@ time.sleep(60)
     assert [each["Key"] for each in before["Uploads"]] == ["exports/a.parquet"]
     assert "Uploads" not in judge.list_multipart_uploads(Bucket=bucket)
     assert list_keys(judge, bucket) == []
+
+
+@pytest.mark.parametrize("scheme", ["s3", "oss"])
+async def test_output_in_a_store_is_locked(
+    scheme: str, object_server: ObjectServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_server.environ().items():
+        monkeypatch.setenv(name, value)
+    access = StoreAccess(
+        region_id="cn-hangzhou",
+        endpoint=object_server.oss_url if scheme == "oss" else None,
+        fetch_key=lambda: EnvironmentKey("key", "secret"),
+        environ=s3_environ(object_server),
+    )
+    url = f"{scheme}://{bucket}/exports"
+    one, other = open_store(url, access), open_store(url, access)
+
+    async with hold_lock(one, "_exporter/lock", output=url, run_id="r-1", wait_s=None):
+        with pytest.raises(LockHeldError, match="r-1"):
+            async with hold_lock(other, "_exporter/lock", output=url, run_id="r-2", wait_s=None):
+                pass
+    async with hold_lock(other, "_exporter/lock", output=url, run_id="r-2", wait_s=None):
+        pass
