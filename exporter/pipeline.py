@@ -149,10 +149,13 @@ async def export_run(
         )
     except BaseException as exc:
         # Cancellation included: the partial output goes, whatever stopped the run.
-        opened.discard()
-        end_journal(journal, keep=is_worth_resuming(exc))
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(opened.discard)
+            await anyio.to_thread.run_sync(
+                partial(end_journal, journal, keep=is_worth_resuming(exc))
+            )
         raise
-    end_journal(journal, keep=False)
+    await anyio.to_thread.run_sync(partial(end_journal, journal, keep=False))
     return manifest
 
 
