@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -304,6 +305,9 @@ def _open_catalog(catalog: str) -> Catalog:
             if known
             else f"describe it in ~/.pyiceberg.yaml, or set PYICEBERG_CATALOG__{variable}__URI",
         )
+    # The AWS client inside pyarrow signs uploads in a way that OSS refuses; this variable, which it
+    # reads when a file system is opened, is the only way to tell it.
+    os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     try:
         return load_catalog(catalog, **_as_texts(found))
     except ValueError as exc:
