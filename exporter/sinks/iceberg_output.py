@@ -90,7 +90,7 @@ class IcebergOutput:
         self._properties: dict[str, str] = {
             CODEC_PROPERTY: "uncompressed" if codec == "none" else codec
         }
-        self._prepared = table.prepare(properties=self._properties)
+        self._prepared = self._prepare()
         self._series_count = 0
         self._session_count = 0
         self._coerced_value_count = 0
@@ -117,7 +117,8 @@ class IcebergOutput:
         with translated(self._table.output):
             if self._mode == "upsert":
                 self._waiting.finish()
-                self._change = self._plan_upsert(self._prepared)
+                # Read anew: the listing may have taken an hour.
+                self._change = self._plan_upsert(self._prepare())
             else:
                 added = self._files[0].close() if self._files else []
                 self._change = self._plan_replace(self._prepared, added)
@@ -131,8 +132,9 @@ class IcebergOutput:
         """Commit, again on what somebody else committed meanwhile; a table that others change all
         the time is a DestinationError, and is as they left it.
         """
-        assert self._change is not None, "close comes first"  # noqa: S101
         change = self._change
+        if change is None:
+            raise RuntimeError("close comes first")
         pause_s = FIRST_PAUSE_S
         for attempt in range(1, MOST_COMMITS + 1):
             try:
@@ -176,12 +178,15 @@ class IcebergOutput:
             raise
         except Exception:
             # The answer may be lost and the commit done. Files of a commit are never removed, so
-            # where that cannot be told they stay; the run after next removes them if need be.
+            # where that cannot be told they stay, and a later run removes what nobody refers to.
             if not self._table.has_committed(self._run_id):
                 raise
 
+    def _prepare(self) -> Prepared:
+        return self._table.prepare(properties=self._properties)
+
     def _plan_again(self, change: Change) -> Change:
-        prepared = self._table.prepare(properties=self._properties)
+        prepared = self._prepare()
         if self._mode == "replace":
             if not prepared.fits(change.prepared.metadata):
                 raise DestinationError(

@@ -18,7 +18,7 @@ from pyiceberg.exceptions import (
     ValidationException,
 )
 from pyiceberg.io.pyarrow import PyArrowFileIO
-from pyiceberg.manifest import DataFile, ManifestFile
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table, TableProperties, Transaction
@@ -44,6 +44,10 @@ from exporter.sinks.iceberg_names import TableName, describe
 from exporter.sinks.lake import KEY_COLUMNS
 
 logger = logging.getLogger(__name__)
+
+# Who has no logging of their own would else read on the terminal what is answered here, such as a
+# conflict.
+logging.getLogger("pyiceberg").addHandler(logging.NullHandler())
 
 RUN_ID: Final = "livy_exporter.run_id"
 VERSION: Final = "livy_exporter.version"
@@ -109,14 +113,15 @@ class _Rewrite(_OverwriteFiles):
         ]
 
     def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
-        data = [each for each in manifests if each.content == 0]
+        data = [each for each in manifests if each.content == ManifestContent.DATA]
         merging = _ManifestMergeManager(
             target_size_bytes=_MANIFEST_BYTES,
             min_count_to_merge=_MOST_MANIFESTS,
             merge_enabled=True,
             snapshot_producer=self,
         )
-        return merging.merge_manifests(data) + [each for each in manifests if each.content != 0]
+        deletes = [each for each in manifests if each.content == ManifestContent.DELETES]
+        return merging.merge_manifests(data) + deletes
 
     def _refresh_for_retry(self) -> None:
         raise CommitFailedException("the table has another snapshot than the one that was read")

@@ -106,16 +106,16 @@ def benchmark_iceberg(folder: Path, runs: int, *, library: bool) -> Iterator[Row
     def run(name: str, what: str, count: int) -> Cost:
         return run_child(folder, name, what, count, environ=environ)
 
-    def start_again(count: int) -> None:
+    def start_again(count: int) -> Cost:
         shutil.rmtree(folder / "warehouse", ignore_errors=True)
         (folder / "catalog.db").unlink(missing_ok=True)
-        run("iceberg", "export", count)
+        return run("iceberg", "export", count)
 
     table: list[Cost] = []
     file: list[Cost] = []
     for _ in range(runs):
         file.append(run("parquet", "export", EXPORTED))
-        table.append(run("iceberg", "export", EXPORTED))
+        table.append(start_again(EXPORTED))
     yield from describe(f"{EXPORTED:,} sessions to one Parquet file", file)
     yield from describe(f"{EXPORTED:,} sessions to an Iceberg table", table)
     ratios = [ours.cpu_s / plain.cpu_s for ours, plain in zip(table, file, strict=True)]
