@@ -90,7 +90,9 @@ def test_every_setting_is_a_flag(command: tuple[str, ...]) -> None:
 
 def test_flags_of_other_commands_are_settings_too() -> None:
     assert flags_of("gateways").keys() == {
-        field.name for field in FIELDS.values() if field.option.group not in {"output", "run after run"}
+        field.name
+        for field in FIELDS.values()
+        if field.option.group not in {"output", "run after run"}
     }
     assert flags_of("demo").keys() == {"progress", "log_format", "verbose", "quiet"}
 
