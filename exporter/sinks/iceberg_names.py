@@ -76,6 +76,7 @@ def translated(output: str) -> Iterator[None]:
 _REFUSALS: Final = frozenset(
     {"UnauthorizedError", "ForbiddenError", "OAuthError", "AuthorizationExpiredError"}
 )
+_STORE_REFUSAL: Final = re.compile("ACCESS_DENIED|INVALID_ACCESS_KEY|HTTP status 403|code: 403")
 _NOT_INSTALLED: Final = frozenset({"NotInstalledError", "ModuleNotFoundError", "ImportError"})
 
 
@@ -88,8 +89,10 @@ def _translate(output: str, exc: Exception) -> ExporterError:
         )
     if name in _NOT_INSTALLED:
         return UsageError(message, hint="install what this kind of catalog or storage needs")
-    if isinstance(exc, PermissionError):
-        return DestinationError(message, hint="the storage must allow writing to the warehouse")
+    if isinstance(exc, OSError) and _STORE_REFUSAL.search(str(exc)):
+        return CredentialsError(
+            message, hint="the keys of this catalog's storage must be valid and may write to it"
+        )
     return DestinationError(
         message,
         hint="look at the catalog's uri and warehouse in pyiceberg's configuration",
