@@ -53,6 +53,13 @@ def describe(exc: BaseException) -> str:
     return _PASSWORD.sub("***", lines[0].strip().rstrip("."))
 
 
+def _root_of(exc: BaseException) -> BaseException:
+    """What began it: layers of clients only wrap it in names of their own."""
+    while (inner := exc.__cause__ or exc.__context__) is not None:
+        exc = inner
+    return exc
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep what the library warns of from the user's terminal: it is for who writes the code."""
@@ -82,6 +89,11 @@ _NOT_INSTALLED: Final = frozenset({"NotInstalledError", "ModuleNotFoundError", "
 
 def _translate(output: str, exc: Exception) -> ExporterError:
     name = type(exc).__name__
+    if type(exc).__module__.startswith("requests."):
+        return DestinationError(
+            f"cannot write to '{output}': its catalog does not answer: {describe(_root_of(exc))}",
+            hint="look at the catalog's uri in pyiceberg's configuration, and at the network",
+        )
     message = f"cannot write to '{output}': {describe(exc)}"
     if name in _REFUSALS:
         return CredentialsError(

@@ -600,9 +600,10 @@ def test_catalog_that_does_not_answer_is_named(
     with pytest.raises(DestinationError) as caught:
         open_table("iceberg://gone/ops.sessions")
 
-    assert str(caught.value).startswith("cannot write to 'iceberg://gone/ops.sessions': ")
-    assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value)
+    assert str(caught.value) == (
+        "cannot write to 'iceberg://gone/ops.sessions': its catalog does not answer:"
+        " [Errno 111] Connection refused"
+    )
 
 
 def test_catalog_of_no_known_kind_is_refused(
