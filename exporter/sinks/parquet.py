@@ -21,7 +21,7 @@ ROW_GROUP_BYTES: Final = 16 << 20
 Twice as many rows made no smaller file and were measured at 40 MiB more of peak memory.
 """
 
-_DICTIONARY_COLUMNS: Final = [
+DICTIONARY_COLUMNS: Final = [
     "region_id",
     "workspace_id",
     "compute_id",
@@ -74,7 +74,7 @@ class ParquetSink:
                 }
             ),
             compression=codec,
-            use_dictionary=_DICTIONARY_COLUMNS,
+            use_dictionary=DICTIONARY_COLUMNS,
             write_statistics=_STATISTICS_COLUMNS,
         )
         # Rows built and not yet written; never as much as a row group between two calls.

@@ -1,0 +1,377 @@
+"""Data files of an Iceberg table: rows to Parquet with field ids and statistics, and back."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import (
+    ArrowScan,
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+    schema_to_pyarrow,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import (
+    PartitionField,
+    PartitionFieldValue,
+    PartitionKey,
+    partition_record_value,
+)
+from pyiceberg.schema import Schema
+from pyiceberg.table import ALWAYS_TRUE, FileScanTask
+from pyiceberg.table.locations import load_location_provider
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.transforms import TimeTransform, VoidTransform
+from pyiceberg.typedef import Record
+from pyiceberg.types import NestedField
+
+from exporter.sinks import BorrowedStream, WrittenFile
+from exporter.sinks.parquet import DICTIONARY_COLUMNS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
+from exporter.stores.metered import MeteredFile
+
+TARGET_BYTES: Final = 128 << 20
+TARGET_PROPERTY: Final = "write.target-file-size-bytes"
+CODEC_PROPERTY: Final = "write.parquet.compression-codec"
+
+PREFIX: Final = "livy-exporter-"
+"""How the names of our data files begin; the run's id follows."""
+
+PENDING_BYTES: Final = 64 << 20
+MOST_OPEN: Final = 16
+"""Bounds of what is held however many partitions there are: rows that wait for their row group, and
+files that wait for more."""
+
+READ_ROWS: Final = 1 << 13
+
+FIELD_ID: Final = b"PARQUET:field_id"
+
+
+def target_bytes_of(metadata: TableMetadata) -> int:
+    return int(metadata.properties.get(TARGET_PROPERTY, TARGET_BYTES))
+
+
+def build_arrow_schema(schema: Schema) -> pa.Schema:
+    """The table's columns as its files have them, with their field ids."""
+    fields = [
+        field.with_type(pa.string()) if field.type == pa.large_string() else field
+        for field in schema_to_pyarrow(schema)
+    ]
+    return pa.schema(fields)
+
+
+def fit_rows(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows with the columns of `schema`, by name; null where they have none."""
+    names = set(rows.schema.names)
+    columns = [
+        _fit_column(rows[field.name], field.type)
+        if field.name in names
+        else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _fit_column(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column if column.type == wanted else column.cast(wanted)
+
+
+class TableFile:
+    """A file of a table's storage on its way; nobody sees it before a commit names it."""
+
+    def __init__(self, io: FileIO, path: str) -> None:
+        self.name = path
+        self._io = io
+        self._stream: Any = io.new_output(path).create(overwrite=False)
+
+    def write(self, chunk: bytes, /) -> None:
+        self._stream.write(chunk)
+
+    def sync(self) -> None:
+        self._stream.close()
+
+    def publish(self) -> None:
+        pass
+
+    def discard(self) -> None:
+        with suppress(Exception):
+            self._stream.close()
+        with suppress(Exception):
+            self._io.delete(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A data file that was written to its end, as a commit and as the manifest want it."""
+
+    data_file: DataFile
+    written: WrittenFile
+
+
+class _OpenFile:
+    """One data file, and the rows that wait for its next row group."""
+
+    def __init__(self, writer: "DataFiles", key: PartitionKey | None, path: str) -> None:
+        self.key = key
+        self.pending_bytes = 0
+        self.last_used = 0
+        self._owner = writer
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._file = MeteredFile(TableFile(writer.io, path))
+        self._stream = BorrowedStream(self._file)
+        self._path = path
+        self._row_count = 0
+        names = set(writer.schema.names)
+        self._parquet = pq.ParquetWriter(
+            self._stream,
+            writer.schema,
+            compression=writer.codec,
+            use_dictionary=[name for name in DICTIONARY_COLUMNS if name in names],
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        return self._file.size_bytes
+
+    @property
+    def is_due(self) -> bool:
+        return self._pending_rows >= ROW_GROUP_ROWS or self.pending_bytes >= ROW_GROUP_BYTES
+
+    def append(self, rows: pa.RecordBatch) -> None:
+        self._pending.append(rows)
+        self._pending_rows += rows.num_rows
+        self.pending_bytes += rows.nbytes
+
+    def write_row_group(self) -> None:
+        if not self._pending_rows:
+            return
+        rows = pa.Table.from_batches(self._pending, schema=self._owner.schema)
+        self._pending.clear()
+        self._parquet.write_table(rows, row_group_size=self._pending_rows)
+        self._row_count += self._pending_rows
+        self._pending_rows = 0
+        self.pending_bytes = 0
+
+    def close(self) -> NewFile:
+        self.write_row_group()
+        self._parquet.close()
+        facts = self._file.finish(self._path)
+        metadata = self._owner.metadata
+        statistics = data_file_statistics_from_parquet_metadata(
+            parquet_metadata=self._parquet.writer.metadata,
+            stats_columns=compute_statistics_plan(metadata.schema(), metadata.properties),
+            parquet_column_mapping=parquet_path_to_id_mapping(metadata.schema()),
+        )
+        data_file = DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=self._path,
+            file_format=FileFormat.PARQUET,
+            partition=Record() if self.key is None else self.key.partition,
+            file_size_in_bytes=facts.size_bytes,
+            sort_order_id=None,
+            spec_id=metadata.default_spec_id,
+            equality_ids=None,
+            key_metadata=None,
+            **statistics.to_serialized_dict(),
+        )
+        return NewFile(data_file, WrittenFile(facts, self._row_count))
+
+    def discard(self) -> None:
+        self._pending.clear()
+        self._stream.cut_off()
+        # After a failed write it may fail again to end its file, which nobody will read.
+        with suppress(Exception):
+            self._parquet.close()
+        self._file.discard()
+
+
+class DataFiles:
+    """Writes rows to data files of the table's target size, a partition's rows to its own.
+
+    `write`…, then `close`; or `discard`, which also removes what `close` ended.
+    """
+
+    def __init__(self, metadata: TableMetadata, io: FileIO, *, run_id: str, series: str) -> None:
+        self.metadata = metadata
+        self.io = io
+        self.schema = build_arrow_schema(metadata.schema())
+        codec = metadata.properties.get(CODEC_PROPERTY, "zstd")
+        self.codec = "none" if codec == "uncompressed" else codec
+        self._target_bytes = target_bytes_of(metadata)
+        self._locations = load_location_provider(metadata.location, metadata.properties)
+        self._name = f"{PREFIX}{run_id}-{series}"
+        self._begun_count = 0
+        self._write_count = 0
+        # By partition, in the order they were begun.
+        self._open: dict[Record, _OpenFile] = {}
+        self._closed: list[NewFile] = []
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Append rows that have this table's schema."""
+        self._write_count += 1
+        for key, part in split_rows(rows, self.metadata):
+            partition = Record() if key is None else key.partition
+            file = self._open.get(partition) or self._begin(partition, key)
+            file.append(part)
+            file.last_used = self._write_count
+            if file.is_due:
+                file.write_row_group()
+            if file.size_bytes >= self._target_bytes:
+                self._end(partition)
+        while sum(each.pending_bytes for each in self._open.values()) > PENDING_BYTES:
+            max(self._open.values(), key=lambda each: each.pending_bytes).write_row_group()
+
+    def close(self) -> list[NewFile]:
+        for partition in list(self._open):
+            self._end(partition)
+        return self._closed
+
+    def discard(self) -> None:
+        for file in self._open.values():
+            file.discard()
+        self._open.clear()
+        for new in self._closed:
+            with suppress(Exception):
+                self.io.delete(new.data_file.file_path)
+        self._closed.clear()
+
+    def _begin(self, partition: Record, key: PartitionKey | None) -> _OpenFile:
+        if len(self._open) >= MOST_OPEN:
+            self._end(min(self._open, key=lambda each: self._open[each].last_used))
+        name = f"{self._name}-{self._begun_count:05}.parquet"
+        self._begun_count += 1
+        file = _OpenFile(self, key, self._locations.new_data_location(name, key))
+        self._open[partition] = file
+        return file
+
+    def _end(self, partition: Record) -> None:
+        self._closed.append(self._open[partition].close())
+        del self._open[partition]
+
+
+def split_rows(
+    rows: pa.RecordBatch, metadata: TableMetadata
+) -> list[tuple[PartitionKey | None, pa.RecordBatch]]:
+    """The rows of each partition of the table's present layout, in their order."""
+    spec, schema = metadata.spec(), metadata.schema()
+    if spec.is_unpartitioned():
+        return [(None, rows)]
+    if rows.num_rows == 0:
+        return []
+    columns = [_partition_values(rows, field, schema) for field in spec.fields]
+    # One number a combination: positions in the lists of values, counted up as digits are.
+    numbers = reduce(
+        lambda total, column: pc.add(pc.multiply(total, len(column[1])), column[0]),
+        columns,
+        pa.repeat(pa.scalar(0, pa.int64()), rows.num_rows),
+    )
+    parts: list[tuple[PartitionKey | None, pa.RecordBatch]] = []
+    for number in numbers.unique().to_pylist():
+        at, values = number, list[Any]()
+        for _, known in reversed(columns):
+            at, digit = divmod(at, len(known))
+            values.insert(0, known[digit])
+        key = PartitionKey(
+            field_values=[
+                PartitionFieldValue(field=field, value=value)
+                for field, value in zip(spec.fields, values, strict=True)
+            ],
+            partition_spec=spec,
+            schema=schema,
+        )
+        parts.append((_Transformed(key), rows.filter(pc.equal(numbers, number))))
+    return parts
+
+
+class _Transformed(PartitionKey):
+    """A partition whose values are already in the form that metadata keep."""
+
+    def __init__(self, key: PartitionKey) -> None:
+        super().__init__(key.field_values, key.partition_spec, key.schema)
+        self.__dict__["partition"] = Record(*(each.value for each in key.field_values))
+
+
+def _partition_values(
+    rows: pa.RecordBatch, field: PartitionField, schema: Schema
+) -> tuple[Any, list[Any]]:
+    """The transformed value of each row: its position in the list that comes second.
+
+    The library's own way over Arrow needs another library for everything but identity. Distinct
+    values are few once a time is cut to the hour, the finest of the transforms.
+    """
+    source = schema.find_field(field.source_id)
+    column = rows[source.name]
+    if isinstance(field.transform, TimeTransform) and pa.types.is_timestamp(column.type):
+        column = pc.floor_temporal(column, unit="hour")
+    distinct = column.unique()
+    transform = field.transform.transform(source.field_type)
+    places: dict[Any, int] = {}
+    digits = []
+    for value in distinct.to_pylist():
+        inner = None if value is None else partition_record_value(field, value, schema)
+        result = None if isinstance(field.transform, VoidTransform) else transform(inner)
+        digits.append(places.setdefault(result, len(places)))
+    positions = pc.index_in(column, value_set=distinct)
+    return pc.take(pa.array(digits, pa.int64()), positions), list(places)
+
+
+def read_rows(
+    task: FileScanTask, metadata: TableMetadata, io: FileIO, schema: Schema
+) -> Iterator[pa.RecordBatch]:
+    """A data file's rows with the columns of `schema`, a row group at a time where possible.
+
+    pyarrow's scanner, which the library goes through, reads far ahead. It is taken only for what
+    needs more than columns found by their ids.
+    """
+    arrow_schema = build_arrow_schema(schema)
+    if task.delete_files or task.file.file_format != FileFormat.PARQUET or not _is_flat(schema):
+        scan = ArrowScan(metadata, io, schema, ALWAYS_TRUE)
+        for rows in scan.to_record_batches([task]):
+            yield fit_rows(rows, arrow_schema)
+        return
+    with (
+        io.new_input(task.file.file_path).open() as stream,
+        pq.ParquetFile(stream, pre_buffer=True) as file,
+    ):
+        found = _find_columns(file.schema_arrow, schema)
+        # One row group is one request or two of a remote store, and all that is held; several
+        # threads were measured at 60 MiB more of peak memory, and no faster.
+        for number in range(file.num_row_groups):
+            for rows in file.iter_batches(
+                READ_ROWS, row_groups=[number], columns=list(found), use_threads=False
+            ):
+                names = [found[name] for name in rows.schema.names]
+                yield fit_rows(rows.rename_columns(names), arrow_schema)
+
+
+def _is_flat(schema: Schema) -> bool:
+    return all(
+        field.field_type.is_primitive and field.initial_default is None for field in schema.fields
+    )
+
+
+def _find_columns(arrow_schema: pa.Schema, schema: Schema) -> dict[str, str]:
+    """The file's columns that the table knows, and the table's names for them.
+
+    By field id; a file that was added as it came has none, and its columns go by their names.
+    """
+    wanted: dict[int, NestedField] = {field.field_id: field for field in schema.fields}
+    found = {}
+    has_ids = any(FIELD_ID in (field.metadata or {}) for field in arrow_schema)
+    for field in arrow_schema:
+        if has_ids:
+            known = wanted.get(int((field.metadata or {}).get(FIELD_ID, -1)))
+            if known is not None:
+                found[field.name] = known.name
+        elif field.name in schema.column_names:
+            found[field.name] = field.name
+    return found

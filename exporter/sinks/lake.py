@@ -1,0 +1,135 @@
+"""What tables of a lake share: the key of a session, and a run's rows while they wait to be merged.
+
+A table has one row a session. A run that adds to it replaces the rows of the sessions it has read,
+so it must know all its keys before it can write a row of the table anew.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")
+KEY_COLUMNS: Final = (*SCOPE_COLUMNS, "session_id")
+"""What tells two sessions apart."""
+
+MEMORY_BYTES: Final = 64 << 20
+"""Rows beyond this wait on disk: an hourly run stays far below, a bulk run does not."""
+
+
+class Keys:
+    """A set of sessions' keys, built once and then asked about many rows.
+
+    The key is four texts long and the first three of them are few: each triple gets a number, and a
+    key is that number and the session's id.
+    """
+
+    def __init__(self) -> None:
+        self._scope_numbers: dict[str, int] = {}
+        self._scopes = pa.array([], pa.string())
+        self._chunks: list[pa.Array] = []
+        self._all: pa.Array | None = None
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        scopes = _scopes_of(rows)
+        for scope in scopes.unique().to_pylist():
+            self._scope_numbers.setdefault(scope, len(self._scope_numbers))
+        self._scopes = pa.array(list(self._scope_numbers), pa.string())
+        self._chunks.append(self._texts_of(rows))
+        self._all = None
+
+    def find_newest(self) -> pa.Array | None:
+        """The numbers of the rows, from 0 as they were added, that no later row of the same key
+        replaces; None when these are all rows.
+        """
+        texts = self._combined()
+        table = pa.table({"text": texts, "number": pa.array(range(len(texts)), pa.int64())})
+        newest = table.group_by("text").aggregate([("number", "max")])["number_max"]
+        return None if len(newest) == len(texts) else newest.combine_chunks()
+
+    def hits(self, rows: pa.RecordBatch | pa.Table) -> Any:
+        """Whether each row's key is among these; a row with a null in its key is not."""
+        return pc.is_in(self._texts_of(rows), value_set=self._combined())
+
+    def _texts_of(self, rows: pa.RecordBatch | pa.Table) -> Any:
+        numbers = pc.index_in(_scopes_of(rows), value_set=self._scopes).cast(pa.string())
+        return pc.binary_join_element_wise(numbers, rows["session_id"].cast(pa.string()), ":")
+
+    def _combined(self) -> pa.Array:
+        if self._all is None:
+            self._all = pa.concat_arrays(self._chunks or [pa.array([], pa.string())])
+            self._chunks = [self._all]
+        return self._all
+
+
+def _scopes_of(rows: pa.RecordBatch | pa.Table) -> Any:
+    """The triple as one text; its lengths stand first, so that different triples differ."""
+    columns = [rows[name].cast(pa.string()) for name in SCOPE_COLUMNS]
+    lengths = [pc.binary_length(column).cast(pa.string()) for column in columns]
+    return pc.binary_join_element_wise(*lengths, *columns, ":")
+
+
+class WaitingRows:
+    """A run's rows in the order they came; on disk, unnamed, beyond what fits into memory."""
+
+    def __init__(self, schema: pa.Schema, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.keys = Keys()
+        self._schema = schema
+        self._memory_bytes = memory_bytes
+        self._rows: list[pa.RecordBatch] = []
+        self._rows_bytes = 0
+        # The folder's entry is gone at once: a killed run leaves nothing.
+        self._file: Any = None
+        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self._newest: pa.Array | None = None
+
+    def append(self, rows: pa.RecordBatch) -> None:
+        self.keys.add(rows)
+        self._rows.append(rows)
+        self._rows_bytes += rows.nbytes
+        if self._rows_bytes > self._memory_bytes:
+            self._spill()
+
+    def finish(self) -> None:
+        """To be called once, when all rows are there."""
+        if self._writer is not None:
+            self._spill()
+            self._writer.close()
+        self._newest = self.keys.find_newest()
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """The rows in their order, without those whose session comes again later; repeatable."""
+        start = 0
+        for rows in self._read_all():
+            end = start + rows.num_rows
+            if self._newest is None:
+                yield rows
+            else:
+                numbers = pa.array(range(start, end), pa.int64())
+                yield rows.filter(pc.is_in(numbers, value_set=self._newest))
+            start = end
+
+    def close(self) -> None:
+        self._rows.clear()
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+
+    def _read_all(self) -> Iterator[pa.RecordBatch]:
+        if self._file is None:
+            yield from self._rows
+            return
+        self._file.seek(0)
+        yield from pa.ipc.open_stream(pa.PythonFile(self._file, mode="r"))
+
+    def _spill(self) -> None:
+        if self._writer is None:
+            self._file = tempfile.TemporaryFile(prefix="livy-exporter-")  # noqa: SIM115 - see close
+            self._writer = pa.ipc.new_stream(pa.PythonFile(self._file, mode="w"), self._schema)
+        for rows in self._rows:
+            self._writer.write_batch(rows)
+        self._rows.clear()
+        self._rows_bytes = 0

@@ -1,0 +1,166 @@
+"""What a table of a lake costs next to a local Parquet file, and how long an upsert takes.
+
+    python -m tests.benchmarks.tables iceberg [--runs N] [--library]
+
+Rows are made in the process that writes them, alike for every output: no service, no network. With
+`--library`, pyiceberg's own upsert is timed too, with a tenth of the changes.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from exporter.destinations import resolve_destination
+from exporter.emulator.history import SessionSeries
+from exporter.gateway import Gateway
+from exporter.outputs import open_output
+from exporter.records import RawSession
+from exporter.records.schema import build_batch
+from exporter.sinks import Output
+from exporter.sinks.iceberg import IcebergTable
+from exporter.sinks.iceberg_names import Mode
+from tests.benchmarks.measuring import Cost, Row, describe_machine, measure, spread
+
+HOME = Gateway("cn-hangzhou", "w-bench", "lc-bench")
+TABLE = "iceberg://bench/lake.sessions"
+BATCH_ROWS = 2_000
+EXPORTED, KEPT, CHANGED = 500_000, 1_000_000, 20_000
+
+SERIES = SessionSeries(HOME, seed=1, oldest_created_ms=1_700_000_000_000, spacing_ms=60_000)
+
+
+def newest_first(serials: range) -> Iterator[RawSession]:
+    return map(SERIES.session, reversed(serials))
+
+
+def changed(kind: str, count: int) -> Iterator[RawSession]:
+    """Three quarters of them are in the table, the rest is new."""
+    old, new = count * 3 // 4, count // 4
+    step = KEPT // old if kind == "scattered" else 1
+    for session in newest_first(range(KEPT, KEPT + new)):
+        yield session
+    for session in newest_first(range(KEPT - old * step, KEPT, step)):
+        yield {**session, "state": "error"}
+
+
+def open_named(name: str, folder: Path, *, mode: Mode, run_id: str) -> Output:
+    exported_at = datetime.now(UTC)
+    if name == "iceberg":
+        return IcebergTable(TABLE).open_output(
+            mode=mode, run_id=run_id, exporter_version="bench", exported_at=exported_at
+        )
+    return open_output(
+        resolve_destination(str(folder / "out.parquet"), chosen=None),
+        run_id=run_id,
+        exporter_version="bench",
+        exported_at=exported_at,
+        parquet_codec="zstd",
+        adds=False,
+    )
+
+
+def write(output: Output, sessions: Iterable[RawSession]) -> None:
+    rest = iter(sessions)
+    while batch := list(islice(rest, BATCH_ROWS)):
+        output.write(HOME, batch)
+    output.close()
+    output.publish()
+
+
+def upsert_by_the_library(count: int) -> None:
+    from pyiceberg.catalog import load_catalog
+
+    rows = build_batch(HOME, list(changed("recent", count)), datetime.now(UTC)).rows
+    table = load_catalog("bench").load_table("lake.sessions")
+    table.upsert(pa.Table.from_batches([rows]))
+
+
+def act(folder: Path, name: str, what: str, count: int) -> None:
+    """One child process: what is measured and nothing else."""
+    match what:
+        case "export":
+            write(
+                open_named(name, folder, mode="replace", run_id="bulk"), newest_first(range(count))
+            )
+        case "library":
+            upsert_by_the_library(count)
+        case kind:
+            write(open_named(name, folder, mode="upsert", run_id=kind), changed(kind, count))
+
+
+def benchmark_iceberg(folder: Path, runs: int, *, library: bool) -> Iterator[Row]:
+    environ = {
+        **os.environ,
+        "PYICEBERG_CATALOG__BENCH__URI": f"sqlite:///{folder}/catalog.db",
+        "PYICEBERG_CATALOG__BENCH__WAREHOUSE": f"file://{folder}/warehouse",
+    }
+
+    def run(name: str, what: str, count: int) -> Cost:
+        return run_child(folder, name, what, count, environ=environ)
+
+    def start_again(count: int) -> Cost:
+        shutil.rmtree(folder / "warehouse", ignore_errors=True)
+        (folder / "catalog.db").unlink(missing_ok=True)
+        return run("iceberg", "export", count)
+
+    table: list[Cost] = []
+    file: list[Cost] = []
+    for _ in range(runs):
+        file.append(run("parquet", "export", EXPORTED))
+        table.append(start_again(EXPORTED))
+    yield from describe(f"{EXPORTED:,} sessions to one Parquet file", file)
+    yield from describe(f"{EXPORTED:,} sessions to an Iceberg table", table)
+    ratios = [ours.cpu_s / plain.cpu_s for ours, plain in zip(table, file, strict=True)]
+    yield Row("ratio of CPU, pair by pair", spread(ratios))
+    for kind in ("recent", "scattered"):
+        costs = []
+        for _ in range(runs):
+            start_again(KEPT)
+            costs.append(run("iceberg", kind, CHANGED))
+        yield from describe(f"upsert of {CHANGED:,} {kind} changes into {KEPT:,}", costs, "60 s")
+    if library:
+        start_again(KEPT)
+        cost = run("iceberg", "library", CHANGED // 10)
+        yield from describe(f"pyiceberg's own upsert of {CHANGED // 10:,} recent changes", [cost])
+
+
+def describe(measured: str, costs: list[Cost], goal: str = "") -> Iterator[Row]:
+    yield Row(measured, f"{spread([each.wall_s for each in costs])} s", goal)
+    yield Row("  CPU", f"{spread([each.cpu_s for each in costs])} s")
+    yield Row("  peak memory", f"{spread([each.peak_mib for each in costs], '.0f')} MiB")
+
+
+def run_child(
+    folder: Path, name: str, what: str, count: int, *, environ: Mapping[str, str]
+) -> Cost:
+    command = [sys.executable, "-m", "tests.benchmarks.tables", name]
+    return measure([*command, "--act", what, str(count), str(folder)], dict(environ))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=("iceberg", "parquet"))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--library", action="store_true")
+    parser.add_argument("--act", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.act is not None:
+        what, count, folder = options.act
+        act(Path(folder), options.name, what, int(count))
+        return
+    print(describe_machine())
+    with tempfile.TemporaryDirectory() as name:
+        for row in benchmark_iceberg(Path(name), options.runs, library=options.library):
+            print(f"{row.measured:60} {row.figure:32} {row.goal}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,735 @@
+"""Iceberg tables over a real catalog, SQLite and a folder; pyiceberg and DuckDB read."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.types import IntegerType, LongType, NestedField, StringType, TimestampType
+
+from exporter.errors import DestinationError, UsageError
+from exporter.gateway import Gateway
+from exporter.records import RawSession
+from exporter.records.schema import SCHEMA
+from exporter.sinks import OutputFacts
+from exporter.sinks.iceberg import IcebergTable, table_location
+from exporter.sinks.iceberg_names import Mode
+from exporter.sinks.iceberg_output import MOST_SMALL, IcebergOutput
+
+OUTPUT = "iceberg://lake/ops.sessions"
+FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")
+SECOND = Gateway("cn-hangzhou", "w-1", "lc-2")
+OpenTable = Callable[..., IcebergTable]
+EXPORTED_AT = datetime(2026, 1, 12, 10, 24, 0, 123456, tzinfo=UTC)
+CREATED_MS = 1_768_213_240_123
+HOUR_MS = 3_600_000
+
+
+def raw_session(number: int, **fields: Any) -> RawSession:
+    return {
+        "sessionId": f"livy-{number}",
+        "name": f"nightly {number}",
+        "state": "terminated",
+        "createTime": CREATED_MS + number * HOUR_MS,
+        "endTime": CREATED_MS + (number + 1) * HOUR_MS,
+        "cuHours": number / 4,
+        "vcoreSeconds": 2**53 + 1,
+        **fields,
+    }
+
+
+def raw_sessions(*numbers: int, **fields: Any) -> list[RawSession]:
+    return [raw_session(number, **fields) for number in numbers]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", f"sqlite:///{tmp_path}/catalog.db")
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__WAREHOUSE", f"file://{tmp_path}/warehouse")
+    return tmp_path / "warehouse"
+
+
+@pytest.fixture
+def catalog(warehouse: Path) -> Iterator[Catalog]:
+    """The catalog as somebody else sees it."""
+    catalog = load_catalog(
+        "lake",
+        uri=f"sqlite:///{warehouse.parent}/catalog.db",
+        warehouse=f"file://{warehouse}",
+    )
+    yield catalog
+    catalog.close()
+
+
+@pytest.fixture
+def open_table(warehouse: Path) -> Iterator[Callable[..., IcebergTable]]:
+    opened = []
+
+    def open_one(output: str = OUTPUT, **options: Any) -> IcebergTable:
+        opened.append(IcebergTable(output, **options))
+        return opened[-1]
+
+    yield open_one
+    for table in opened:
+        table.close()
+
+
+def open_output(table: IcebergTable, *, mode: Mode, run_id: str) -> IcebergOutput:
+    output = table.open_output(
+        mode=mode, run_id=run_id, exporter_version="1.2.3", exported_at=EXPORTED_AT
+    )
+    assert isinstance(output, IcebergOutput)
+    return output
+
+
+def export(
+    table: IcebergTable,
+    sessions: list[RawSession],
+    *,
+    mode: Mode = "replace",
+    run_id: str = "run-1",
+    gateway: Gateway = FIRST,
+) -> OutputFacts:
+    output = open_output(table, mode=mode, run_id=run_id)
+    for start in range(0, len(sessions), 2000):
+        output.write(gateway, sessions[start : start + 2000])
+    facts = output.close()
+    output.publish()
+    output.discard()
+    return facts
+
+
+def load(catalog: Catalog) -> Table:
+    return catalog.load_table("ops.sessions")
+
+
+def read(catalog: Catalog, columns: str = "session_id, state") -> list[tuple[Any, ...]]:
+    """What DuckDB makes of what pyiceberg reads."""
+    sessions = load(catalog).scan().to_arrow()
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'Asia/Shanghai'")
+        connection.register("sessions", sessions)
+        return connection.execute(f"SELECT {columns} FROM sessions ORDER BY ALL").fetchall()  # noqa: S608
+
+
+def data_files(warehouse: Path) -> list[Path]:
+    return sorted(path for path in warehouse.rglob("*") if path.name.startswith("livy-exporter-"))
+
+
+def run_ids(catalog: Catalog) -> list[str | None]:
+    return [
+        each.summary.additional_properties.get("livy_exporter.run_id")
+        for each in load(catalog).snapshots()
+        if each.summary is not None
+    ]
+
+
+def test_values_come_back_as_they_were(open_table: OpenTable, catalog: Catalog) -> None:
+    odd = {"sessionId": "livy-2", "name": "数据 🦆 \x00", "createTime": 0, "new": [1]}
+
+    facts = export(open_table(), [raw_session(1), odd])
+
+    rows = load(catalog).scan().to_arrow().sort_by("session_id").to_pylist()
+    assert facts.session_count == 2
+    assert rows[0] == {
+        **dict.fromkeys(SCHEMA.names),
+        "session_id": "livy-1",
+        "name": "nightly 1",
+        "region_id": "cn-hangzhou",
+        "workspace_id": "w-1",
+        "compute_id": "lc-1",
+        "state": "terminated",
+        "create_time": datetime.fromtimestamp(CREATED_MS // 1000 + 3600, UTC)
+        + timedelta(milliseconds=CREATED_MS % 1000),
+        "end_time": datetime.fromtimestamp(CREATED_MS // 1000 + 7200, UTC)
+        + timedelta(milliseconds=CREATED_MS % 1000),
+        "cu_hours": 0.25,
+        "vcore_seconds": 2**53 + 1,
+        "exported_at": EXPORTED_AT.replace(microsecond=123000),
+    }
+    assert rows[1]["name"] == "数据 🦆 \x00"
+    assert rows[1]["create_time"] is None
+    assert rows[1]["extra"] == '{"new":[1]}'
+    assert read(catalog, "epoch_ms(create_time)") == [(CREATED_MS + HOUR_MS,), (None,)]
+
+
+def test_new_table_has_our_types_and_key(open_table: OpenTable, catalog: Catalog) -> None:
+    export(open_table(), raw_sessions(1))
+
+    schema = load(catalog).schema()
+    assert schema.column_names == SCHEMA.names
+    assert schema.identifier_field_names() == {
+        "region_id",
+        "workspace_id",
+        "compute_id",
+        "session_id",
+    }
+    assert str(schema.find_type("create_time")) == "timestamptz"
+    assert [field.name for field in schema.fields if field.required] == [
+        field.name for field in SCHEMA if not field.nullable
+    ]
+
+
+def test_run_that_replaces_is_one_commit_and_the_past_stays(
+    open_table: OpenTable, catalog: Catalog
+) -> None:
+    export(open_table(), raw_sessions(1, 2), run_id="run-1")
+
+    export(open_table(), raw_sessions(3), run_id="run-2")
+
+    assert read(catalog) == [("livy-3", "terminated")]
+    assert run_ids(catalog) == ["run-1", "run-2"]
+    first = load(catalog).snapshots()[0]
+    assert load(catalog).scan(snapshot_id=first.snapshot_id).count() == 2
+
+
+def test_run_that_adds_replaces_the_sessions_it_has_read(
+    open_table: OpenTable, catalog: Catalog
+) -> None:
+    export(open_table(), raw_sessions(*range(10), state="running"))
+    export(open_table(), raw_sessions(3), mode="upsert", run_id="run-2", gateway=SECOND)
+
+    export(open_table(), raw_sessions(3, 11), mode="upsert", run_id="run-3")
+
+    assert read(catalog, "compute_id, session_id, state") == sorted(
+        [
+            *(("lc-1", f"livy-{n}", "terminated" if n == 3 else "running") for n in range(10)),
+            ("lc-1", "livy-11", "terminated"),
+            ("lc-2", "livy-3", "terminated"),
+        ]
+    )
+    assert run_ids(catalog) == ["run-1", "run-2", "run-3"]
+
+
+def test_session_that_a_run_reads_twice_is_there_as_it_was_last(
+    open_table: OpenTable, catalog: Catalog
+) -> None:
+    export(open_table(), [*raw_sessions(1, state="running"), *raw_sessions(2, 1)], mode="upsert")
+
+    assert read(catalog) == [("livy-1", "terminated"), ("livy-2", "terminated")]
+
+
+def test_session_gets_its_create_time_later(open_table: OpenTable, catalog: Catalog) -> None:
+    export(open_table(partition_by=("dt",)), raw_sessions(1, 2, createTime=0))
+
+    export(open_table(), raw_sessions(2), mode="upsert", run_id="run-2")
+    export(open_table(), raw_sessions(1, 2, createTime=None), mode="upsert", run_id="run-3")
+
+    assert read(catalog, "session_id, create_time") == [("livy-1", None), ("livy-2", None)]
+
+
+def test_export_of_nothing_empties_the_table(open_table: OpenTable, catalog: Catalog) -> None:
+    export(open_table(), [], run_id="run-1")
+    export(open_table(), raw_sessions(1), run_id="run-2")
+
+    export(open_table(), [], run_id="run-3")
+
+    assert read(catalog) == []
+    assert run_ids(catalog) == ["run-1", "run-2", "run-3"]
+
+
+def test_run_that_adds_nothing_commits_nothing(open_table: OpenTable, catalog: Catalog) -> None:
+    export(open_table(), raw_sessions(1))
+
+    facts = export(open_table(), [], mode="upsert", run_id="run-2")
+
+    assert facts == OutputFacts(session_count=0, coerced_value_count=0, files=())
+    assert run_ids(catalog) == ["run-1"]
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_nothing_is_visible_before_publish_and_the_history_tells(
+    mode: Mode, open_table: OpenTable, catalog: Catalog
+) -> None:
+    table = open_table()
+    export(table, raw_sessions(1))
+    output = open_output(table, mode=mode, run_id="run-2")
+    output.write(FIRST, raw_sessions(1, 2, state="error"))
+
+    output.close()
+
+    assert read(catalog) == [("livy-1", "terminated")]
+    assert not open_table().has_committed("run-2")
+    output.publish()
+    assert read(catalog) == [("livy-1", "error"), ("livy-2", "error")]
+    assert open_table().has_committed("run-2")
+
+
+def test_table_is_not_made_before_the_first_commit(
+    open_table: OpenTable, catalog: Catalog, warehouse: Path
+) -> None:
+    table = open_table()
+    output = open_output(table, mode="replace", run_id="run-1")
+    output.write(FIRST, raw_sessions(1))
+    output.close()
+
+    assert not catalog.table_exists("ops.sessions")
+    assert not table.has_committed("run-1")
+    assert table.location == table_location(OUTPUT) == f"file://{warehouse}/ops/sessions"
+
+    output.discard()
+
+    assert data_files(warehouse) == []
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_discard_removes_what_was_written(
+    mode: Mode, open_table: OpenTable, catalog: Catalog, warehouse: Path
+) -> None:
+    table = open_table()
+    export(table, raw_sessions(1))
+    before = data_files(warehouse)
+
+    cut_off = open_output(table, mode=mode, run_id="run-2")
+    cut_off.write(FIRST, raw_sessions(*range(100)))
+    cut_off.discard()
+    closed = open_output(table, mode=mode, run_id="run-3")
+    closed.write(FIRST, raw_sessions(*range(100)))
+    closed.close()
+    closed.discard()
+    closed.discard()
+
+    assert data_files(warehouse) == before
+    assert read(catalog) == [("livy-1", "terminated")]
+
+
+def test_discard_after_publish_removes_nothing(open_table: OpenTable, catalog: Catalog) -> None:
+    output = open_output(open_table(), mode="replace", run_id="run-1")
+    output.write(FIRST, raw_sessions(1))
+    output.close()
+    output.publish()
+
+    output.discard()
+
+    assert read(catalog) == [("livy-1", "terminated")]
+
+
+def test_files_of_a_killed_run_are_removed_and_those_of_the_past_are_not(
+    open_table: OpenTable, catalog: Catalog, warehouse: Path
+) -> None:
+    table = open_table()
+    export(table, raw_sessions(1, 2), run_id="run-1")
+    export(table, raw_sessions(2, 3), mode="upsert", run_id="run-2")
+    before = data_files(warehouse)
+    killed = open_output(table, mode="replace", run_id="run-3")
+    killed.write(FIRST, raw_sessions(4))
+    killed.close()
+    assert data_files(warehouse) != before
+
+    open_table().remove_leftovers()
+
+    assert data_files(warehouse) == before
+    first = load(catalog).snapshots()[0]
+    assert load(catalog).scan(snapshot_id=first.snapshot_id).count() == 2
+
+
+def test_cancelled_writer_leaves_no_partial_file(open_table: OpenTable, warehouse: Path) -> None:
+    output = open_output(open_table(), mode="replace", run_id="run-1")
+    for start in range(0, 100_000, 2000):
+        output.write(FIRST, raw_sessions(*range(start, start + 2000)))
+    assert data_files(warehouse) != []
+
+    output.discard()
+
+    assert data_files(warehouse) == []
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_commit_is_made_again_on_what_somebody_else_committed(
+    mode: Mode, open_table: OpenTable, catalog: Catalog, warehouse: Path
+) -> None:
+    table = open_table()
+    export(table, raw_sessions(1, 2, state="running"))
+    output = open_output(table, mode=mode, run_id="run-2")
+    output.write(FIRST, raw_sessions(2, 3))
+    output.close()
+    export(open_table(), raw_sessions(3, 4, state="error"), mode="upsert", run_id="run-x")
+
+    output.publish()
+    output.discard()
+
+    ours = [("livy-2", "terminated"), ("livy-3", "terminated")]
+    theirs = [("livy-1", "running"), ("livy-4", "error")]
+    assert read(catalog) == (ours if mode == "replace" else sorted(ours + theirs))
+    assert run_ids(catalog) == ["run-1", "run-x", "run-2"]
+    open_table().remove_leftovers()
+    assert load(catalog).scan().count() == len(read(catalog))
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_table_that_somebody_else_made_first_is_taken(
+    mode: Mode, open_table: OpenTable, catalog: Catalog
+) -> None:
+    output = open_output(open_table(), mode=mode, run_id="run-1")
+    output.write(FIRST, raw_sessions(1))
+    output.close()
+    export(open_table(), raw_sessions(2), run_id="run-x")
+
+    output.publish()
+
+    expected = [("livy-1", "terminated"), ("livy-2", "terminated")]
+    assert read(catalog) == (expected[:1] if mode == "replace" else expected)
+
+
+def test_table_that_others_change_all_the_time_is_left_to_them(
+    open_table: OpenTable, catalog: Catalog, warehouse: Path
+) -> None:
+    table, other = open_table(), open_table()
+    export(table, raw_sessions(1), run_id="run-1")
+    others = iter(range(100))
+
+    def intrude(_: float) -> None:
+        export(other, raw_sessions(1, 5), mode="upsert", run_id=f"other-{next(others)}")
+
+    output = IcebergOutput(
+        table._table,
+        mode="upsert",
+        run_id="run-2",
+        exporter_version="1.2.3",
+        exported_at=EXPORTED_AT,
+        codec="zstd",
+        sleep=lambda _: None,
+    )
+    output.write(FIRST, raw_sessions(1, 2))
+    output.close()
+    commit = output._commit
+
+    def commit_too_late(change: Any) -> None:
+        intrude(0)
+        commit(change)
+
+    output._commit = commit_too_late  # type: ignore[method-assign]
+
+    with pytest.raises(DestinationError, match="others changed it 5 times") as caught:
+        output.publish()
+    output.discard()
+
+    assert caught.value.hint is not None
+    assert [row[0] for row in read(catalog)] == ["livy-1", "livy-5"]
+    assert [path for path in data_files(warehouse) if "run-2" in path.name] == []
+
+
+def test_days_are_partitions(open_table: OpenTable, catalog: Catalog, warehouse: Path) -> None:
+    table = open_table(partition_by=("dt", "state"))
+    numbers = range(-24 * 20, 24 * 20)
+    export(table, [raw_session(n, state="error" if n % 2 else "terminated") for n in numbers])
+
+    export(table, raw_sessions(3), mode="upsert", run_id="run-2")
+
+    assert str(load(catalog).spec().fields[0].transform) == "day"
+    assert len({path.parent for path in data_files(warehouse)}) == 41 * 2
+    states = {f"livy-{n}": "error" if n % 2 else "terminated" for n in numbers}
+    assert read(catalog) == sorted((states | {"livy-3": "terminated"}).items())
+    day = load(catalog).scan("create_time < '2025-12-25T00:00:00+00:00'")
+    assert 0 < len(list(day.plan_files())) <= 6
+
+
+def test_only_files_with_changed_sessions_are_written_anew(
+    open_table: OpenTable, catalog: Catalog
+) -> None:
+    table = open_table(partition_by=("dt",))
+    export(table, raw_sessions(*range(24 * 30)))
+
+    export(table, raw_sessions(100, 700, 720), mode="upsert", run_id="run-2")
+
+    summary = load(catalog).snapshots()[-1].summary
+    assert summary is not None
+    assert summary.additional_properties["deleted-data-files"] == "2"
+    assert summary.additional_properties["total-records"] == "721"
+
+
+def test_large_export_is_files_of_the_target_size(open_table: OpenTable, catalog: Catalog) -> None:
+    table = open_table()
+    export(table, [])
+    with load(catalog).transaction() as transaction:
+        transaction.set_properties({"write.target-file-size-bytes": "1000000"})
+    sessions = [raw_session(n, webUI=f"http://{n**5:x}") for n in range(200_000)]
+
+    facts = export(table, sessions, run_id="run-2")
+
+    sizes = [file.facts.size_bytes for file in facts.files]
+    assert len(sizes) > 2
+    assert all(1_000_000 <= size < 2_000_000 for size in sizes[:-1])
+    assert sum(file.row_count for file in facts.files) == 200_000
+    assert load(catalog).scan().count() == 200_000
+    export(table, raw_sessions(7), mode="upsert", run_id="run-3")
+    summary = load(catalog).snapshots()[-1].summary
+    assert summary is not None
+    assert summary.additional_properties["deleted-data-files"] == "1"
+
+
+def test_hourly_runs_leave_few_files(open_table: OpenTable, catalog: Catalog) -> None:
+    table = open_table()
+    export(table, raw_sessions(0))
+
+    for hour in range(1, 60):
+        export(table, raw_sessions(hour), mode="upsert", run_id=f"hour-{hour}")
+
+    assert load(catalog).scan().count() == 60
+    assert len(list(load(catalog).scan().plan_files())) <= MOST_SMALL + 1
+    snapshot = load(catalog).current_snapshot()
+    assert snapshot is not None
+    assert len(snapshot.manifests(load(catalog).io)) <= 20
+
+
+def test_missing_columns_are_added_and_columns_of_the_user_are_kept(
+    open_table: OpenTable, catalog: Catalog
+) -> None:
+    export(open_table(), raw_sessions(1, 2))
+    with load(catalog).update_schema(allow_incompatible_changes=True) as update:
+        update.delete_column("queue")
+        update.add_column("team", StringType())
+    load(catalog).append(
+        pa.table(
+            {
+                name: pa.array([f"x-{name}"])
+                for name in ("session_id", "region_id", "workspace_id", "compute_id", "team")
+            }
+            | {"exported_at": pa.array([EXPORTED_AT], pa.timestamp("us", "UTC"))},
+            schema=pa.schema(
+                [
+                    pa.field(name, pa.string(), nullable=name == "team")
+                    for name in ("session_id", "region_id", "workspace_id", "compute_id", "team")
+                ]
+                + [pa.field("exported_at", pa.timestamp("us", "UTC"), nullable=False)]
+            ),
+        )
+    )
+
+    export(open_table(), raw_sessions(2, 3, queue="q"), mode="upsert", run_id="run-2")
+
+    assert read(catalog, "session_id, queue, team") == [
+        ("livy-1", None, None),
+        ("livy-2", "q", None),
+        ("livy-3", "q", None),
+        ("x-session_id", None, "x-team"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        (NestedField(2, "vcore_seconds", IntegerType()), "its 'vcore_seconds' is int, not long"),
+        (
+            NestedField(2, "create_time", TimestampType()),
+            "its 'create_time' is timestamp, not timestamptz",
+        ),
+        (NestedField(2, "team", LongType(), required=True), "it requires 'team', which no session"),
+        (
+            NestedField(2, "name", StringType(), required=True),
+            "it requires 'name', which a session",
+        ),
+    ],
+    ids=lambda each: getattr(each, "name", None),
+)
+def test_table_that_does_not_fit_is_left_alone(
+    field: NestedField, reason: str, open_table: OpenTable, catalog: Catalog
+) -> None:
+    catalog.create_namespace("ops")
+    catalog.create_table("ops.sessions", Schema(NestedField(1, "id", StringType()), field))
+
+    with pytest.raises(DestinationError, match=reason) as caught:
+        open_table()
+
+    assert caught.value.hint is not None
+    assert load(catalog).schema().column_names == ["id", field.name]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "iceberg://",
+        "iceberg://lake",
+        "iceberg://lake/sessions",
+        "iceberg://lake/ops.",
+        "iceberg://lake/.sessions",
+        "iceberg://lake/ops/sessions",
+        "iceberg:///ops.sessions",
+    ],
+)
+def test_name_of_no_table_is_refused(output: str) -> None:
+    with pytest.raises(UsageError, match="names no Iceberg table") as caught:
+        IcebergTable(output)
+
+    assert caught.value.hint == "name it as iceberg://catalog/namespace.table"
+
+
+def test_catalog_that_is_not_configured_is_refused(open_table: OpenTable) -> None:
+    with pytest.raises(UsageError, match="pyiceberg knows no catalog 'other'") as caught:
+        open_table("iceberg://other/ops.sessions")
+
+    assert caught.value.hint == "it knows lake"
+
+
+def test_partition_column_that_does_not_exist_is_refused(
+    open_table: OpenTable, catalog: Catalog
+) -> None:
+    with pytest.raises(UsageError, match="no column 'day' to partition by") as caught:
+        open_table(partition_by=("day",))
+
+    assert caught.value.hint is not None
+    assert catalog.list_namespaces() == []
+
+
+def test_table_keeps_its_partitions(open_table: OpenTable) -> None:
+    export(open_table(partition_by=("dt",)), raw_sessions(1))
+
+    with pytest.raises(UsageError, match="is partitioned by dt, not by state"):
+        open_table(partition_by=("state",))
+
+
+def test_catalog_that_does_not_answer_is_named(
+    open_table: OpenTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("PYICEBERG_CATALOG__GONE__URI", f"http://user:secret@127.0.0.1:{port}")
+
+    with pytest.raises(DestinationError) as caught:
+        open_table("iceberg://gone/ops.sessions")
+
+    assert str(caught.value) == (
+        "cannot write to 'iceberg://gone/ops.sessions': its catalog does not answer:"
+        " [Errno 111] Connection refused"
+    )
+
+
+def test_catalog_of_no_known_kind_is_refused(
+    open_table: OpenTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYICEBERG_CATALOG__ODD__URI", "ftp://user:secret@example.com/x")
+
+    with pytest.raises(UsageError, match="the catalog 'odd' cannot be used") as caught:
+        open_table("iceberg://odd/ops.sessions")
+
+    assert "secret" not in str(caught.value)
+
+
+def test_warehouse_that_cannot_be_written_is_found_before_the_first_row(
+    open_table: OpenTable, warehouse: Path, catalog: Catalog
+) -> None:
+    warehouse.write_text("no folder")
+
+    with pytest.raises(DestinationError) as caught:
+        open_output(open_table(), mode="replace", run_id="run-1")
+
+    assert "\n" not in str(caught.value)
+    assert not catalog.table_exists("ops.sessions")
+
+
+def test_extra_that_is_not_installed_is_named() -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['pyiceberg'] = None\n"
+        "from exporter.errors import ExporterError\n"
+        "from exporter.sinks.iceberg import IcebergTable\n"
+        "try:\n"
+        "    IcebergTable('iceberg://lake/ops.sessions')\n"
+        "except ExporterError as exc:\n"
+        "    print(exc, exc.hint, exc.exit_code, sep='|')\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert ended.stdout == (
+        "an Iceberg table needs the extra 'iceberg'|pip install 'livy-exporter[iceberg]'|2\n"
+    )
+
+
+def test_user_sees_nothing_of_the_library(warehouse: Path) -> None:
+    program = (
+        "from datetime import datetime, UTC\n"
+        "from exporter.gateway import Gateway\n"
+        "from exporter.sinks.iceberg import IcebergTable\n"
+        f"table = IcebergTable({OUTPUT!r}, partition_by=('dt',))\n"
+        "def write(mode, run_id):\n"
+        "    output = table.open_output(mode=mode, run_id=run_id, exporter_version='1',"
+        " exported_at=datetime.now(UTC))\n"
+        "    output.write(Gateway('r', 'w', 'c'), [{'sessionId': run_id}])\n"
+        "    output.close()\n"
+        "    return output\n"
+        "write('replace', 'a').publish()\n"
+        "slower, faster = write('upsert', 'b'), write('upsert', 'c')\n"
+        "faster.publish()\n"
+        "slower.publish()\n"
+        "table.close()\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert (ended.stdout, ended.stderr) == ("", "")
+
+
+RUNS = st.lists(
+    st.tuples(
+        st.sampled_from(["replace", "upsert", "upsert", "upsert"]),
+        st.lists(
+            st.tuples(
+                st.sampled_from([FIRST, SECOND]),
+                st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.integers(0, 9))),
+            ),
+            max_size=3,
+        ),
+    ),
+    max_size=5,
+)
+
+
+@given(runs=RUNS, partition_by=st.sampled_from([(), ("dt",), ("dt", "state"), ("compute_id",)]))
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_table_is_a_dictionary_by_key(
+    runs: list[tuple[Mode, list[tuple[Gateway, list[tuple[int, bool, int]]]]]],
+    partition_by: tuple[str, ...],
+    catalog: Catalog,
+) -> None:
+    if catalog.table_exists("ops.sessions"):
+        catalog.purge_table("ops.sessions")
+    model: dict[tuple[str, str], tuple[str, bool]] = {}
+    table = IcebergTable(OUTPUT, partition_by=partition_by)
+    for number, (mode, parts) in enumerate([("replace", []), *runs]):
+        if mode == "replace":
+            model.clear()
+        output = open_output(table, mode=mode, run_id=f"run-{number}")
+        for gateway, rows in parts:
+            # A full listing gives a session once; only what is added to a table may repeat one.
+            known = {key for key in model if key[0] == gateway.gateway_id}
+            fresh = {row[0]: row for row in rows} if mode == "replace" else dict(enumerate(rows))
+            sessions = []
+            for session, timed, state in fresh.values():
+                key = (gateway.gateway_id, f"livy-{session}")
+                if mode == "replace" and key in known:
+                    continue
+                model[key] = (f"state-{state}", timed)
+                created_ms = CREATED_MS + session * 5 * HOUR_MS if timed else 0
+                sessions.append(raw_session(session, state=f"state-{state}", createTime=created_ms))
+            output.write(gateway, sessions)
+        output.close()
+        output.publish()
+    table.close()
+
+    found = read(catalog, "compute_id, session_id, state, create_time IS NOT NULL")
+    assert found == sorted((*key, *value) for key, value in model.items())
