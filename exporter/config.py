@@ -82,8 +82,8 @@ class Settings:
         ),
     ] = None
     format: Annotated[
-        Literal["parquet", "ndjson"] | None,
-        Option("default: by the output's name; - is NDJSON", "output"),
+        Literal["parquet", "ndjson", "delta", "iceberg"] | None,
+        Option("default: by the output's name; - is NDJSON, a folder Parquet", "output"),
     ] = None
     storage_endpoint: Annotated[
         Text | None,

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
@@ -11,7 +12,7 @@ import orjson
 
 from exporter.config import mask_url
 from exporter.errors import DestinationError, UsageError
-from exporter.sinks import FileCodec, Format, resolve_format
+from exporter.sinks import FileCodec, Format, Table, TableFormat, resolve_format
 from exporter.stores import Store
 from exporter.stores.addresses import StoreAccess, parse_address, scheme_of
 from exporter.stores.local import LocalStore
@@ -19,8 +20,10 @@ from exporter.stores.opening import open_store
 from exporter.stores.partials import mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
 
-Kind = Literal["file", "stream", "dataset"]
-"""One file; stdout, a pipe or a device; a folder of parts."""
+Kind = Literal["file", "stream", "dataset", "table"]
+"""One file; stdout, a pipe or a device; a folder of parts; what has a log of its own."""
+
+OutputFormat = Format | TableFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,20 @@ class Destination:
     output: str
     """As the user named it."""
     kind: Kind
-    format: Format
+    file_format: Format
+    """Of its files; a table has its own."""
     file_codec: FileCodec
     store: Store
-    """Where its files are; for a stream the working folder, where it has none."""
+    """Where its files are; for a stream the working folder, where it has none; for a table the
+    folder that its own folder is in."""
     name: str
-    """Of the file in the store; empty for a dataset."""
+    """Of the file, or the table's folder, in the store; empty for a dataset."""
+    table: Table | None = None
+    table_format: TableFormat | None = None
+
+    @property
+    def format(self) -> OutputFormat:
+        return self.table_format or self.file_format
 
     @property
     def key(self) -> str:
@@ -73,6 +84,15 @@ class Destination:
                     journal=f".{self.name}.journal",
                     state=None,
                 )
+            case "table":
+                return Home(
+                    self.store,
+                    manifest=f"{self.name}.manifest.json",
+                    intent=f".{self.name}.publishing.json",
+                    lock=f".{self.name}.lock",
+                    journal=f".{self.name}.journal",
+                    state=f"{self.name}.state.json",
+                )
             case "dataset":
                 return Home(
                     self.store,
@@ -87,14 +107,22 @@ class Destination:
 
 
 def resolve_destination(
-    output: str, *, chosen: Format | None, access: StoreAccess | None = None
+    output: str,
+    *,
+    chosen: OutputFormat | None,
+    access: StoreAccess | None = None,
+    partition_by: Sequence[str] = (),
 ) -> Destination:
-    """What the output is, by its name and by what stands there.
+    """What the output is, by its name and by what stands there; blocks.
 
     A folder, or a name that ends in `/`, is a dataset, Parquet by default; in an object store,
     which has no folders, a name without a suffix is one too. Raises UsageError for what cannot be
     an output, DestinationError for what is there and cannot be replaced.
     """
+    if chosen == "iceberg" or scheme_of(output) == "iceberg":
+        return resolve_iceberg(output, chosen=chosen, access=access, partition_by=partition_by)
+    if chosen == "delta":
+        raise NotImplementedError
     if access is not None and scheme_of(output) is not None:
         return resolve_object_store(output, chosen=chosen, access=access)
     require_local(output)
@@ -109,6 +137,37 @@ def resolve_destination(
     # A link stays, and what it points to is replaced; the run's own files stand beside the link.
     store, name = LocalStore.holding(output)
     return Destination(output, "file", output_format, codec, store, name)
+
+
+def resolve_iceberg(
+    output: str,
+    *,
+    chosen: OutputFormat | None,
+    access: StoreAccess | None,
+    partition_by: Sequence[str],
+) -> Destination:
+    """A table of a catalog; the run's own files stand beside its folder."""
+    if chosen not in {None, "iceberg"}:
+        raise UsageError(f"'{output}' is no {chosen}", hint="leave out --format")
+    from exporter.sinks.iceberg import IcebergTable
+
+    table = IcebergTable(output, partition_by=partition_by)
+    store, name = hold_table(table.location, access=access)
+    return Destination(output, "table", "parquet", "none", store, name, table, "iceberg")
+
+
+def hold_table(location: str, *, access: StoreAccess | None) -> tuple[Store, str]:
+    """The store that a table's folder is in, and the folder's name."""
+    folder, _, name = location.rstrip("/").rpartition("/")
+    scheme = scheme_of(location)
+    if scheme is None or scheme == "file":
+        folder = folder.removeprefix("file:").replace("///", "/", 1)
+        with translated(folder):  # a catalog makes the folders of its warehouse as they are needed
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        return LocalStore(folder), name
+    if access is None:
+        raise UsageError(f"cannot reach '{location}'")
+    return open_store(folder.replace("s3a://", "s3://", 1), access), name
 
 
 def resolve_object_store(output: str, *, chosen: Format | None, access: StoreAccess) -> Destination:

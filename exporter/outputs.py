@@ -30,7 +30,7 @@ def open_output(
     def open_file_sink(stream: ByteStream) -> Sink:
         return open_sink(
             stream,
-            output_format=destination.format,
+            output_format=destination.file_format,
             file_codec=destination.file_codec,
             parquet_codec=parquet_codec,
             run_id=run_id,
@@ -50,12 +50,23 @@ def open_output(
             return FileOutput(staged, store.path_of(name), open_sink=open_file_sink)
         case "stream":
             return FileOutput(PipeFile(name), name, open_sink=open_file_sink)
+        case "table":
+            prove_home(destination.home, run_id=run_id)
+            if destination.table is None:
+                raise RuntimeError("a table that was not opened")
+            return destination.table.open_output(
+                mode="upsert" if adds else "replace",
+                run_id=run_id,
+                exporter_version=exporter_version,
+                exported_at=exported_at,
+                codec=parquet_codec,
+            )
         case "dataset":
             prove_home(destination.home, run_id=run_id)
             return DatasetOutput(
                 store,
                 run_id=run_id,
-                output_format=destination.format,
+                output_format=destination.file_format,
                 open_sink=open_file_sink,
                 target_bytes=TARGET_BYTES,
                 stands_alone=not adds,

@@ -390,7 +390,7 @@ async def publish(
         full_because=past.full_because,
         session_count=facts.session_count,
         coerced_value_count=facts.coerced_value_count,
-        former_files=past.files,
+        former_files=() if run.destination.kind == "table" else past.files,
         files=facts.files,
         listings=listings,
         requests=client.counts,

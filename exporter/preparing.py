@@ -77,7 +77,7 @@ def require_sequel(settings: Settings, destination: Destination) -> None:
     if (settings.incremental or settings.state) and (home is None or home.state is None):
         what = "an incremental run" if settings.incremental else "a state"
         raise UsageError(
-            f"{what} needs a folder, not '{destination.output}'",
+            f"{what} needs a folder or a table, not '{destination.output}'",
             hint="name a folder to add parts to, such as --output sessions/",
         )
     if settings.incremental and (settings.since or settings.until):

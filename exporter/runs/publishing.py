@@ -72,7 +72,7 @@ class Publisher:
             if intent is None:  # written as one act, so nobody went by it: it was damaged since
                 logger.warning("removed '%s', which is damaged", home.store.path_of(home.intent))
                 home.store.remove([home.intent])
-            elif all(self._stands(each) for each in intent.manifest["files"]):
+            elif self._was_shown(intent.manifest):
                 self._complete(intent)
                 logger.warning(
                     "completed the publish of run %s, which was cut short",
@@ -94,6 +94,8 @@ class Publisher:
             state_store.remove_leftovers([state_name])
         if self._destination.kind != "dataset":
             store.remove_leftovers([self._destination.name, self._home.manifest, self._home.intent])
+            if self._destination.table is not None:
+                self._destination.table.remove_leftovers()
             return
         store.remove_leftovers()
         manifest = read_manifest(self._home)
@@ -115,6 +117,13 @@ class Publisher:
         """The files of the published output, as its manifest names them."""
         manifest = read_manifest(self._home)
         return [] if manifest is None else manifest["files"]
+
+    def _was_shown(self, manifest: dict[str, Any]) -> bool:
+        """Whether the data of the run are there to be read: a table's own log tells."""
+        table = self._destination.table
+        if table is not None:
+            return table.has_committed(manifest["run_id"])
+        return all(self._stands(each) for each in manifest["files"])
 
     def _stands(self, file: dict[str, Any]) -> bool:
         """Whether a file is there as the manifest says; a part's name is given to one file only."""

@@ -11,12 +11,19 @@ from exporter.records import RawSession
 from exporter.stores import FileFacts
 
 Format = Literal["parquet", "ndjson"]
+"""Of a file."""
+
+TableFormat = Literal["delta", "iceberg"]
 
 FileCodec = Literal["none", "gzip", "zstd"]
 """How a file is compressed as a whole: NDJSON by its name, Parquet never."""
 
 ParquetCodec = Literal["none", "snappy", "gzip", "brotli", "lz4", "zstd"]
 """How the pages inside a Parquet file are compressed."""
+
+
+TableMode = Literal["replace", "upsert"]
+"""All rows of a table for those of the run; or only the rows of the sessions it has read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,33 @@ class Output(Protocol):
 
     def discard(self) -> None:
         """Remove what is not published and free what is held; never raises, may be repeated."""
+
+
+class Table(Protocol):
+    """A lake table, there or yet to be made, whose own log says what was committed.
+
+    Methods block; they raise UsageError, CredentialsError and DestinationError.
+    """
+
+    def has_committed(self, run_id: str) -> bool:
+        """Whether the run's commit is in the table."""
+
+    def open_output(
+        self,
+        *,
+        mode: TableMode,
+        run_id: str,
+        exporter_version: str,
+        exported_at: datetime,
+        codec: ParquetCodec,
+    ) -> Output:
+        """The table as an output, which proves that it can be written."""
+
+    def remove_leftovers(self) -> None:
+        """Remove files of runs that died before their commit; never raises.
+
+        Only for who holds the output's lock, and while it writes nothing.
+        """
 
 
 class ByteStream(Protocol):

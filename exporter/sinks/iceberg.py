@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from exporter.errors import MissingExtraError
-from exporter.sinks import Output, ParquetCodec
-from exporter.sinks.iceberg_names import Mode, TableName, parse_table_name, quiet, translated
+from exporter.sinks import Output, ParquetCodec, TableMode
+from exporter.sinks.iceberg_names import TableName, parse_table_name, quiet, translated
 
 if TYPE_CHECKING:
     from exporter.sinks.iceberg_tables import LakeTable
@@ -44,7 +44,7 @@ class IcebergTable:
     def open_output(
         self,
         *,
-        mode: Mode,
+        mode: TableMode,
         run_id: str,
         exporter_version: str,
         exported_at: datetime,

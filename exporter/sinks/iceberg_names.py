@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from exporter.errors import (
     CredentialsError,
@@ -13,9 +13,6 @@ from exporter.errors import (
     ExporterError,
     UsageError,
 )
-
-Mode = Literal["replace", "upsert"]
-"""All rows of the table for those of the run; or only the rows of the sessions it has read."""
 
 
 @dataclass(frozen=True, slots=True)

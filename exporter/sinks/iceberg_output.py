@@ -23,7 +23,7 @@ from exporter.errors import DestinationError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA, build_batch
-from exporter.sinks import OutputFacts, ParquetCodec
+from exporter.sinks import OutputFacts, ParquetCodec, TableMode
 from exporter.sinks.iceberg_files import (
     CODEC_PROPERTY,
     PREFIX,
@@ -36,7 +36,7 @@ from exporter.sinks.iceberg_files import (
     split_rows,
     target_bytes_of,
 )
-from exporter.sinks.iceberg_names import Mode, translated
+from exporter.sinks.iceberg_names import translated
 from exporter.sinks.iceberg_tables import Conflict, LakeTable, Prepared
 from exporter.sinks.lake import KEY_COLUMNS, Keys, WaitingRows
 
@@ -74,7 +74,7 @@ class IcebergOutput:
         self,
         table: LakeTable,
         *,
-        mode: Mode,
+        mode: TableMode,
         run_id: str,
         exporter_version: str,
         exported_at: datetime,
@@ -82,7 +82,7 @@ class IcebergOutput:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._table = table
-        self._mode: Mode = mode
+        self._mode: TableMode = mode
         self._run_id = run_id
         self._exporter_version = exporter_version
         self._exported_at = exported_at

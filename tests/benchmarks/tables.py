@@ -24,9 +24,8 @@ from exporter.gateway import Gateway
 from exporter.outputs import open_output
 from exporter.records import RawSession
 from exporter.records.schema import build_batch
-from exporter.sinks import Output
+from exporter.sinks import Output, TableMode
 from exporter.sinks.iceberg import IcebergTable
-from exporter.sinks.iceberg_names import Mode
 from tests.benchmarks.measuring import Cost, Row, describe_machine, measure, spread
 
 HOME = Gateway("cn-hangzhou", "w-bench", "lc-bench")
@@ -51,7 +50,7 @@ def changed(kind: str, count: int) -> Iterator[RawSession]:
         yield {**session, "state": "error"}
 
 
-def open_named(name: str, folder: Path, *, mode: Mode, run_id: str) -> Output:
+def open_named(name: str, folder: Path, *, mode: TableMode, run_id: str) -> Output:
     exported_at = datetime.now(UTC)
     if name == "iceberg":
         return IcebergTable(TABLE).open_output(

@@ -22,9 +22,8 @@ from exporter.errors import DestinationError, UsageError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA
-from exporter.sinks import OutputFacts
+from exporter.sinks import OutputFacts, TableMode
 from exporter.sinks.iceberg import IcebergTable, table_location
-from exporter.sinks.iceberg_names import Mode
 from exporter.sinks.iceberg_output import MOST_SMALL, IcebergOutput
 
 OUTPUT = "iceberg://lake/ops.sessions"
@@ -86,7 +85,7 @@ def open_table(warehouse: Path) -> Iterator[Callable[..., IcebergTable]]:
         table.close()
 
 
-def open_output(table: IcebergTable, *, mode: Mode, run_id: str) -> IcebergOutput:
+def open_output(table: IcebergTable, *, mode: TableMode, run_id: str) -> IcebergOutput:
     output = table.open_output(
         mode=mode, run_id=run_id, exporter_version="1.2.3", exported_at=EXPORTED_AT
     )
@@ -98,7 +97,7 @@ def export(
     table: IcebergTable,
     sessions: list[RawSession],
     *,
-    mode: Mode = "replace",
+    mode: TableMode = "replace",
     run_id: str = "run-1",
     gateway: Gateway = FIRST,
 ) -> OutputFacts:
@@ -251,7 +250,7 @@ def test_run_that_adds_nothing_commits_nothing(open_table: OpenTable, catalog: C
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 def test_nothing_is_visible_before_publish_and_the_history_tells(
-    mode: Mode, open_table: OpenTable, catalog: Catalog
+    mode: TableMode, open_table: OpenTable, catalog: Catalog
 ) -> None:
     table = open_table()
     export(table, raw_sessions(1))
@@ -286,7 +285,7 @@ def test_table_is_not_made_before_the_first_commit(
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 def test_discard_removes_what_was_written(
-    mode: Mode, open_table: OpenTable, catalog: Catalog, warehouse: Path
+    mode: TableMode, open_table: OpenTable, catalog: Catalog, warehouse: Path
 ) -> None:
     table = open_table()
     export(table, raw_sessions(1))
@@ -348,7 +347,7 @@ def test_cancelled_writer_leaves_no_partial_file(open_table: OpenTable, warehous
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 def test_commit_is_made_again_on_what_somebody_else_committed(
-    mode: Mode, open_table: OpenTable, catalog: Catalog, warehouse: Path
+    mode: TableMode, open_table: OpenTable, catalog: Catalog, warehouse: Path
 ) -> None:
     table = open_table()
     export(table, raw_sessions(1, 2, state="running"))
@@ -370,7 +369,7 @@ def test_commit_is_made_again_on_what_somebody_else_committed(
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 def test_table_that_somebody_else_made_first_is_taken(
-    mode: Mode, open_table: OpenTable, catalog: Catalog
+    mode: TableMode, open_table: OpenTable, catalog: Catalog
 ) -> None:
     output = open_output(open_table(), mode=mode, run_id="run-1")
     output.write(FIRST, raw_sessions(1))
@@ -702,7 +701,7 @@ RUNS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_table_is_a_dictionary_by_key(
-    runs: list[tuple[Mode, list[tuple[Gateway, list[tuple[int, bool, int]]]]]],
+    runs: list[tuple[TableMode, list[tuple[Gateway, list[tuple[int, bool, int]]]]]],
     partition_by: tuple[str, ...],
     catalog: Catalog,
 ) -> None:

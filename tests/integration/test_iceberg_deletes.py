@@ -23,8 +23,8 @@ from pyiceberg.table.update.snapshot import _FastAppendFiles
 from pyiceberg.typedef import Record
 
 from exporter.gateway import Gateway
+from exporter.sinks import TableMode
 from exporter.sinks.iceberg import IcebergTable
-from exporter.sinks.iceberg_names import Mode
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 
@@ -107,7 +107,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IcebergTa
     table.close()
 
 
-def export(table: IcebergTable, numbers: list[int], *, mode: Mode, run_id: str) -> None:
+def export(table: IcebergTable, numbers: list[int], *, mode: TableMode, run_id: str) -> None:
     output = table.open_output(
         mode=mode, run_id=run_id, exporter_version="1", exported_at=datetime.now(UTC)
     )

@@ -9,8 +9,8 @@ import pytest
 
 from exporter.errors import CredentialsError, DestinationError
 from exporter.gateway import Gateway
+from exporter.sinks import TableMode
 from exporter.sinks.iceberg import IcebergTable
-from exporter.sinks.iceberg_names import Mode
 from tests.object_server import READ_ONLY_KEY, WRONG_KEY, ObjectServer
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -43,7 +43,7 @@ def configure(
     return configure_one
 
 
-def export(table: IcebergTable, numbers: range, *, mode: Mode, run_id: str) -> None:
+def export(table: IcebergTable, numbers: range, *, mode: TableMode, run_id: str) -> None:
     output = table.open_output(
         mode=mode, run_id=run_id, exporter_version="1", exported_at=datetime.now(UTC)
     )

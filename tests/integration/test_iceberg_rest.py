@@ -9,8 +9,8 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from exporter.errors import CredentialsError
 from exporter.gateway import Gateway
+from exporter.sinks import TableMode
 from exporter.sinks.iceberg import IcebergTable
-from exporter.sinks.iceberg_names import Mode
 from tests.rest_catalog import serve
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -31,7 +31,9 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlCata
     catalog.close()
 
 
-def export(table: IcebergTable, state: str, numbers: range, *, mode: Mode, run_id: str) -> None:
+def export(
+    table: IcebergTable, state: str, numbers: range, *, mode: TableMode, run_id: str
+) -> None:
     output = table.open_output(
         mode=mode, run_id=run_id, exporter_version="1", exported_at=datetime.now(UTC)
     )
