@@ -16,7 +16,9 @@ from exporter.loading import Loaded, build_json_schema, dump_toml
 from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
 from exporter.runs.verifying import Problem, verify
-from exporter.service import resolve_service
+from exporter.service import build_store_access, find_region, resolve_service
+from exporter.sinks import Format
+from exporter.stores.addresses import scheme_of
 from exporter.terminal.logs import configure_logging
 from exporter.terminal.printing import print_json, print_line, print_table, print_text, printable
 from exporter.terminal.progress import ProgressMode, open_progress
@@ -153,10 +155,16 @@ async def show_gateways(
         )
 
 
-def show_verify(output: str, *, as_json: bool) -> tuple[Problem, ...]:
+def show_verify(
+    settings: Settings, output: str, *, environ: Mapping[str, str], as_json: bool
+) -> tuple[Problem, ...]:
     """Read an output again and print what was counted; returns what is wrong with it."""
     # The format is the manifest's to tell: any name will do, such as one that tells none.
-    found = verify(resolve_destination(output, chosen="ndjson"))
+    access = build_store_access(
+        settings, region_id=find_region(settings, environ=environ), environ=environ
+    )
+    chosen: Format | None = None if scheme_of(output) == "iceberg" else "ndjson"
+    found = verify(resolve_destination(output, chosen=chosen, access=access))
     if as_json:
         print_json(
             {

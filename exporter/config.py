@@ -89,13 +89,13 @@ class Settings:
         Text | None,
         Option(
             "the object store's URL; default: OSS of the region, S3 by the AWS rules",
-            "output",
+            "object store",
             metavar="URL",
         ),
     ] = None
     storage_addressing: Annotated[
         Literal["virtual", "path"],
-        Option("where a bucket's name stands: in the host or in the path", "output"),
+        Option("where a bucket's name stands: in the host or in the path", "object store"),
     ] = "virtual"
     compression: Annotated[
         Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"],

@@ -11,7 +11,13 @@ DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?"
 
 Group = Literal[
-    "identity and service", "what to list", "output", "run after run", "speed", "watching"
+    "identity and service",
+    "what to list",
+    "output",
+    "object store",
+    "run after run",
+    "speed",
+    "watching",
 ]
 
 

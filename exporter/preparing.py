@@ -55,7 +55,7 @@ def prepare(
     require_workspace(settings)
     started_at = datetime.now(UTC)
     service = resolve_service(settings, environ=environ)
-    access = build_store_access(settings, service, environ=environ)
+    access = build_store_access(settings, region_id=service.region_id, environ=environ)
     destination = resolve_destination(output, chosen=settings.format, access=access)
     require_sequel(settings, destination)
     return Run(

@@ -27,16 +27,22 @@ def resolve_service(settings: Settings, *, environ: Mapping[str, str]) -> Servic
     """The region and endpoint of a run. Raises UsageError when no source names a region, or one is
     malformed.
     """
-    region = (
-        settings.region
-        or read_profile_region(profile=settings.profile, environ=environ)
-        or environ.get("ALIBABA_CLOUD_REGION_ID")
-    )
+    region = find_region(settings, environ=environ)
     if not region:
         raise UsageError("no region", hint="name it with --region, such as --region cn-hangzhou")
     check_region(region)
     endpoint = settings.endpoint or build_endpoint(region=region, network=settings.network)
     return Service(region, check_endpoint(endpoint))
+
+
+def find_region(settings: Settings, *, environ: Mapping[str, str]) -> str | None:
+    """As a setting, the profile or the environment names it, in this order."""
+    return (
+        settings.region
+        or read_profile_region(profile=settings.profile, environ=environ)
+        or environ.get("ALIBABA_CLOUD_REGION_ID")
+        or None
+    )
 
 
 @asynccontextmanager
@@ -62,7 +68,7 @@ async def open_service(
 
 
 def build_store_access(
-    settings: Settings, service: Service, *, environ: Mapping[str, str]
+    settings: Settings, *, region_id: str | None, environ: Mapping[str, str]
 ) -> StoreAccess:
     """How the run's object stores are reached: by the same identity and from the same network."""
 
@@ -75,7 +81,7 @@ def build_store_access(
         return choose()()
 
     return StoreAccess(
-        region_id=service.region_id,
+        region_id=region_id,
         network=settings.network,
         endpoint=None
         if settings.storage_endpoint is None

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from exporter import errors
-from exporter.cli import build_parser
 from exporter.config import Field, Settings, read_fields
 from exporter.errors import ExporterError
+from exporter.flags import build_parser
 from exporter.loading import load_settings
 from exporter.records.schema import SCHEMA
 
@@ -92,7 +92,7 @@ def test_flags_of_other_commands_are_settings_too() -> None:
     assert flags_of("gateways").keys() == {
         field.name
         for field in FIELDS.values()
-        if field.option.group not in {"output", "run after run"}
+        if field.option.group not in {"output", "object store", "run after run"}
     }
     assert flags_of("demo").keys() == {"progress", "log_format", "verbose", "quiet"}
 

@@ -88,7 +88,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("emulator.server", "emulator.reading"),
     ("commands",),
     ("demo", "emulate"),
-    ("terminal.completion",),
+    ("terminal.completion", "flags"),
     ("cli",),
     ("__main__",),
 )

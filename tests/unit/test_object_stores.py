@@ -11,7 +11,7 @@ import pytest
 from exporter.config import Settings
 from exporter.destinations import resolve_destination
 from exporter.errors import CredentialsError, DestinationError, MissingExtraError, UsageError
-from exporter.service import Service, build_store_access
+from exporter.service import build_store_access
 from exporter.stores.addresses import (
     AWS_REGION,
     Address,
@@ -158,7 +158,7 @@ def test_settings_say_how_stores_are_reached() -> None:
     )
     environ = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "s3cret"}
 
-    access = build_store_access(settings, Service("cn-hangzhou", "https://x"), environ=environ)
+    access = build_store_access(settings, region_id="cn-hangzhou", environ=environ)
 
     assert access.fetch_key is not None
     assert access.fetch_key().access_key_id == "id"
@@ -174,7 +174,7 @@ def test_settings_say_how_stores_are_reached() -> None:
 def test_half_a_key_is_no_matter_until_it_is_needed() -> None:
     access = build_store_access(
         Settings(),
-        Service("cn-hangzhou", "https://x"),
+        region_id="cn-hangzhou",
         environ={"ALIBABA_CLOUD_ACCESS_KEY_ID": "id"},
     )
 
