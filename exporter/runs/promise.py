@@ -8,7 +8,7 @@ from typing import Any, get_args
 import orjson
 
 from exporter.runs.manifest import MANIFEST_VERSION
-from exporter.sinks import Format
+from exporter.sinks import Format, TableFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class PromisedFile:
 class Promise:
     run_id: str
     status: str
-    format: Format
+    format: Format | TableFormat
     session_count: int
     files: tuple[PromisedFile, ...]
 
@@ -56,7 +56,9 @@ def parse_promise(content: bytes) -> Promise:
             f"its version {version} is of a newer livy-exporter, this one knows {MANIFEST_VERSION}"
         )
     format_name = take(document, "format", str)
-    known: dict[str, Format] = {each: each for each in get_args(Format)}
+    known: dict[str, Format | TableFormat] = {
+        each: each for each in (*get_args(Format), *get_args(TableFormat))
+    }
     if format_name not in known:
         raise ValueError(f"its format {format_name!r} is unknown")
     return Promise(

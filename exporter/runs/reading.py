@@ -2,11 +2,14 @@
 
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, BinaryIO, Final, assert_never
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, assert_never
 
 import orjson
 
 from exporter.sinks import FileCodec, Format
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 READ_BYTES: Final = 1 << 20
 KEYS_AT_ONCE: Final = 1 << 13
@@ -42,7 +45,6 @@ def read_keys(
 
 def read_parquet_keys(stream: BinaryIO, *, with_version: bool) -> Iterator[list[str]]:
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     columns = [*COLUMNS, VERSION_COLUMN] if with_version else list(COLUMNS)
@@ -54,17 +56,26 @@ def read_parquet_keys(stream: BinaryIO, *, with_version: bool) -> Iterator[list[
         row_count = 0
         for batch in file.iter_batches(batch_size=KEYS_AT_ONCE, columns=columns):
             row_count += batch.num_rows
-            parts = [batch.column(name) for name in COLUMNS]
-            if with_version:
-                parts.append(batch.column(VERSION_COLUMN).cast(pa.int64()))
-            texts = [part.cast(pa.string()) for part in parts]
-            yield pc.binary_join_element_wise(
-                *texts, SEPARATOR, null_handling="replace", null_replacement=""
-            ).to_pylist()
+            yield join_keys(batch, with_version=with_version)
     except pa.ArrowException as exc:
         raise Unreadable(f"{exc}") from exc
     if row_count != file.metadata.num_rows:
         raise Unreadable(f"it has {row_count:,} rows, its footer says {file.metadata.num_rows:,}")
+
+
+def join_keys(batch: "pa.RecordBatch", *, with_version: bool) -> list[str]:
+    """The key of each row as one text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    parts = [batch.column(name) for name in COLUMNS]
+    if with_version:
+        parts.append(batch.column(VERSION_COLUMN).cast(pa.int64()))
+    texts = [part.cast(pa.string()) for part in parts]
+    keys: list[str] = pc.binary_join_element_wise(
+        *texts, SEPARATOR, null_handling="replace", null_replacement=""
+    ).to_pylist()
+    return keys
 
 
 def read_ndjson_keys(

@@ -14,8 +14,8 @@ from exporter.errors import DestinationError, UsageError
 from exporter.listing.keys import KeySet
 from exporter.runs.promise import Promise, PromisedFile, parse_promise
 from exporter.runs.publishing import digest
-from exporter.runs.reading import Unreadable, read_keys
-from exporter.sinks import FileCodec
+from exporter.runs.reading import COLUMNS, Unreadable, join_keys, read_keys
+from exporter.sinks import FileCodec, Format, Table
 
 MOST_EXPECTED = 10_000_000
 """Keys that room is made for before they are seen: a manifest may promise anything."""
@@ -76,9 +76,31 @@ def verify(destination: Destination) -> Verification:
     except ValueError as exc:
         broken = Problem(f"'{home.store.path_of(home.manifest)}' is no manifest: {exc}")
         return Verification(destination.output, None, (), (*problems, broken))
+    if destination.table is not None:
+        return verify_table(destination.table, promise, output=destination.output, found=problems)
     check = Check(destination, promise)
     check.run()
     return Verification(destination.output, promise, check.counts, (*problems, *check.problems))
+
+
+def verify_table(
+    table: Table, promise: Promise, *, output: str, found: tuple[Problem, ...]
+) -> Verification:
+    """A table's own log names its files, and others may have written to it since: what is read is
+    whether the run is in that log, and whether each key is there once.
+    """
+    keys = KeySet(promise.row_count)
+    row_count = repeated_count = 0
+    for batch in table.read_columns(COLUMNS):
+        row_count += batch.num_rows
+        repeated_count += len(keys.add_all(join_keys(batch, with_version=False)))
+    problems = list(found)
+    if promise.files and not table.has_committed(promise.run_id):
+        problems.append(Problem(f"'{output}' has no commit of run {promise.run_id}"))
+    if repeated_count > 0:
+        problems.append(Problem(f"'{output}' has {repeated_count:,} rows whose key is there twice"))
+    checked = (Checked("distinct keys", row_count, len(keys)),)
+    return Verification(output, promise, checked, tuple(problems))
 
 
 def find_unfinished(home: Home) -> tuple[Problem, ...]:
@@ -166,7 +188,7 @@ class Check:
         with self._destination.store.open_input(name) as stream:
             for keys in read_keys(
                 stream,
-                output_format=self._promise.format,
+                output_format=self._format,
                 codec=self._codec,
                 # A dataset has a row for each version of a session.
                 with_version=self._destination.kind == "dataset",
@@ -184,6 +206,10 @@ class Check:
                 f"{shown} has {repeated_count:,} rows whose key was there before,"
                 f" the first is {first.replace(chr(0), ' ')}"
             )
+
+    @property
+    def _format(self) -> Format:
+        return "ndjson" if self._promise.format == "ndjson" else "parquet"
 
     @property
     def _codec(self) -> FileCodec:

@@ -1,14 +1,17 @@
 """How sessions are written: one protocol, one file a format."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Literal, Protocol, assert_never
 
 from exporter.errors import UsageError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.stores import FileFacts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Format = Literal["parquet", "ndjson"]
 """Of a file."""
@@ -93,6 +96,9 @@ class Table(Protocol):
         codec: ParquetCodec,
     ) -> Output:
         """The table as an output, which proves that it can be written."""
+
+    def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
+        """All rows as they are now, a batch at a time; none where the table is not there."""
 
     def remove_leftovers(self) -> None:
         """Remove files of runs that died before their commit; never raises.

@@ -4,7 +4,7 @@ What needs the library stands in `iceberg_tables`, `iceberg_files` and `iceberg_
 imported when a table is opened and nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from exporter.sinks import Output, ParquetCodec, TableMode
 from exporter.sinks.iceberg_names import TableName, parse_table_name, quiet, translated
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from exporter.sinks.iceberg_tables import LakeTable
 
 
@@ -65,6 +67,11 @@ class IcebergTable:
                 exported_at=exported_at,
                 codec=codec,
             )
+
+    def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
+        """All rows as they are now, a batch at a time; none where the table is not there."""
+        with translated(self.name.output):
+            yield from self._table.read_columns(names)
 
     def remove_leftovers(self) -> None:
         """Remove data files of runs that died before their commit; never raises.
