@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from exporter.service import (
     open_service,
 )
 from exporter.sinks import Output
+from exporter.span import Span, resolve_span
 from exporter.stores import StagedFile
 from exporter.stores.local import LocalStore
 
@@ -99,11 +100,12 @@ async def export(
 def recover(run: Run, publisher: Publisher) -> Past:
     """Put right what a killed run left, and tell what this one builds on; blocks."""
     publisher.recover()
+    manifest = publisher.read_manifest()
     if not run.settings.incremental or run.state_at is None:
-        return Past()
+        return Past(run_id="" if manifest is None else manifest["run_id"])
     return read_past(
         run.state_at,
-        publisher.read_manifest(),
+        manifest,
         output=run.output_key,
         region_id=run.service.region_id,
     )
@@ -136,6 +138,7 @@ async def export_run(
                 run.emit(GatewaysDiscovered(len(gateways)))
                 if seat is not None:
                     journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
+                    run = replace(run, span=find_span(run, journal))
                 listings = [build_listing(run, past, gateway) for gateway in gateways]
                 facts = await list_into_output(
                     client, listings, opened.output, run=run, journal=journal
@@ -214,6 +217,8 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
             "until": settings.until,
             "incremental": settings.incremental,
             "state": hashlib.sha256(state).hexdigest(),
+            # What was published since is newer than what the journal has.
+            "predecessor": past.run_id,
         },
         gateways=gateways,
         run_id=run.run_id,
@@ -233,6 +238,14 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
         return journal
     journal.remove()
     return NO_ANSWER_LOG
+
+
+def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
+    """A duration counts back from the start of the run whose requests are gone on with."""
+    if not isinstance(journal, Journal) or journal.resumed is None:
+        return run.span
+    settings = run.settings
+    return resolve_span(settings.since, settings.until, now=journal.resumed.started_at)
 
 
 def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:

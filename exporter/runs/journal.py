@@ -189,11 +189,17 @@ class Journal:
                 await anyio.to_thread.run_sync(self._write, frame, count)
 
     def close(self) -> None:
-        """Write what is left, and keep the file for a run after this one; blocks."""
+        """Write what is left, and keep the file for a run after this one; blocks.
+
+        A file without any answer is of no use, and does not stay.
+        """
         if self._file is not None:
             if self._rows and not self._stopped:
                 self._write(*self._pack())
-            self._file.close()
+            if self.resumed is None and self._written_count == 0:
+                self._file.remove()
+            else:
+                self._file.close()
         self._stopped = True
         self._file = None
 

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from exporter.gateway import Gateway
@@ -24,6 +25,10 @@ class Past:
     """Why an incremental run has to list in full, for a reader; empty if it has not."""
     files: Sequence[Mapping[str, Any]] = field(default=())
     """The files that the run adds to, as the manifest before it names them."""
+    run_id: str = ""
+    """Of the run that was published last; empty before the first one."""
+    finished_at: datetime | None = None
+    """Of that run, where there is no state to tell when its rows were exported."""
 
     @property
     def known(self) -> Mapping[Gateway, Known]:
@@ -31,7 +36,10 @@ class Past:
 
     def exported_at(self, started_at: datetime) -> datetime:
         """Of the run's rows: the newest version of a session is that of the latest run."""
-        return next_exported_at(started_at, self.state)
+        exported_at = next_exported_at(started_at, self.state)
+        if self.finished_at is None:
+            return exported_at
+        return max(exported_at, self.finished_at + timedelta(milliseconds=1))
 
     def check_gateways(self, gateways: Sequence[Gateway], *, output: str, region_id: str) -> None:
         """Raises UsageError when the state is of other gateways."""
@@ -52,25 +60,35 @@ def read_past(
     full listing, which adds to what is there. Raises UsageError where the state is another
     output's.
     """
-    files = () if manifest is None else tuple(manifest["files"])
+    published = read_published(manifest)
     store, name = state_at
     text = store.read(name)
     if text is None:
         reason = "" if manifest is None else f"there is no state at {store.path_of(name)}"
-        return warn(Past(full_because=reason, files=files))
+        return warn(published, reason)
     state = read_state(text, output=output, region_id=region_id, gateways=())
     if isinstance(state, FullRunNeeded):
-        return warn(Past(full_because=state.reason, files=files))
-    if manifest is None or manifest["run_id"] != state.run_id:
+        return warn(published, state.reason)
+    if published.run_id != state.run_id:
         reason = f"the state is of run {state.run_id}, which is not the one published last"
-        return warn(Past(full_because=reason, files=files))
-    return Past(state=state, files=files)
+        return warn(published, reason)
+    return replace(published, state=state, finished_at=None)
 
 
-def warn(past: Past) -> Past:
-    if past.full_because:
-        logger.warning("listing in full: %s", past.full_because)
-    return past
+def read_published(manifest: Mapping[str, Any] | None) -> Past:
+    """What the manifest alone tells."""
+    if manifest is None:
+        return Past()
+    finished_at = None
+    with suppress(KeyError, TypeError, ValueError):
+        finished_at = datetime.fromisoformat(manifest["finished_at"]).astimezone(UTC)
+    return Past(files=tuple(manifest["files"]), run_id=manifest["run_id"], finished_at=finished_at)
+
+
+def warn(published: Past, reason: str) -> Past:
+    if reason:
+        logger.warning("listing in full: %s", reason)
+    return replace(published, full_because=reason)
 
 
 def build_next_gateways(
