@@ -158,7 +158,8 @@ async def export_run(
                 partial(end_journal, journal, keep=is_worth_resuming(exc))
             )
         raise
-    await anyio.to_thread.run_sync(partial(end_journal, journal, keep=False))
+    with anyio.CancelScope(shield=True):  # it is published: to be stopped now changes nothing
+        await anyio.to_thread.run_sync(partial(end_journal, journal, keep=False))
     return manifest
 
 
@@ -250,10 +251,10 @@ def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
 
 def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:
     if isinstance(journal, Journal):
-        if keep:
-            journal.close()
-        else:
+        if not keep:
             journal.remove()
+        elif (kept_count := journal.close()) > 0:
+            logger.warning("%s pages read are kept: the next run goes on from there", kept_count)
 
 
 @dataclass(frozen=True, slots=True)

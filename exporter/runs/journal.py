@@ -5,6 +5,7 @@ order in which the listings took them in. Written without sync: the page cache o
 after a power cut the checksums tell what is left.
 """
 
+import errno
 import hashlib
 import logging
 import time
@@ -27,6 +28,7 @@ from exporter.errors import (
     DeadlineError,
     DestinationError,
     NetworkError,
+    NotFoundError,
 )
 from exporter.gateway import Gateway
 from exporter.listing.facts import Listing, PageRequest
@@ -48,6 +50,7 @@ MOST_UNWRITTEN_BYTES: Final = 1 << 20
 MOST_UNWRITTEN_S: Final = 1.0
 
 PASSING: Final = (ApiError, CredentialsError, DeadlineError, DestinationError, NetworkError)
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 logger = logging.getLogger(__name__)
 
@@ -188,20 +191,25 @@ class Journal:
                 frame, count = self._pack()
                 await anyio.to_thread.run_sync(self._write, frame, count)
 
-    def close(self) -> None:
+    def close(self) -> int:
         """Write what is left, and keep the file for a run after this one; blocks.
 
-        A file without any answer is of no use, and does not stay.
+        Returns how many answers are kept: a file without any is of no use, and does not stay.
         """
-        if self._file is not None:
-            if self._rows and not self._stopped:
-                self._write(*self._pack())
-            if self.resumed is None and self._written_count == 0:
-                self._file.remove()
-            else:
-                self._file.close()
+        if self._file is None:
+            return 0
+        if self._rows and not self._stopped:
+            self._write(*self._pack())
+        kept_count = self._written_count
+        if self.resumed is not None:
+            kept_count += self.resumed.answer_count
+        if kept_count > 0:
+            self._file.close()
+        else:
+            self._file.remove()
         self._stopped = True
         self._file = None
+        return kept_count
 
     def remove(self) -> None:
         """Nothing is to be resumed: what was read is published, or of no use."""
@@ -312,10 +320,14 @@ def remove_stale(spool: Path, *, now: datetime, resume_within_s: float) -> None:
 
 def is_worth_resuming(error: BaseException) -> bool:
     """Whether to keep the journal of a run that ended so: a failure that what is recorded may have
-    brought about would come again with it.
+    brought about would come again with it. Nor is room taken where it ran out.
     """
     if isinstance(error, BaseExceptionGroup):
         return all(is_worth_resuming(each) for each in error.exceptions)
+    if isinstance(error, NotFoundError) or (
+        isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM
+    ):
+        return False
     return isinstance(error, PASSING) or not isinstance(error, Exception)
 
 

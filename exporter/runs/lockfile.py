@@ -59,7 +59,7 @@ class LockFile:
         self._folders = [
             folder
             for folder in reversed(self._path.parents)
-            if folder == root or root in folder.parents
+            if root in folder.parents or (folder == root and store.makes_folder)
         ]
         self._holder = holder
         self._now_s = now_s
@@ -128,7 +128,7 @@ class LockFile:
         return self._open_in_folder()
 
     def _make_folders(self) -> None:
-        """The store's own and those below; what it is in must be there."""
+        """The store's own, if it makes that, and those below; what it is in must be there."""
         for folder in self._folders:
             if not folder.is_dir():
                 with suppress(FileExistsError):

@@ -33,7 +33,7 @@ class LocalStore:
 
     def __init__(self, url: str, *, makes_folder: bool = False) -> None:
         self.url = url.rstrip("/") or url[:1]
-        self._makes_folder = makes_folder
+        self.makes_folder = makes_folder
 
     @classmethod
     def holding(cls, path: str) -> tuple["LocalStore", str]:
@@ -125,7 +125,7 @@ class LocalStore:
     def _make_folders(self, name: str) -> None:
         inner = name.split("/")[:-1]
         paths = [self.path_of("/".join(inner[:depth])) for depth in range(1, len(inner) + 1)]
-        if self._makes_folder:
+        if self.makes_folder:
             paths.insert(0, self.url)
         for path in paths:
             with translated(path), suppress(FileExistsError):

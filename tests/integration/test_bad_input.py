@@ -148,7 +148,7 @@ def test_no_region_is_refused(program: "Program") -> None:
     [
         ("no/such/out.parquet", "No such file or directory", "mkdir -p no/such"),
         ("livy.toml/out.parquet", "Not a directory", "livy.toml is a file"),
-        ("/sys/out.parquet", "cannot write '/sys/out.parquet'", "another"),
+        ("/sys/out.parquet", "cannot write '/sys/.out.parquet.lock'", "another"),
         ("folder", "'folder' holds something else", "folder/sessions.parquet"),
         ("folder/", "'folder' holds something else", "folder/sessions.parquet"),
         ("no/such/", "No such file or directory", "mkdir -p no"),
@@ -414,7 +414,7 @@ def test_message_of_a_server_does_not_steer_the_terminal(program: "Program") -> 
 def test_words_of_the_user_do_not_break_the_line(program: "Program") -> None:
     ended = program.run("export", "--workspace", "w-1", "-o", "a\nb/c\x1b[31m.parquet")
 
-    refuse(program, ended, code=1, says="a\\x0ab/c\\x1b[31m.parquet")
+    refuse(program, ended, code=1, says="a\\x0ab/.c\\x1b[31m.parquet.lock")
 
 
 def test_reader_that_has_enough_ends_an_export_quietly(slow_program: "Program") -> None:
@@ -491,7 +491,10 @@ def test_interrupted_export_leaves_what_was_there(
     assert stdout == b""
     assert told == "interrupted: nothing was published"
     assert b"Traceback" not in stderr
-    assert slow_program.listing() == before
+    assert "pages read are kept: the next run goes on" in stderr.decode()
+    left = slow_program.listing()
+    assert left.pop(f".{arguments[1]}.journal") != b""
+    assert left == before
 
 
 def test_interrupted_plan_tells_no_tale_of_publishing(slow_program: "Program") -> None:

@@ -85,20 +85,34 @@ class Campaign:
     chance: random.Random
     whole_s: float = 0.0
     ends: Counter[str] = field(default_factory=Counter)
+    finished_at: Counter[str] = field(default_factory=Counter)
+    """Answers of each gateway until everything was known."""
 
     @property
     def destination(self) -> Destination:
         return self._resolve(self.program.folder)
 
     def finish(self) -> None:
-        """A run over lists that hold still: from then on everything is known exactly."""
+        """A run that may go on from a killed one, and one over lists that hold still: from then on
+        everything is known exactly.
+        """
+        self._run()
+        union, _ = self._read_union()
+        for name in GATEWAYS:
+            truth = self.emulator.truth("w-1", name, first_answer=self.finished_at[name] + 1)
+            assert truth.lost(key[1] for key in union if key[0] == name) == frozenset()
         with self.clock.held():
             started_s = time.monotonic()
-            ended = self.program.run(*FLAGS, *self.flags, "-o", self.output)
+            self._run()
             self.whole_s = time.monotonic() - started_s
-            assert ended.code == 0, ended.stderr
-            self._assert_tidy()
             self._assert_complete()
+        for name in GATEWAYS:
+            self.finished_at[name] = self.emulator.truth("w-1", name).answer_count
+
+    def _run(self) -> None:
+        ended = self.program.run(*FLAGS, *self.flags, "-o", self.output)
+        assert ended.code == 0, ended.stderr
+        self._assert_tidy()
 
     def kill(self) -> None:
         """Start a run, kill it at a moment, and look at what is left."""

@@ -196,7 +196,7 @@ async def test_spellings_of_a_folder_are_one_lock(
 
 
 async def test_folders_made_for_the_lock_go_when_nothing_else_is_in_them(tmp_path: Path) -> None:
-    store = LocalStore(str(tmp_path / "dataset"))
+    store = LocalStore(str(tmp_path / "dataset"), makes_folder=True)
 
     async with hold(store, name="_exporter/lock"):
         assert (tmp_path / "dataset" / "_exporter" / "lock").exists()
