@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,7 +96,9 @@ class Campaign:
         """A run that may go on from a killed one, and one over lists that hold still: from then on
         everything is known exactly.
         """
-        self._run()
+        if self._run(codes={0, 4}) == 4:
+            self.ends["unproven"] += 1
+            self._run()  # from the beginning, then
         union, _ = self._read_union()
         for name in GATEWAYS:
             truth = self.emulator.truth("w-1", name, first_answer=self.finished_at[name] + 1)
@@ -109,10 +111,12 @@ class Campaign:
         for name in GATEWAYS:
             self.finished_at[name] = self.emulator.truth("w-1", name).answer_count
 
-    def _run(self) -> None:
+    def _run(self, codes: Container[int] = (0,)) -> int:
         ended = self.program.run(*FLAGS, *self.flags, "-o", self.output)
-        assert ended.code == 0, ended.stderr
-        self._assert_tidy()
+        assert ended.code in codes, ended.stderr
+        if ended.code == 0:
+            self._assert_tidy()
+        return ended.code
 
     def kill(self) -> None:
         """Start a run, kill it at a moment, and look at what is left."""
@@ -128,9 +132,11 @@ class Campaign:
                 watch(process, intent, is_there=False)
             time.sleep(delay_s)
             process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=HANG_S)
-        self.ends[moment if process.returncode < 0 else "too late"] += 1
-        assert process.returncode in {0, -signal.SIGKILL}
+            _, stderr = process.communicate(timeout=HANG_S)
+        # So much comes and goes, between two runs too, that one may find no proof.
+        end = {0: "too late", 4: "unproven", -signal.SIGKILL: moment}.get(process.returncode)
+        assert end is not None, stderr.decode()
+        self.ends[end] += 1
         self._assert_whole()
         self._assert_recoverable()
 
@@ -269,6 +275,7 @@ def test_run_killed_at_any_moment_leaves_what_the_next_one_puts_right(
     campaign = run_campaign(tmp_path, mode, kill_count=7, seed=1)
 
     assert campaign.ends["too late"] < 4
+    assert campaign.ends["unproven"] < 2
 
 
 @pytest.mark.soak
@@ -277,4 +284,5 @@ def test_run_killed_at_any_moment_leaves_what_the_next_one_puts_right(
 def test_hundred_kills(mode: str, seed: int, tmp_path: Path) -> None:
     campaign = run_campaign(tmp_path, mode, kill_count=12, seed=seed)
 
+    assert campaign.ends["unproven"] < 3
     print(mode, seed, dict(campaign.ends), f"a run takes {campaign.whole_s:.2f}s")
