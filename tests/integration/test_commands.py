@@ -275,6 +275,8 @@ def test_plan_asks_one_page_a_gateway_and_writes_nothing(
         "w-1        lc-a          205      3         4",
     ]
     assert lines[3].startswith("935 sessions, 13 requests, about ")
+    assert re.fullmatch(r"journal: about \d+\.\d KiB on disk until it is published", lines[4])
+    assert len(lines) == 5
     assert counts == {"ListLivyComputeSessions": {"ok": 2}}
     assert ended.stderr == ""
     assert program.listing() == {}
@@ -292,6 +294,26 @@ def test_plan_as_json_has_the_same_numbers(program: "Program") -> None:
     ]
     assert planned["session_count"] == 936
     assert planned["request_count"] == sum(each["request_count"] for each in planned["gateways"])
+    assert 936 * 20 < planned["journal_bytes"] < 936 * 500
+
+
+@pytest.mark.parametrize(
+    "flags", [["--no-resume"], ["-o", "-"], ["-o", "s3://bucket/sessions.parquet"]], ids=" ".join
+)
+def test_plan_counts_no_journal_where_there_will_be_none(
+    program: "Program", flags: list[str]
+) -> None:
+    ended = program.run("plan", "--workspace", "w-1", *flags, "--json")
+
+    assert json.loads(ended.stdout)["journal_bytes"] == 0
+
+
+@pytest.mark.parametrize("flags", [["--since", "7d"], ["--incremental", "-o", "sessions/"]])
+def test_plan_says_that_it_is_about_all_sessions(program: "Program", flags: list[str]) -> None:
+    ended = program.run("plan", "--workspace", "w-1", *flags)
+
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("this is for all sessions: ")
 
 
 def test_plan_and_export_agree_on_the_requests(program: "Program", emulator: Emulator) -> None:
