@@ -164,7 +164,10 @@ class NoDrawing:
 
 
 class Cadence:
-    """When a line is due: once all totals are known or an interval is over, then each interval."""
+    """When a line is due: once all totals are known or an interval is over, then each interval.
+
+    Where only what is new is asked for, a total promises nothing: then not before an interval.
+    """
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -175,7 +178,8 @@ class Cadence:
         """Whether to write a line now; asked once an event, it takes a yes as done."""
         if self._due_s is None:
             self._due_s = now_s + LINE_INTERVAL_S
-        if now_s < self._due_s and not (self._is_first and self._tally.has_all_totals):
+        knows_most = self._tally.has_all_totals and self._tally.listings_in_full > 0
+        if now_s < self._due_s and not (self._is_first and knows_most):
             return False
         self._is_first = False
         self._due_s = now_s + LINE_INTERVAL_S

@@ -153,6 +153,16 @@ def test_the_first_line_comes_when_the_total_is_known() -> None:
     assert stream.getvalue() == "0 of 200 sessions (0%), 0 of 2 pages, 0 in flight\n"
 
 
+def test_no_line_comes_at_once_where_only_what_is_new_is_asked_for() -> None:
+    stream = StringIO()
+
+    with opened(stream, mode="plain") as progress:
+        progress(GatewaysDiscovered(1))
+        progress(ListingStarted(ONE, 20_033, 1, incremental=True))
+
+    assert stream.getvalue() == ""
+
+
 def test_a_line_comes_each_interval_however_many_events() -> None:
     stream, clock = StringIO(), Clock()
 
@@ -297,11 +307,13 @@ def test_json_lines_tell_what_was_listed_in_full_and_why() -> None:
 
 
 def test_json_progress_expects_no_number_where_only_what_is_new_is_asked_for() -> None:
-    stream = StringIO()
+    stream, clock = StringIO(), Clock()
 
-    with opened(stream, log_format="json") as progress:
+    with opened(stream, clock=clock, log_format="json") as progress:
         progress(GatewaysDiscovered(1))
         progress(ListingStarted(ONE, 20_033, 1, incremental=True))
+        clock.now_s = LINE_INTERVAL_S
+        progress(PageRead(ONE, 1, 100))
 
     (line,) = (each for each in objects(stream) if each["event"] == "progress")
     assert (line["sessions"], line["sessions_expected"], line["pages_expected"]) == (0, None, None)
