@@ -15,14 +15,15 @@ from exporter.events import Event, Listener
 from exporter.loading import Loaded, build_json_schema, dump_toml
 from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
+from exporter.runs.journal import MOST_BYTES
 from exporter.runs.verifying import Problem, verify
 from exporter.service import build_store_access, find_region, resolve_service
 from exporter.sinks import Format
-from exporter.stores.addresses import scheme_of
+from exporter.stores.addresses import is_object_store, scheme_of
 from exporter.terminal.logs import configure_logging
 from exporter.terminal.printing import print_json, print_line, print_table, print_text, printable
 from exporter.terminal.progress import ProgressMode, open_progress
-from exporter.terminal.wording import count_of, format_duration
+from exporter.terminal.wording import count_of, format_bytes, format_duration
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ async def show_plan(
     session_count = sum(each.session_count for each in planned)
     request_count = sum(each.request_count for each in planned)
     seconds = estimate_s(planned, concurrency=settings.concurrency)
+    journal_bytes = estimate_journal(planned, settings)
     if as_json:
         print_json(
             {
@@ -94,6 +96,7 @@ async def show_plan(
                 "session_count": session_count,
                 "request_count": request_count,
                 "estimated_s": round(seconds, 1),
+                "journal_bytes": journal_bytes,
             }
         )
         return
@@ -114,6 +117,12 @@ async def show_plan(
         f"{count_of(session_count, 'session')}, {count_of(request_count, 'request')}, about"
         f" {format_duration(seconds)} with {settings.concurrency} in flight and no throttling"
     )
+    if journal_bytes > 0:
+        print_line(f"journal: about {format_bytes(journal_bytes)} on disk until it is published")
+    if settings.since is not None:
+        print_line("this is for all sessions: with --since, fewer may do")
+    if settings.incremental:
+        print_line("this is for all sessions: a run that goes on from another asks for less")
 
 
 def estimate_s(planned: Sequence[PlannedListing], *, concurrency: int) -> float:
@@ -124,6 +133,15 @@ def estimate_s(planned: Sequence[PlannedListing], *, concurrency: int) -> float:
     rounds = math.ceil(sum(each.request_count for each in planned) / concurrency)
     # The first page and the sentinel of the last gateway have nothing to overlap with.
     return latency_s * (rounds + 2)
+
+
+def estimate_journal(planned: Sequence[PlannedListing], settings: Settings) -> int:
+    """Most bytes on disk of what a run has read; none where it could not be resumed."""
+    output = settings.output or ""
+    has_place = settings.spool is not None or not is_object_store(output)
+    if not settings.resume or output == "-" or not has_place:
+        return 0
+    return min(MOST_BYTES, sum(each.journal_bytes for each in planned))
 
 
 async def show_gateways(

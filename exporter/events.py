@@ -28,11 +28,16 @@ class GatewaysDiscovered:
 
 @dataclass(frozen=True, slots=True)
 class ListingStarted:
-    """The first page of a gateway came and told the total."""
+    """The first page of a gateway came and told the total.
+
+    Comes once more where a listing that asked for what is new goes on to read the whole list.
+    """
 
     gateway: Gateway
     total_count: int
     page_count: int
+    incremental: bool = False
+    """What is new is asked for: how much that is, neither of the counts tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,10 @@ class ListingFinished:
     session_count: int
     proof: str
     movement: Movement = Movement()
+    incremental: bool = False
+    """Whether the sessions are those that are new or changed."""
+    full_because: str = ""
+    """Why a listing that asked for what is new had to read the whole list; empty if it had not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,7 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
     if journal.dropped is not None:
         logger.warning("starting afresh: %s", journal.dropped)
     if journal.resumed is not None:
-        logger.warning(
+        logger.info(
             "going on where run %s was: %s pages are here already",
             journal.resumed.run_id,
             f"{journal.resumed.answer_count:,}",

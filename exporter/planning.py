@@ -11,6 +11,7 @@ from exporter.api.discovery import ALL, Found, choose_gateways, discover_gateway
 from exporter.config import Settings
 from exporter.events import Event
 from exporter.gateway import Gateway
+from exporter.runs.segments import estimate_journal_bytes
 from exporter.service import open_service, require_workspace, resolve_service
 
 
@@ -23,6 +24,8 @@ class PlannedListing:
     page_count: int
     request_count: int
     """Pages, and what completeness takes beyond them."""
+    journal_bytes: int
+    """What a run has read and keeps on disk until it has published, to be resumed if killed."""
     latency_s: float
     """How long its one page took."""
 
@@ -30,7 +33,7 @@ class PlannedListing:
 async def plan(
     settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
 ) -> list[PlannedListing]:
-    """Ask each gateway for one page and say what exporting it would take; writes nothing."""
+    """Ask each gateway for one page and say what exporting all of it would take; writes nothing."""
     require_workspace(settings)
     service = resolve_service(settings, environ=environ)
     async with open_service(settings, service, emit=emit, environ=environ) as client:
@@ -55,7 +58,12 @@ async def plan(
             pages = max(1, -(-page.total_count // page_size))
             sentinel = 0 if pages == 1 else 1
             planned[gateway] = PlannedListing(
-                gateway, page.total_count, pages, pages + sentinel, latency_s
+                gateway,
+                session_count=page.total_count,
+                page_count=pages,
+                request_count=pages + sentinel,
+                journal_bytes=estimate_journal_bytes(page.total_count, page),
+                latency_s=latency_s,
             )
 
         async with anyio.create_task_group() as tasks:

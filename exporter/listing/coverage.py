@@ -113,6 +113,10 @@ class Coverage:
         return self._asked
 
     @property
+    def is_incremental(self) -> bool:
+        return False
+
+    @property
     def page_count(self) -> int | None:
         """Pages that the list has by the largest total seen, as far as they are likely to be read;
         None before the first answer.

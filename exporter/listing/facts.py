@@ -61,6 +61,10 @@ class Listing(Protocol):
     def gateway(self) -> Gateway: ...
 
     @property
+    def is_incremental(self) -> bool:
+        """Whether it asks for what is new; once it reads the whole list, it does for good."""
+
+    @property
     def page_count(self) -> int | None:
         """Pages that the listing is likely to read; None before the first answer."""
 

@@ -204,21 +204,32 @@ def accept(
     emit: Callable[[Event], None],
     resumed: bool = False,
 ) -> None:
-    is_first = listing.page_count is None
+    is_first, was_incremental = listing.page_count is None, listing.is_incremental
     row_count, newest_ms = len(page.sessions), find_newest_ms(page.sessions)
     listing.accept(request, page)
-    if is_first:
-        emit(ListingStarted(listing.gateway, page.total_count, listing.page_count or 1))
+    is_incremental = listing.is_incremental
+    if is_first or is_incremental != was_incremental:
+        page_count = listing.page_count or 1
+        emit(ListingStarted(listing.gateway, page.total_count, page_count, is_incremental))
     emit(PageRead(listing.gateway, request.page_num, row_count, resumed, newest_ms))
     facts = listing.facts
     if facts is not None:
         movement = Movement(
             facts.inserted_count, facts.deleted_count, facts.overlap_count, facts.repair_page_count
         )
-        emit(ListingFinished(listing.gateway, facts.session_count, facts.proof, movement))
+        emit(
+            ListingFinished(
+                listing.gateway,
+                facts.session_count,
+                facts.proof,
+                movement,
+                incremental=facts.mode == "incremental",
+                full_because=facts.full_because,
+            )
+        )
 
 
 def find_newest_ms(sessions: Sequence[RawSession]) -> int | None:
     """The latest create time among sessions; None when none of them tells one that is a number."""
     times = [session.get("createTime") for session in sessions]
-    return max((time for time in times if type(time) is int and time > 0), default=None)
+    return max([time for time in times if type(time) is int and time > 0], default=None)

@@ -72,6 +72,10 @@ class Increment:
         return self._asked
 
     @property
+    def is_incremental(self) -> bool:
+        return self._full is None
+
+    @property
     def page_count(self) -> int | None:
         if self._full is not None:
             if self._full_from == 0:

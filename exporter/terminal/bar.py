@@ -16,10 +16,12 @@ from rich.text import Text
 from exporter.events import Event
 from exporter.terminal.tally import Tally
 from exporter.terminal.wording import (
+    count_of,
     eta_text,
     expected_text,
     format_duration,
     format_rate,
+    new_text,
     percent_text,
     quota_text,
     waiting_text,
@@ -57,23 +59,16 @@ BAR_FIELD = Field(" " * BAR_WIDTH_MIN, importance=6)
 def build_fields(tally: Tally, now_s: float) -> list[Field]:
     """All fields of the row, in order; padded, so that it does not shake as the numbers grow."""
     percent = percent_text(tally)
-    if percent is None:
+    if tally.listings_started == 0:
         return [
             BAR_FIELD,
             Field(waiting_text(tally), importance=9),
             Field(format_duration(tally.elapsed_s(now_s)), importance=8, style="dim"),
         ]
-    expected = expected_text(tally)
-    pages_expected = f"{max(tally.pages_expected, tally.pages_read):,}"
-    sessions = f"{tally.sessions_written:>{len(expected)},}/{expected}"
-    rate = tally.rate(now_s)
     throttled = tally.requests_throttled
     return [
         BAR_FIELD,
-        Field(f"{percent:>4}", importance=10, style="bold"),
-        Field(f"{sessions} sessions", importance=8, short=sessions),
-        Field(f"{tally.pages_read:>{len(pages_expected)},}/{pages_expected} pages", importance=3),
-        Field(f"{'-' if rate is None else format_rate(rate):>8}", importance=7),
+        *(_count_new(tally) if percent is None else _measure(tally, percent, now_s)),
         Field(f"{tally.in_flight:>2} in flight", importance=4),
         Field(
             f"{throttled:,} throttled",
@@ -82,6 +77,30 @@ def build_fields(tally: Tally, now_s: float) -> list[Field]:
         ),
         *([] if tally.learnt_rps is None else [Field(quota_text(tally.learnt_rps), importance=1)]),
         Field(f"{eta_text(tally, now_s):<11}", importance=9, style="cyan"),
+    ]
+
+
+def _measure(tally: Tally, percent: str, now_s: float) -> list[Field]:
+    """How much of the whole is done."""
+    expected = expected_text(tally)
+    pages_expected = f"{max(tally.pages_expected, tally.pages_read):,}"
+    sessions = f"{tally.sessions_written:>{len(expected)},}/{expected}"
+    rate = tally.rate(now_s)
+    return [
+        Field(f"{percent:>4}", importance=10, style="bold"),
+        Field(f"{sessions} sessions", importance=8, short=sessions),
+        Field(f"{tally.pages_read:>{len(pages_expected)},}/{pages_expected} pages", importance=3),
+        Field(f"{'-' if rate is None else format_rate(rate):>8}", importance=7),
+    ]
+
+
+def _count_new(tally: Tally) -> list[Field]:
+    """What was found so far where nobody knows how much there is."""
+    return [
+        Field(
+            new_text(tally.sessions_written), importance=8, short=f"{tally.sessions_written:,} new"
+        ),
+        Field(count_of(tally.pages_read, "page"), importance=3),
     ]
 
 

@@ -164,7 +164,10 @@ class NoDrawing:
 
 
 class Cadence:
-    """When a line is due: once all totals are known or an interval is over, then each interval."""
+    """When a line is due: once all totals are known or an interval is over, then each interval.
+
+    Where only what is new is asked for, a total promises nothing: then not before an interval.
+    """
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -175,7 +178,8 @@ class Cadence:
         """Whether to write a line now; asked once an event, it takes a yes as done."""
         if self._due_s is None:
             self._due_s = now_s + LINE_INTERVAL_S
-        if now_s < self._due_s and not (self._is_first and self._tally.has_all_totals):
+        knows_most = self._tally.has_all_totals and self._tally.listings_in_full > 0
+        if now_s < self._due_s and not (self._is_first and knows_most):
             return False
         self._is_first = False
         self._due_s = now_s + LINE_INTERVAL_S
@@ -215,6 +219,7 @@ class JsonLines:
                         **gateway_fields(event.gateway),
                         "total_count": event.total_count,
                         "page_count": event.page_count,
+                        "mode": mode_text(event.incremental),
                     },
                 )
             case ListingFinished():
@@ -225,6 +230,8 @@ class JsonLines:
                         "session_count": event.session_count,
                         "proof": event.proof,
                         **asdict(event.movement),
+                        "mode": mode_text(event.incremental),
+                        "full_because": event.full_because or None,
                     },
                 )
             case _:
@@ -237,14 +244,20 @@ class JsonLines:
         self.write_line(json_line(named, at=self._now_at(), level="info"))
 
 
+def mode_text(incremental: bool) -> str:
+    """As the manifest names it."""
+    return "incremental" if incremental else "full"
+
+
 def progress_fields(tally: Tally, now_s: float) -> dict[str, object]:
     """Where the run stands, for a JSON line; null where nothing is known yet."""
     rate, eta_s = tally.rate(now_s), tally.eta_s(now_s)
     return {
         "sessions": tally.sessions_written,
-        "sessions_expected": tally.sessions_expected if tally.has_all_totals else None,
+        "sessions_expected": tally.sessions_expected if tally.is_exact else None,
         "pages": tally.pages_read,
-        "pages_expected": tally.pages_expected if tally.has_all_totals else None,
+        "pages_resumed": tally.pages_resumed,
+        "pages_expected": tally.pages_expected if tally.is_exact else None,
         "gateways": tally.gateway_count,
         "gateways_finished": tally.listings_finished,
         "sessions_per_s": None if rate is None else round(rate, 1),
@@ -263,15 +276,19 @@ def _finished_json(tally: Tally, finished: RunFinished, at: datetime) -> str:
         "event": "run_finished",
         "run_id": tally.run_id,
         "status": finished.status,
+        "mode": mode_text(finished.incremental),
         "output": finished.output,
         "session_count": finished.session_count,
         "size_bytes": finished.size_bytes,
         "elapsed_s": round(finished.elapsed_s, 3),
+        "pages_resumed": tally.pages_resumed,
         "gateways": [
             {
                 **gateway_fields(gateway),
                 "session_count": listing.session_count,
                 "proof": listing.proof,
+                "mode": mode_text(listing.incremental),
+                "full_because": listing.full_because or None,
             }
             for gateway, listing in sorted(tally.gateways.items())
         ],

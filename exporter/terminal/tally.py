@@ -34,11 +34,17 @@ class GatewayTally:
     """One gateway's listing, as far as it is known."""
 
     total_count: int
-    """What the first page told; once the listing is finished, what the list really had."""
+    """What the first page told, none where only what is new is asked for; once the listing is
+    finished, what it really had.
+    """
+    page_count: int | None = None
+    """None until the first page came."""
     session_count: int | None = None
     """None until the listing is finished."""
     proof: str | None = None
     movement: Movement = field(default_factory=Movement)
+    incremental: bool = False
+    full_because: str = ""
 
 
 @dataclass(slots=True)
@@ -55,11 +61,15 @@ class Tally:
     """Gateways the run will list; None until they are discovered."""
     gateways: dict[Gateway, GatewayTally] = field(default_factory=dict)
     listings_started: int = 0
+    listings_in_full: int = 0
+    """Of those started: the others ask for what is new, and nobody knows how much that will be."""
     listings_finished: int = 0
     sessions_written: int = 0
     sessions_expected: int = 0
     """Over the gateways whose total is known; a finished listing counts with what it really had."""
     pages_read: int = 0
+    pages_resumed: int = 0
+    """Of those read: by a run before this one, which was killed."""
     pages_expected: int = 0
     in_flight: int = 0
     requests_sent: int = 0
@@ -88,9 +98,7 @@ class Tally:
             case RequestStarted() | RequestEnded() | RetryScheduled() | PaceLearnt():
                 self._apply_request(event)
             case PageRead():
-                self.pages_read += 1
-                if event.newest_create_ms is not None:
-                    self.newest_create_ms = max(self.newest_create_ms or 0, event.newest_create_ms)
+                self._apply_page(event, now_s)
             case SessionsWritten():
                 self.sessions_written += event.session_count
                 self._take_sample(now_s)
@@ -103,8 +111,15 @@ class Tally:
 
     @property
     def has_all_totals(self) -> bool:
-        """Every gateway has told its total, so what is expected is no longer a guess."""
+        """Every gateway has told its total."""
         return self.gateway_count is not None and self.listings_started >= self.gateway_count
+
+    @property
+    def is_exact(self) -> bool:
+        """What is expected is no guess: each listing is finished, or has a total to reach."""
+        return self.has_all_totals and (
+            self.listings_in_full == self.listings_started or self.is_read
+        )
 
     @property
     def is_read(self) -> bool:
@@ -113,18 +128,18 @@ class Tally:
 
     @property
     def sessions_estimated(self) -> int | None:
-        """Sessions of the whole run; None until a first total is known.
+        """Sessions of the whole run; None until a first total is known of a list that is read.
 
         A gateway whose total is still unknown is taken to be as long as the known ones on average.
         """
-        if self.listings_started == 0:
+        if self.listings_in_full == 0:
             return None
         gateway_count = max(self.gateway_count or 0, self.listings_started)
         return round(self.sessions_expected * gateway_count / self.listings_started)
 
     @property
     def fraction(self) -> float | None:
-        """How much of the run's sessions is written, 0 to 1; None until a first total is known."""
+        """How much of the run's sessions is written, 0 to 1; None while nobody can tell."""
         sessions = self.sessions_estimated
         if sessions is None:
             return None
@@ -184,14 +199,27 @@ class Tally:
             case _:
                 assert_never(event)
 
+    def _apply_page(self, event: PageRead, now_s: float) -> None:
+        self.pages_read += 1
+        if event.resumed:
+            self.pages_resumed += 1
+            # What is read from disk tells nothing about how fast the service will be.
+            self._samples = deque([(now_s, self.sessions_written)])
+        if event.newest_create_ms is not None:
+            self.newest_create_ms = max(self.newest_create_ms or 0, event.newest_create_ms)
+
     def _apply_listing(self, event: ListingStarted | ListingFinished, now_s: float) -> None:
         match event:
             case ListingStarted():
                 former = self.gateways.get(event.gateway, GatewayTally(total_count=0))
-                self.gateways[event.gateway] = GatewayTally(total_count=event.total_count)
-                self.listings_started += 1
-                self.sessions_expected += event.total_count - former.total_count
-                self.pages_expected += event.page_count
+                self.listings_started += former.page_count is None
+                total_count = 0 if event.incremental else event.total_count
+                self.gateways[event.gateway] = GatewayTally(
+                    total_count, event.page_count, incremental=event.incremental
+                )
+                self.listings_in_full += not event.incremental
+                self.sessions_expected += total_count - former.total_count
+                self.pages_expected += event.page_count - (former.page_count or 0)
                 if self.listing_started_s is None:
                     self.listing_started_s = now_s
                     self._take_sample(now_s)
@@ -204,6 +232,8 @@ class Tally:
                 gateway.session_count = event.session_count
                 gateway.proof = event.proof
                 gateway.movement = event.movement
+                gateway.incremental = event.incremental
+                gateway.full_because = event.full_because
             case _:
                 assert_never(event)
 

@@ -4,7 +4,7 @@ from collections import Counter
 from math import ceil
 
 from exporter.events import Movement, RetryScheduled, RunFinished
-from exporter.terminal.tally import Tally
+from exporter.terminal.tally import GatewayTally, Tally
 
 GATEWAYS_LISTED = 10
 """A summary names each gateway of a run of at most this many."""
@@ -56,24 +56,24 @@ def count_of(count: int, noun: str) -> str:
 
 
 def expected_text(tally: Tally) -> str:
-    """The sessions expected, with a `+` while some gateway has not told its total: `20,000+`."""
+    """The sessions expected, with a `+` while some gateway may have more of them: `20,000+`."""
     expected = max(tally.sessions_expected, tally.sessions_written)
-    return f"{expected:,}" if tally.has_all_totals else f"{expected:,}+"
+    return f"{expected:,}" if tally.is_exact else f"{expected:,}+"
 
 
 def percent_text(tally: Tally) -> str | None:
-    """Rounded down: 100% is not said before it is true; None until a first total is known."""
+    """Rounded down: 100% is not said before it is true; None while nobody can tell."""
     return None if tally.fraction is None else f"{int(tally.fraction * 100)}%"
 
 
 def eta_text(tally: Tally, now_s: float) -> str:
-    """`ETA 6s`; `~6s` while some gateway has not told its total, `-` while nothing is known."""
+    """`ETA 6s`; `~6s` while some gateway may have more, `-` while nothing is known."""
     if tally.is_read:
         return "finishing"
     eta_s = tally.eta_s(now_s)
     if eta_s is None:
         return ETA_UNKNOWN
-    return f"ETA {'' if tally.has_all_totals else '~'}{format_eta(eta_s)}"
+    return f"ETA {'' if tally.is_exact else '~'}{format_eta(eta_s)}"
 
 
 def waiting_text(tally: Tally) -> str:
@@ -85,16 +85,22 @@ def waiting_text(tally: Tally) -> str:
 
 def progress_line(tally: Tally, now_s: float) -> str:
     """Where the run stands, as one line without a line end."""
-    percent = percent_text(tally)
-    if percent is None:
+    if tally.listings_started == 0:
         return f"{waiting_text(tally)}, {format_duration(tally.elapsed_s(now_s))}"
-    rate, eta = tally.rate(now_s), eta_text(tally, now_s)
-    pages_expected = max(tally.pages_expected, tally.pages_read)
-    return ", ".join(
-        [
+    percent, rate, eta = percent_text(tally), tally.rate(now_s), eta_text(tally, now_s)
+    if percent is None:
+        done = [f"{new_text(tally.sessions_written)} so far", count_of(tally.pages_read, "page")]
+    else:
+        pages_expected = max(tally.pages_expected, tally.pages_read)
+        done = [
             f"{tally.sessions_written:,} of {expected_text(tally)} sessions ({percent})",
             *([] if rate is None else [format_rate(rate)]),
             f"{tally.pages_read:,} of {pages_expected:,} pages",
+        ]
+    return ", ".join(
+        [
+            *done,
+            *([] if tally.pages_resumed == 0 else [f"{tally.pages_resumed:,} resumed"]),
             f"{tally.in_flight:,} in flight",
             *([f"{tally.requests_throttled:,} throttled"] if tally.requests_throttled > 0 else []),
             *([] if tally.learnt_rps is None else [quota_text(tally.learnt_rps)]),
@@ -102,6 +108,11 @@ def progress_line(tally: Tally, now_s: float) -> str:
             *([] if eta == ETA_UNKNOWN else [eta]),
         ]
     )
+
+
+def new_text(session_count: int) -> str:
+    """`33 new or changed sessions`."""
+    return f"{session_count:,} new or changed session{'' if session_count == 1 else 's'}"
 
 
 def quota_text(learnt_rps: float) -> str:
@@ -120,6 +131,12 @@ def summary_lines(tally: Tally, finished: RunFinished) -> list[str]:
     elif len(tally.gateways) == 1:
         (listing,) = tally.gateways.values()
         lines += [f"while it was read: {text}" for text in _movement_texts(listing.movement)]
+        lines += _full_texts(listing)
+    else:
+        reasons = Counter(text for each in tally.gateways.values() for text in _full_texts(each))
+        lines += [f"{count_of(count, 'gateway')} {text}" for text, count in reasons.most_common()]
+    if tally.pages_resumed > 0:
+        lines.append(f"{count_of(tally.pages_resumed, 'page')} taken over from an earlier run")
     lines.append(f"{_requests_text(tally)}; {_proofs_text(tally)}")
     return lines
 
@@ -132,8 +149,16 @@ def _written_line(tally: Tally, finished: RunFinished) -> str:
     output = "stdout" if finished.output == "-" else finished.output
     gateways = list(tally.gateways)
     source = str(gateways[0]) if len(gateways) == 1 else count_of(len(gateways), "gateway")
+    if not finished.incremental:
+        what, act = count_of(finished.session_count, "session"), "written"
+    elif finished.session_count == 0:
+        return f"nothing new or changed in {source}; {output} stays as it is"
+    elif all(listing.incremental for listing in tally.gateways.values()):
+        what, act = new_text(finished.session_count), "added"
+    else:
+        what, act = count_of(finished.session_count, "session"), "added"
     return (
-        f"{count_of(finished.session_count, 'session')} of {source} written to {output}"
+        f"{what} of {source} {act} to {output}"
         f" ({format_bytes(finished.size_bytes)}) in {format_duration(finished.elapsed_s)}"
     )
 
@@ -143,7 +168,13 @@ def _gateway_lines(tally: Tally) -> list[str]:
         (
             str(gateway),
             f"{listing.session_count or 0:,}",
-            "; ".join([listing.proof or "not finished", *_movement_texts(listing.movement)]),
+            "; ".join(
+                [
+                    listing.proof or "not finished",
+                    *_movement_texts(listing.movement),
+                    *_full_texts(listing),
+                ]
+            ),
         )
         for gateway, listing in sorted(tally.gateways.items())
     ]
@@ -164,6 +195,11 @@ def _movement_texts(movement: Movement) -> list[str]:
     repaired = count_of(movement.repair_page_count, "page")
     went = f"{movement.deleted_count:,} went"
     return [f"{came} came, {went}, {again} seen again, {repaired} read in repair"]
+
+
+def _full_texts(listing: GatewayTally) -> list[str]:
+    """At most one text: why a list was read in full where only what is new was asked for."""
+    return [f"listed in full: {listing.full_because}"] if listing.full_because else []
 
 
 def _requests_text(tally: Tally) -> str:

@@ -259,6 +259,36 @@ def test_settings_come_from_file_environment_and_flags(program: "Program") -> No
     assert pq.read_table(program.folder / "right.parquet").num_rows == 936
 
 
+def test_incremental_run_tells_what_it_added_and_why_it_listed_in_full(
+    program: "Program",
+) -> None:
+    flags = ("export", "--workspace", "w-1", "--gateway", "lc-b", "--incremental", "-o", "out/")
+    first = program.run(*flags)
+    second = program.run(*flags)
+    (program.folder / "out/_exporter/state.json").unlink()
+    third = program.run(*flags)
+
+    assert (first.code, second.code, third.code) == (0, 0, 0), third.stderr
+    assert any(
+        each.startswith("730 sessions of w-1/lc-b added to out/ ") for each in first.stderr_lines
+    )
+    assert second.stderr_lines[0] == "nothing new or changed in w-1/lc-b; out/ stays as it is"
+    assert third.stderr_lines[0] == (
+        "warning: listing in full: there is no state at out/_exporter/state.json"
+    )
+
+
+def test_resumed_run_tells_what_it_took_over(slow_program: "Program") -> None:
+    flags = ("export", "--workspace", "w-1", "--gateway", "lc-b", "-o", "out.parquet")
+    cut_short = slow_program.run(*flags, "--concurrency", "1", "--deadline", "1800ms", "-q")
+    resumed = slow_program.run(*flags)
+
+    assert cut_short.code == 1
+    assert resumed.code == 0, resumed.stderr
+    assert "taken over from an earlier run" in resumed.stderr
+    assert "warning" not in resumed.stderr
+
+
 def test_plan_asks_one_page_a_gateway_and_writes_nothing(
     program: "Program", emulator: Emulator
 ) -> None:
@@ -275,6 +305,8 @@ def test_plan_asks_one_page_a_gateway_and_writes_nothing(
         "w-1        lc-a          205      3         4",
     ]
     assert lines[3].startswith("935 sessions, 13 requests, about ")
+    assert re.fullmatch(r"journal: about \d+\.\d KiB on disk until it is published", lines[4])
+    assert len(lines) == 5
     assert counts == {"ListLivyComputeSessions": {"ok": 2}}
     assert ended.stderr == ""
     assert program.listing() == {}
@@ -292,6 +324,26 @@ def test_plan_as_json_has_the_same_numbers(program: "Program") -> None:
     ]
     assert planned["session_count"] == 936
     assert planned["request_count"] == sum(each["request_count"] for each in planned["gateways"])
+    assert 936 * 20 < planned["journal_bytes"] < 936 * 500
+
+
+@pytest.mark.parametrize(
+    "flags", [["--no-resume"], ["-o", "-"], ["-o", "s3://bucket/sessions.parquet"]], ids=" ".join
+)
+def test_plan_counts_no_journal_where_there_will_be_none(
+    program: "Program", flags: list[str]
+) -> None:
+    ended = program.run("plan", "--workspace", "w-1", *flags, "--json")
+
+    assert json.loads(ended.stdout)["journal_bytes"] == 0
+
+
+@pytest.mark.parametrize("flags", [["--since", "7d"], ["--incremental", "-o", "sessions/"]])
+def test_plan_says_that_it_is_about_all_sessions(program: "Program", flags: list[str]) -> None:
+    ended = program.run("plan", "--workspace", "w-1", *flags)
+
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("this is for all sessions: ")
 
 
 def test_plan_and_export_agree_on_the_requests(program: "Program", emulator: Emulator) -> None:

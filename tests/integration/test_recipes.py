@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 
 if TYPE_CHECKING:
@@ -133,3 +134,29 @@ def test_metrics_of_the_readme_are_those_of_a_run(program: "Program") -> None:
     assert ended.code == 0
     assert set(re.findall(r"`(livy_exporter_\w+)", rows)) == written
     assert set(re.findall(r"livy_exporter_\w+", read_block("alerts"))) <= written
+
+
+@pytest.mark.parametrize("engine", ["DuckDB", "Spark"])
+def test_newest_version_of_a_session_is_that_of_the_latest_run(
+    engine: str, program: "Program"
+) -> None:
+    """DuckDB speaks for Spark, too, but for the name of what is read."""
+    flags = ("--workspace", "w-1", "--incremental", "--output", "sessions/", "-q")
+    folder = program.folder / "sessions"
+    first = program.run("export", *flags)
+    # Without its state, the next run adds all sessions once more.
+    (folder / "_exporter/state.json").unlink()
+    second = program.run("export", *flags)
+    parts = f"{folder}/*.parquet"
+    block = read_block(f"newest in {engine}")
+    query = re.sub(r"'sessions/\*\.parquet'|parquet\.`sessions/`", f"'{parts}'", block)
+
+    newest = duckdb.sql(query.rstrip().rstrip(";"))
+
+    row_count, latest = (
+        duckdb.read_parquet(parts).aggregate("count(*), max(exported_at)").fetchall()[0]
+    )
+    assert (first.code, second.code) == (0, 0), second.stderr
+    assert row_count == 2 * 935
+    assert newest is not None
+    assert newest.aggregate("count(*), min(exported_at)").fetchall() == [(935, latest)]

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
 from typing import Any, get_args
@@ -36,6 +37,7 @@ from exporter.terminal.tally import Tally
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
+TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
 COMPLETE = RunFinished("out.parquet", "complete", 200, size_bytes=10, elapsed_s=1.0)
 INCOMPLETE = RunFinished("out.parquet", "incomplete", 200, size_bytes=10, elapsed_s=1.0)
 TERMINAL = {"TERM": "xterm-256color"}
@@ -151,6 +153,16 @@ def test_the_first_line_comes_when_the_total_is_known() -> None:
     assert stream.getvalue() == "0 of 200 sessions (0%), 0 of 2 pages, 0 in flight\n"
 
 
+def test_no_line_comes_at_once_where_only_what_is_new_is_asked_for() -> None:
+    stream = StringIO()
+
+    with opened(stream, mode="plain") as progress:
+        progress(GatewaysDiscovered(1))
+        progress(ListingStarted(ONE, 20_033, 1, incremental=True))
+
+    assert stream.getvalue() == ""
+
+
 def test_a_line_comes_each_interval_however_many_events() -> None:
     stream, clock = StringIO(), Clock()
 
@@ -263,8 +275,48 @@ def test_json_lines_tell_the_run_in_order() -> None:
             **ids,
             "session_count": 200,
             "proof": "quiescent",
+            "mode": "full",
+            "full_because": None,
         }
     ]
+
+
+def test_json_lines_tell_what_was_listed_in_full_and_why() -> None:
+    stream = StringIO()
+
+    with opened(stream, log_format="json") as progress:
+        progress(GatewaysDiscovered(2))
+        progress(ListingStarted(ONE, 200, 1, incremental=True))
+        progress(ListingStarted(ONE, 200, 3))
+        progress(ListingFinished(ONE, 200, "quiescent", full_because="it was pruned"))
+        progress(ListingStarted(TWO, 900, 1, incremental=True))
+        progress(ListingFinished(TWO, 7, "anchored", incremental=True))
+        progress(replace(COMPLETE, incremental=True))
+
+    told = [each for each in objects(stream) if each["event"] != "progress"]
+    modes = [each["mode"] for each in told]
+    assert modes == ["incremental", "full", "full", "incremental", "incremental", "incremental"]
+    assert [each["full_because"] for each in told if "full_because" in each] == [
+        "it was pruned",
+        None,
+    ]
+    assert [(each["mode"], each["full_because"]) for each in told[-1]["gateways"]] == [
+        ("full", "it was pruned"),
+        ("incremental", None),
+    ]
+
+
+def test_json_progress_expects_no_number_where_only_what_is_new_is_asked_for() -> None:
+    stream, clock = StringIO(), Clock()
+
+    with opened(stream, clock=clock, log_format="json") as progress:
+        progress(GatewaysDiscovered(1))
+        progress(ListingStarted(ONE, 20_033, 1, incremental=True))
+        clock.now_s = LINE_INTERVAL_S
+        progress(PageRead(ONE, 1, 100))
+
+    (line,) = (each for each in objects(stream) if each["event"] == "progress")
+    assert (line["sessions"], line["sessions_expected"], line["pages_expected"]) == (0, None, None)
 
 
 def test_json_progress_has_numbers_and_null_for_the_unknown() -> None:
@@ -365,6 +417,20 @@ def test_a_wide_row_has_everything() -> None:
         "0 throttled",
         "ETA 7s",
     ]
+
+
+def test_a_row_counts_what_is_new_and_measures_it_by_nothing() -> None:
+    tally = Tally()
+    tally.apply(GatewaysDiscovered(1), 0.0)
+    tally.apply(ListingStarted(ONE, 20_033, 1, incremental=True), 0.0)
+    tally.apply(PageRead(ONE, 1, 100), 0.0)
+    tally.apply(SessionsWritten(33), 0.0)
+
+    fields = [field.text.strip() for field in build_fields(tally, 2.0)]
+
+    assert tally.fraction is None
+    assert fields[1:4] == ["33 new or changed sessions", "1 page", "0 in flight"]
+    assert not any("20,033" in field or "%" in field for field in fields)
 
 
 def test_a_narrow_row_keeps_what_matters_most() -> None:

@@ -1,5 +1,7 @@
 """Claims about the words and numbers of progress and summaries."""
 
+from dataclasses import replace
+
 import pytest
 
 from exporter.events import (
@@ -40,7 +42,11 @@ def tally_of(*events: Event) -> Tally:
 
 
 def finished(
-    *, session_count: int = 20_000, output: str = "out.parquet", status: str = "complete"
+    *,
+    session_count: int = 20_000,
+    output: str = "out.parquet",
+    status: str = "complete",
+    incremental: bool = False,
 ) -> RunFinished:
     return RunFinished(
         output,
@@ -48,6 +54,7 @@ def finished(
         session_count=session_count,
         size_bytes=2_012_345,
         elapsed_s=3.21,
+        incremental=incremental,
     )
 
 
@@ -251,6 +258,106 @@ def test_summary_says_first_and_loudly_that_a_run_is_incomplete() -> None:
 
     assert lines[0] == "INCOMPLETE: not every session is proven to be in the output"
     assert lines[-1].endswith("proof: unproven")
+
+
+def test_line_of_a_run_for_what_is_new_expects_no_number() -> None:
+    tally = tally_of(
+        GatewaysDiscovered(2),
+        ListingStarted(ONE, 20_033, 1, incremental=True),
+        PageRead(ONE, 1, 100),
+        SessionsWritten(33),
+    )
+    during = progress_line(tally, 10.0)
+
+    for gateway in (ONE, TWO):
+        tally.apply(ListingFinished(gateway, 33, "quiescent", incremental=True), 10.0)
+
+    assert during == "33 new or changed sessions so far, 1 page, 0 in flight"
+    assert progress_line(tally, 10.0).endswith(", finishing")
+
+
+def test_line_expects_all_sessions_once_a_list_is_read_in_full() -> None:
+    tally = tally_of(
+        GatewaysDiscovered(2),
+        ListingStarted(TWO, 500, 1, incremental=True),
+        ListingStarted(ONE, 20_000, 3, incremental=True),
+        ListingStarted(ONE, 20_000, 203),
+        SessionsWritten(5_000),
+    )
+    during = progress_line(tally, 10.0)
+
+    tally.apply(ListingFinished(TWO, 4, "quiescent", incremental=True), 10.0)
+    tally.apply(ListingFinished(ONE, 20_000, "quiescent"), 10.0)
+
+    assert "5,000 of 20,000+ sessions (25%)" in during
+    assert "0 of 204 pages" in during
+    assert "5,000 of 20,004 sessions" in progress_line(tally, 10.0)
+
+
+def test_line_tells_what_an_earlier_run_had_read_and_takes_no_rate_from_it() -> None:
+    tally = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
+    for page_num in range(1, 101):
+        tally.apply(SessionsWritten(100), 1.0)
+        tally.apply(PageRead(ONE, page_num, 100, resumed=True), 1.0)
+    tally.apply(SessionsWritten(1_000), 2.0)
+
+    line = progress_line(tally, 2.0)
+
+    assert line == (
+        "11,000 of 20,000 sessions (55%), 1,000/s, 100 of 200 pages, 100 resumed, 0 in flight,"
+        " ETA 9s"
+    )
+
+
+def test_summary_of_what_is_new_says_where_it_was_added() -> None:
+    tally = tally_of(
+        ListingStarted(ONE, 20_033, 1, incremental=True),
+        ListingFinished(ONE, 33, "quiescent", incremental=True),
+    )
+
+    some = summary_lines(tally, finished(session_count=33, output="sessions/", incremental=True))
+    one = summary_lines(tally, finished(session_count=1, output="sessions/", incremental=True))
+
+    assert some[0] == (
+        "33 new or changed sessions of w-1/lc-1 added to sessions/ (1.9 MiB) in 3.2s"
+    )
+    assert one[0].startswith("1 new or changed session of w-1/lc-1 added to sessions/ ")
+
+
+def test_summary_says_that_nothing_is_new() -> None:
+    tally = tally_of(ListingFinished(ONE, 0, "quiescent", incremental=True))
+
+    lines = summary_lines(tally, finished(session_count=0, output="sessions/", incremental=True))
+
+    assert lines[0] == "nothing new or changed in w-1/lc-1; sessions/ stays as it is"
+
+
+def test_summary_says_why_a_list_was_read_in_full() -> None:
+    full = ListingFinished(ONE, 12_000, "quiescent", full_because="it was pruned")
+    new = ListingFinished(TWO, 8, "quiescent", incremental=True)
+    many = [replace(full, gateway=Gateway("cn-hangzhou", "w-1", f"lc-{n}")) for n in range(11)]
+
+    alone = summary_lines(tally_of(full), finished(output="sessions/", incremental=True))
+    both = summary_lines(tally_of(full, new), finished(output="sessions/", incremental=True))
+    all_of_them = summary_lines(tally_of(*many), finished(output="sessions/", incremental=True))
+
+    assert alone[0].startswith("20,000 sessions of w-1/lc-1 added to sessions/ ")
+    assert alone[1] == "listed in full: it was pruned"
+    assert both[1] == "  w-1/lc-1  12,000 sessions  quiescent; listed in full: it was pruned"
+    assert all_of_them[1] == "11 gateways listed in full: it was pruned"
+
+
+def test_summary_tells_what_was_taken_over_from_an_earlier_run() -> None:
+    tally = tally_of(
+        ListingStarted(ONE, 200, 2),
+        PageRead(ONE, 1, 100, resumed=True),
+        PageRead(ONE, 2, 100),
+        ListingFinished(ONE, 200, "quiescent"),
+    )
+
+    lines = summary_lines(tally, finished(session_count=200))
+
+    assert lines[1] == "1 page taken over from an earlier run"
 
 
 def test_summary_counts_failures_only_where_there_are_some() -> None:
