@@ -23,12 +23,12 @@ from exporter.runs.state import State, dump_state, read_state
 from tests.integration.conftest import Ended, Program, environ_for
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-QUERY = re.search(r"^<!-- newest versions -->\n```sql\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+QUERY = re.search(
+    r"^<!-- newest versions -->\n```sql\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
+)
 PAGE_SIZE = 25
 SESSIONS = 400
-MOVING = Churn(
-    insertions=Flow(per_s=1, even=True), expiries=Flow(per_s=0.2, even=True), run_s=30.0
-)
+MOVING = Churn(insertions=Flow(per_s=1, even=True), expiries=Flow(per_s=0.2, even=True), run_s=30.0)
 COLUMNS = {"state": "state", "cuHours": "cu_hours", "vcoreSeconds": "vcore_seconds"}
 
 Versions = dict[tuple[str, str], tuple[Any, ...]]
@@ -327,7 +327,9 @@ def test_clock_that_was_set_back_keeps_the_newest_version_the_newest(
     lake.run()
     ahead = timedelta(days=1)
     for path in lake.folder.glob("part-*"):
-        table = duckdb.sql(f"SELECT * REPLACE (exported_at + INTERVAL 1 DAY AS exported_at) FROM '{path}'")  # noqa: E501, S608
+        table = duckdb.sql(
+            f"SELECT * REPLACE (exported_at + INTERVAL 1 DAY AS exported_at) FROM '{path}'"
+        )  # noqa: E501, S608
         table.write_parquet(str(path) + ".new")
         Path(f"{path}.new").replace(path)
     state = lake.read_state()
