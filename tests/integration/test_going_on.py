@@ -107,7 +107,7 @@ def test_next_run_goes_on_where_a_stopped_one_was(
             re.MULTILINE,
         )
     assert re.search(
-        r"^warning: going on where run \S+ was: \d+ pages are here already$", told, re.M
+        r"^warning: going on where run \S+ was: \d+ pages are here already$", told, re.MULTILINE
     )
     assert_gone_on_with(read_count, again_count)
     assert rig.read(output) == rig.read("whole.ndjson")

@@ -47,7 +47,17 @@ SCENARIO = Scenario(
         ),
     ),
 )
-FLAGS = ("export", "--workspace", "all", "--page-size", "10", "--concurrency", "6", "-q")
+FLAGS = (
+    "export",
+    "--progress",
+    "none",
+    "--workspace",
+    "all",
+    "--page-size",
+    "10",
+    "--concurrency",
+    "6",
+)
 KILLS_TO_A_FINISH = 4
 
 Row = dict[str, Any]
@@ -137,6 +147,8 @@ class Campaign:
         end = {0: "too late", 4: "unproven", -signal.SIGKILL: moment}.get(process.returncode)
         assert end is not None, stderr.decode()
         self.ends[end] += 1
+        if end == "unproven":
+            self.ends["unproven, resumed"] += b"going on" in stderr
         self._assert_whole()
         self._assert_recoverable()
 
@@ -175,7 +187,7 @@ class Campaign:
         if home.state is not None and (state := home.store.read(home.state)) is not None:
             assert manifest is not None
             assert json.loads(state)["run_id"] == manifest["run_id"]
-        assert [path for path in copy.rglob("*.partial")] == []
+        assert list(copy.rglob("*.partial")) == []
         shutil.rmtree(copy)
 
     def _assert_tidy(self) -> None:
