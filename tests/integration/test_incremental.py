@@ -387,7 +387,7 @@ def test_unproven_gateway_that_is_published_keeps_what_was_known_of_it(lake: Lak
     lake.run()
 
     assert refused.code == 4
-    assert "incomplete" in ended.stderr
+    assert "INCOMPLETE" in ended.stderr
     assert kept == known
     lake.assert_true()
 
