@@ -44,7 +44,7 @@ examples:
   livy-exporter export --workspace w-1 --output sessions.parquet
   livy-exporter export --config livy.toml --gateway lc-1 -o sessions.ndjson.zst
   livy-exporter export --workspace all -o - | jq -r .sessionId
-  livy-exporter export --workspace all --incremental -o sessions/   # again and again
+  livy-exporter export --workspace all --incremental -o sessions/  # every hour
 
 {SETTINGS_EPILOG}
 

@@ -51,8 +51,8 @@ def history(session_count: int, *more: str) -> tuple[str, ...]:
 
 
 def benchmark_cpu(runs: int, folder: Path) -> Iterator[Row]:
-    """CPU of a whole export against the bare work, in turn."""
-    ratios, ours, bare = [], [], []
+    """CPU of a whole export, with its journal and without, against the bare work, in turn."""
+    ratios, plain_ratios, ours, bare = [], [], [], []
     with emulator(*history(SESSIONS, "--anonymous")) as env:
         endpoint = env["LIVY_EXPORTER_ENDPOINT"]
         url = f"{endpoint}/api/v1/workspaces/{WORKSPACE}/livycompute/{GATEWAY}/session"
@@ -60,15 +60,18 @@ def benchmark_cpu(runs: int, folder: Path) -> Iterator[Row]:
         bare_command = [sys.executable, str(FOLDER / "bare.py"), url, bare_output, "32"]
         for turn in range(runs + 1):
             a = measure(export_command(folder / "out.parquet"), env)
+            plain = measure([*export_command(folder / "out.parquet"), "--no-resume"], env)
             b = measure(bare_command, env)
             # The first turn warms the page cache of both sides.
             if turn > 0:
                 ours.append(a.cpu_s)
                 bare.append(b.cpu_s)
                 ratios.append(a.cpu_s / b.cpu_s)
+                plain_ratios.append(plain.cpu_s / b.cpu_s)
     yield Row(f"{SESSIONS:,} sessions to Parquet, CPU", f"{spread(ours)} s")
     yield Row("the bare work: aiohttp, orjson, Arrow, Parquet, nothing else", f"{spread(bare)} s")
     yield Row("ratio of the two, pair by pair", spread(ratios), "at most 1.3")
+    yield Row("the same with --no-resume, so without a journal", spread(plain_ratios))
 
 
 def benchmark_memory(runs: int, folder: Path) -> Iterator[Row]:

@@ -136,9 +136,9 @@ def test_metrics_of_the_readme_are_those_of_a_run(program: "Program") -> None:
     assert set(re.findall(r"livy_exporter_\w+", read_block("alerts"))) <= written
 
 
-@pytest.mark.parametrize("engine", ["DuckDB", "Spark"])
+@pytest.mark.parametrize("marker", ["newest versions", "newest versions in Spark"])
 def test_newest_version_of_a_session_is_that_of_the_latest_run(
-    engine: str, program: "Program"
+    marker: str, program: "Program"
 ) -> None:
     """DuckDB speaks for Spark, too, but for the name of what is read."""
     flags = ("--workspace", "w-1", "--incremental", "--output", "sessions/", "-q")
@@ -148,8 +148,9 @@ def test_newest_version_of_a_session_is_that_of_the_latest_run(
     (folder / "_exporter/state.json").unlink()
     second = program.run("export", *flags)
     parts = f"{folder}/*.parquet"
-    block = read_block(f"newest in {engine}")
-    query = re.sub(r"'sessions/\*\.parquet'|parquet\.`sessions/`", f"'{parts}'", block)
+    query = re.sub(
+        r"'/data/sessions/\*\.parquet'|parquet\.`/data/sessions/`", f"'{parts}'", read_block(marker)
+    )
 
     newest = duckdb.sql(query.rstrip().rstrip(";"))
 
