@@ -16,7 +16,7 @@ from exporter.gateway import Gateway
 from exporter.runs.manifest import build_file_entry
 from exporter.runs.publishing import Publisher, digest, read_manifest
 from exporter.sinks import ByteStream, Output, Sink, open_sink
-from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks.dataset import DatasetOutput, Parts
 from exporter.sinks.single import FileOutput
 from exporter.stores import StagedFile, Store, StoredFile
 from exporter.stores.partials import PartialFile
@@ -65,14 +65,8 @@ def open_run(destination: Destination, version: Version) -> Output:
     store, name = destination.store, destination.name
     if destination.kind == "file":
         return FileOutput(store.stage(name, run_id=run_id), name, open_sink=open_file_sink)
-    return DatasetOutput(
-        store,
-        run_id=run_id,
-        output_format="ndjson",
-        open_sink=open_file_sink,
-        target_bytes=0,  # every write is a part
-        stands_alone=True,
-    )
+    parts = Parts(store, run_id=run_id, output_format="ndjson", open_sink=open_file_sink)
+    return DatasetOutput(parts, target_bytes=0, stands_alone=True)  # every write is a part
 
 
 def run_once(folder: Path, kind: Kind, version: Version, wrap: Wrap = lambda store: store) -> None:
@@ -199,6 +193,13 @@ class KillingFile:
         self._step()
         self._staged.sync()
         self._step()
+
+    @property
+    def held_bytes(self) -> int:
+        return self._staged.held_bytes
+
+    def release(self) -> None:
+        self._staged.release()
 
     def publish(self) -> None:
         self._step()

@@ -65,6 +65,16 @@ VALUES: dict[str, list[Written]] = {
         for url in ("https://s3.one", "https://s3.two:9000", "http://127.0.0.1:9000")
     ],
     "storage_addressing": [Written('"path"', "path", "path", "path")] * 3,
+    "partition_by": [
+        Written('["dt"]', "dt", ["dt"], ("dt",)),
+        Written('["dt", "queue"]', "dt, queue", ["dt", "queue"], ("dt", "queue")),
+        Written('["region_id", "state"]', "region_id,state", ["region_id,state"], ("region_id", "state")),
+    ],
+    "target_file_size": [
+        Written('"64MiB"', "67108864", "64 mib", 64 << 20),
+        Written("500000000", "500MB", "0.5GB", 500_000_000),
+        Written('"1GiB"', "1024MiB", "1gib", 1 << 30),
+    ],
     "compression": [Written(f'"{name}"', name, name, name) for name in ("none", "lz4", "gzip")],
     "allow_incomplete": [Written("true", "true", True, True)] * 3,
     "manifest": TEXTS,
@@ -522,6 +532,7 @@ def test_dumped_settings_are_the_same_when_loaded_again(tmp_path: Path) -> None:
     assert tomllib.loads(text) == known | {
         "workspace": list(loaded.settings.workspace),
         "gateway": ["all"],
+        "partition_by": [],
     }
 
 

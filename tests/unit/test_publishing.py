@@ -307,6 +307,8 @@ class RefusingStore(KillingStore):
             name = staged.name
             write = staged.write
             sync = staged.sync
+            held_bytes = staged.held_bytes
+            release = staged.release
             discard = staged.discard
 
             def publish(self) -> None:
