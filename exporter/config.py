@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from exporter.errors import UsageError
-from exporter.options import Bounds, Duration, Filled, Option, Text
+from exporter.options import Bounds, Distinct, Duration, Filled, Option, Size, Text, format_size
 from exporter.span import Instant
 
 ENVIRONMENT_PREFIX = "LIVY_EXPORTER_"
@@ -97,6 +97,25 @@ class Settings:
         Literal["virtual", "path"],
         Option("where a bucket's name stands: in the host or in the path", "object store"),
     ] = "virtual"
+    partition_by: Annotated[
+        tuple[Literal["dt", "region_id", "workspace_id", "compute_id", "state", "queue"], ...],
+        Distinct(),
+        Option(
+            "columns that a folder's parts are in folders by, repeatable: dt (UTC date of"
+            " create_time), region_id, workspace_id, compute_id, state, queue",
+            "output",
+            metavar="COLUMN",
+        ),
+    ] = ()
+    target_file_size: Annotated[
+        int,
+        Size(1 << 20, 64 << 30),
+        Option(
+            "size at which a part of a folder ends, such as 64MiB, 500MB or 1GiB",
+            "output",
+            metavar="SIZE",
+        ),
+    ] = 128 << 20
     compression: Annotated[
         Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"],
         Option("codec inside Parquet", "output"),
@@ -253,6 +272,8 @@ class Field:
                 return "true"
             case tuple():
                 return ",".join(self.default)
+            case int() if self.option.metavar == "SIZE":
+                return format_size(self.default)
             case float():
                 return format_seconds(self.default)
             case _:
@@ -276,6 +297,9 @@ def build_field(name: str, hint: Any, default: object) -> Field:
     option = next(each for each in hint.__metadata__ if isinstance(each, Option))
     bare = hint.__origin__
     parts = get_args(bare)
+    if get_origin(bare) is tuple:
+        words = get_args(parts[0]) if get_origin(parts[0]) is Literal else ()
+        return Field(name, option, default, "list", words)
     choice = (
         bare
         if get_origin(bare) is Literal
@@ -287,8 +311,6 @@ def build_field(name: str, hint: Any, default: object) -> Field:
         return Field(name, option, default, "switch", ())
     if name == "verbose":
         return Field(name, option, default, "count", ())
-    if get_origin(bare) is tuple:
-        return Field(name, option, default, "list", ())
     return Field(name, option, default, "number" if bare in (int, float) else "text", ())
 
 

@@ -163,8 +163,8 @@ def validate(given: Mapping[str, Given]) -> Settings:
         wrong = given[str(first["loc"][0])]
         field = wrong.field
         hint = f"{field.name}: {field.option.help}"
-        if field.kind == "choice" and isinstance(wrong.value, str):
-            hint = suggest(wrong.value, list(field.choices))
+        if first["type"] == "literal_error" and isinstance(first["input"], str):
+            hint = suggest(first["input"], list(field.choices))
         raise UsageError(f"{wrong}: {reword(first)}", hint=hint) from exc
 
 

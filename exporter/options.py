@@ -96,3 +96,75 @@ def parse_duration(value: object) -> object:
     if match is None:
         raise ValueError("should be a duration such as 30s, 5m or 2h")
     return float(match[1]) * DURATION_UNITS_S[match[2] or "s"]
+
+
+SIZE_UNITS_BYTES = {
+    "b": 1,
+    **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
+    **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
+}
+SIZE_PATTERN = r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?i?[bB])?"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Marks a number of bytes that may also be written with a unit, such as `64MiB` or `1GB`."""
+
+    least: int
+    most: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        bounded = core_schema.no_info_after_validator_function(self.check, handler(source))
+        return core_schema.no_info_before_validator_function(parse_size, bounded)
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        number = {"type": "integer", "minimum": self.least, "maximum": self.most}
+        return {"anyOf": [number, {"type": "string", "pattern": f"^{SIZE_PATTERN}$"}]}
+
+    def check(self, size_bytes: int) -> int:
+        """The size; ValueError for one out of bounds."""
+        if not self.least <= size_bytes <= self.most:
+            bounds = f"{format_size(self.least)} to {format_size(self.most)}"
+            raise ValueError(f"should be {bounds}")  # pydantic collects ValueErrors
+        return size_bytes
+
+
+def parse_size(value: object) -> object:
+    """Bytes of a text such as `1000000`, `64MiB` or `1.5 GB`; any other value as it is.
+
+    Raises ValueError for a text that is no size.
+    """
+    value = refuse_bool(value)
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(SIZE_PATTERN, value.strip())
+    if match is None or (match[2] or "b").lower() not in SIZE_UNITS_BYTES:
+        raise ValueError("should be a size such as 64MiB, 500MB or 1GiB")
+    return int(float(match[1]) * SIZE_UNITS_BYTES[(match[2] or "b").lower()])
+
+
+def format_size(size_bytes: int) -> str:
+    """A size as a reader would write it, without a loss."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size_bytes and size_bytes % SIZE_UNITS_BYTES[unit.lower()] == 0:
+            return f"{size_bytes // SIZE_UNITS_BYTES[unit.lower()]}{unit}"
+    return f"{size_bytes}B"
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """The values of a list are all different."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(refuse_repeated, handler(source))
+
+
+def refuse_repeated(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"names {value} twice")  # pydantic collects ValueErrors
+    return values

@@ -1,16 +1,16 @@
 """Opens what a run writes to, by the kind of its destination."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
 
 from exporter.destinations import Destination, Home
-from exporter.sinks import ByteStream, Output, ParquetCodec, Sink, open_sink
-from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks import ByteStream, Output, ParquetCodec, Sink, open_gathering, open_sink
+from exporter.sinks.dataset import DatasetOutput, Parts
+from exporter.sinks.partitioned import PartitionedOutput
+from exporter.sinks.partitions import empty_folder
 from exporter.sinks.single import FileOutput
 from exporter.stores.pipes import PipeFile
-
-TARGET_BYTES = 128 << 20
-"""A part's usual size in a lake: large enough to be read in one go, small enough to be spread."""
 
 
 def open_output(
@@ -21,10 +21,13 @@ def open_output(
     exported_at: datetime,
     parquet_codec: ParquetCodec,
     adds: bool,
+    partition_by: Sequence[str],
+    target_bytes: int,
 ) -> Output:
     """The output, which proves that it can be written. Raises UsageError and DestinationError.
 
-    `adds` is for a run that adds to what is there, in place of replacing it.
+    `adds` is for a run that adds to what is there, in place of replacing it. The last two are for
+    datasets: the columns that parts are in folders by, and the size at which a part ends.
     """
 
     def open_file_sink(stream: ByteStream) -> Sink:
@@ -63,13 +66,19 @@ def open_output(
             )
         case "dataset":
             prove_home(destination.home, run_id=run_id)
-            return DatasetOutput(
+            parts = Parts(
                 store,
                 run_id=run_id,
                 output_format=destination.file_format,
                 open_sink=open_file_sink,
-                target_bytes=TARGET_BYTES,
-                stands_alone=not adds,
+            )
+            if not partition_by:
+                return DatasetOutput(parts, target_bytes=target_bytes, stands_alone=not adds)
+            return PartitionedOutput(
+                parts,
+                open_gathering(destination.file_format, partition_by, exported_at=exported_at),
+                target_bytes=target_bytes,
+                empty_folder=None if adds else empty_folder(partition_by),
             )
         case _:
             assert_never(destination.kind)

@@ -34,7 +34,7 @@ from exporter.records import RawSession
 from exporter.runs.journal import Journal, is_worth_resuming, place_journal
 from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
-from exporter.runs.past import Past, build_next_gateways, read_past
+from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
 from exporter.runs.publishing import Publisher
 from exporter.runs.state import State, dump_state
 from exporter.service import (
@@ -103,12 +103,9 @@ def recover(run: Run, publisher: Publisher) -> Past:
     manifest = publisher.read_manifest()
     if not run.settings.incremental or run.state_at is None:
         return Past(run_id="" if manifest is None else manifest["run_id"])
-    return read_past(
-        run.state_at,
-        manifest,
-        output=run.output_key,
-        region_id=run.service.region_id,
-    )
+    if run.destination.kind == "dataset":  # a table knows its own
+        require_partitions(manifest, run.settings.partition_by, output=run.destination.output)
+    return read_past(run.state_at, manifest, output=run.output_key, region_id=run.service.region_id)
 
 
 async def export_run(
@@ -281,6 +278,8 @@ def open_outputs(run: Run, exported_at: datetime) -> Opened:
             exported_at=exported_at,
             parquet_codec=run.settings.compression,
             adds=run.settings.incremental,
+            partition_by=run.settings.partition_by,
+            target_bytes=run.settings.target_file_size,
         )
     except BaseException:
         if manifest_copy is not None:
@@ -400,6 +399,7 @@ async def publish(
         finished_at=finished_at,
         output=run.destination.output,
         format_name=run.destination.format,
+        partition_by=run.settings.partition_by,
         mode="incremental" if run.settings.incremental else "full",
         full_because=past.full_because,
         session_count=facts.session_count,

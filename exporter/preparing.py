@@ -56,8 +56,11 @@ def prepare(
     started_at = datetime.now(UTC)
     service = resolve_service(settings, environ=environ)
     access = build_store_access(settings, region_id=service.region_id, environ=environ)
-    destination = resolve_destination(output, chosen=settings.format, access=access)
+    destination = resolve_destination(
+        output, chosen=settings.format, access=access, partition_by=settings.partition_by
+    )
     require_sequel(settings, destination)
+    require_folder(settings, destination)
     return Run(
         settings=settings,
         run_id=run_id,
@@ -84,6 +87,15 @@ def require_sequel(settings: Settings, destination: Destination) -> None:
         raise UsageError(
             "an incremental run takes no --since and no --until",
             hint="filter by create_time when you query, or leave out --incremental",
+        )
+
+
+def require_folder(settings: Settings, destination: Destination) -> None:
+    """Raises UsageError for partitions of what is no folder."""
+    if settings.partition_by and destination.kind in {"file", "stream"}:
+        raise UsageError(
+            f"partitions need a folder, not '{destination.output}'",
+            hint="name a folder, such as --output sessions/, or leave out --partition-by",
         )
 
 

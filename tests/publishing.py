@@ -15,8 +15,9 @@ from exporter.destinations import Destination, Kind, resolve_destination
 from exporter.gateway import Gateway
 from exporter.runs.manifest import build_file_entry
 from exporter.runs.publishing import Publisher, digest, read_manifest
-from exporter.sinks import ByteStream, Output, Sink, open_sink
-from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks import ByteStream, Output, Sink, open_gathering, open_sink
+from exporter.sinks.dataset import Parts
+from exporter.sinks.partitioned import PartitionedOutput
 from exporter.sinks.single import FileOutput
 from exporter.stores import StagedFile, Store, StoredFile
 from exporter.stores.partials import PartialFile
@@ -65,14 +66,14 @@ def open_run(destination: Destination, version: Version) -> Output:
     store, name = destination.store, destination.name
     if destination.kind == "file":
         return FileOutput(store.stage(name, run_id=run_id), name, open_sink=open_file_sink)
-    return DatasetOutput(
-        store,
-        run_id=run_id,
-        output_format="ndjson",
-        open_sink=open_file_sink,
-        target_bytes=0,  # every write is a part
-        stands_alone=True,
-    )
+    parts = Parts(store, run_id=run_id, output_format="ndjson", open_sink=open_file_sink)
+    gathering = open_gathering("ndjson", ["queue"], exported_at=STARTED_AT)
+    return PartitionedOutput(parts, gathering, target_bytes=0, empty_folder=None)
+
+
+def queue_of(version: Version, number: int) -> str:
+    """Each part's partition: the first is only in this version, the others are in both."""
+    return f"q{number}" if number > 0 else version
 
 
 def run_once(folder: Path, kind: Kind, version: Version, wrap: Wrap = lambda store: store) -> None:
@@ -81,7 +82,8 @@ def run_once(folder: Path, kind: Kind, version: Version, wrap: Wrap = lambda sto
     publisher.recover()
     output = open_run(destination, version)
     for number in range(PART_COUNTS[version]):
-        output.write(GATEWAY, [{"sessionId": f"{version}-{number}"}])
+        queue = queue_of(version, number)
+        output.write(GATEWAY, [{"sessionId": f"{version}-{number}", "queue": queue}])
     facts = output.close()
     manifest = {
         "manifest_version": 1,
@@ -199,6 +201,13 @@ class KillingFile:
         self._step()
         self._staged.sync()
         self._step()
+
+    @property
+    def held_bytes(self) -> int:
+        return self._staged.held_bytes
+
+    def release(self) -> None:
+        self._staged.release()
 
     def publish(self) -> None:
         self._step()

@@ -95,6 +95,20 @@ def build_batch(gateway: Gateway, sessions: Sequence[RawSession], exported_at: d
     return Batch(rows=rows, coerced_value_count=coerced_count)
 
 
+def build_column(name: str, gateway: Gateway, sessions: Sequence[RawSession]) -> pa.Array:
+    """One column of text or time as `build_batch` would make it."""
+    if name in ("region_id", "workspace_id"):
+        return pa.repeat(pa.scalar(getattr(gateway, name), pa.string()), len(sessions))
+    field, kind = next((field, kind) for column, field, kind in _FIELDS if column == name)
+    values = _pick(field, sessions)
+    array = _convert_all(kind, values)
+    if array is None:
+        array, _, _ = _convert_each(kind, values)
+    if kind is _TIME:
+        return _instants(array)
+    return array.fill_null(gateway.gateway_id) if name == "compute_id" else array
+
+
 _MISFIT: Final = object()
 """What a `fit` returns for a value that its column cannot hold."""
 

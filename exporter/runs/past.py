@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from exporter.errors import UsageError
 from exporter.gateway import Gateway
 from exporter.listing.facts import ListingFacts
 from exporter.listing.known import Known
@@ -73,6 +74,28 @@ def read_past(
         reason = f"the state is of run {state.run_id}, which is not the one published last"
         return warn(published, reason)
     return replace(published, state=state, finished_at=None)
+
+
+def require_partitions(
+    manifest: Mapping[str, Any] | None, partition_by: Sequence[str], *, output: str
+) -> None:
+    """Raises UsageError for a run that would add to a dataset of other partitions: readers take the
+    names of all its folders, or of none.
+    """
+    if manifest is None:
+        return
+    former = [str(each) for each in manifest.get("partition_by") or ()]
+    if former != list(partition_by):
+        raise UsageError(
+            f"'{output}' is {describe_partitions(former)}, not {describe_partitions(partition_by)}",
+            hint="leave --partition-by as it was"
+            + (f" (--partition-by {','.join(former)})" if former else " (none)")
+            + ", or have a run without --incremental replace the dataset",
+        )
+
+
+def describe_partitions(partition_by: Sequence[str]) -> str:
+    return f"partitioned by {', '.join(partition_by)}" if partition_by else "without partitions"
 
 
 def read_published(manifest: Mapping[str, Any] | None) -> Past:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, assert_never
 
 from exporter.errors import UsageError
 from exporter.gateway import Gateway
@@ -107,6 +107,40 @@ class Table(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Sessions in the form in which their format's sink writes them."""
+
+    content: Any
+    """A RecordBatch for Parquet; whole lines, as bytes, for NDJSON."""
+    row_count: int
+    size_bytes: int
+    """What it takes in memory, about."""
+
+
+GATHERED_ROWS: Final = 1 << 14
+GATHERED_BYTES: Final = 8 << 20
+"""How many rows are parted at a time, whichever comes first; they are there twice meanwhile."""
+
+
+class Gathering(Protocol):
+    """Sessions of many partitions, gathered until it pays to part them; performs no I/O."""
+
+    @property
+    def coerced_value_count(self) -> int:
+        """Of all that was added, as in `SinkFacts`."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are enough rows to be parted."""
+
+    def add(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
+        """Add sessions of one gateway."""
+
+    def part(self) -> list[tuple[str, Rows]]:
+        """Take out all rows by partition, named by its folder; their order in one is kept."""
+
+
 class ByteStream(Protocol):
     """What a sink needs of a stream: no more than that bytes go in at the end."""
 
@@ -126,6 +160,9 @@ class Sink(Protocol):
 
         A thousand and more at a time are cheapest.
         """
+
+    def write_rows(self, rows: Sequence[Rows]) -> None:
+        """Write rows that a `Gathering` of the format made, at once; none of them is kept."""
 
     def close(self) -> SinkFacts:
         """Write what is buffered and the format's ending; the stream itself stays open."""
@@ -160,6 +197,23 @@ def open_sink(
             from exporter.sinks.ndjson import NdjsonSink
 
             return NdjsonSink(stream, codec=file_codec, exported_at=exported_at)
+        case _:
+            assert_never(output_format)
+
+
+def open_gathering(
+    output_format: Format, partition_by: Sequence[str], *, exported_at: datetime
+) -> Gathering:
+    """What parts the rows of a format by these columns."""
+    match output_format:
+        case "parquet":
+            from exporter.sinks.parquet import ParquetGathering
+
+            return ParquetGathering(partition_by, exported_at=exported_at)
+        case "ndjson":
+            from exporter.sinks.ndjson import NdjsonGathering
+
+            return NdjsonGathering(partition_by, exported_at=exported_at)
         case _:
             assert_never(output_format)
 

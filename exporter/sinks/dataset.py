@@ -9,69 +9,93 @@ from exporter.sinks.single import FileOutput, OpenSink
 from exporter.stores import Store
 
 
-class DatasetOutput:
-    """Writes rows to parts of about `target_bytes` each.
+class Parts:
+    """The parts that one run writes to a dataset, in the order in which they were begun.
 
-    Readers of a whole dataset want at least one part, which is empty if need be: `stands_alone`. A
-    run that adds to a dataset and has nothing to add writes none. A part's name has the run's id in
-    it: names never collide between runs.
+    A part's name has the run's id in it: names never collide between runs. Those that are written
+    to their end hold no file open, so there may be many: only for who holds the output's lock.
     """
 
     def __init__(
-        self,
-        store: Store,
-        *,
-        run_id: str,
-        output_format: Format,
-        open_sink: OpenSink,
-        target_bytes: int,
-        stands_alone: bool,
+        self, store: Store, *, run_id: str, output_format: Format, open_sink: OpenSink
     ) -> None:
         self._store = store
         self._run_id = run_id
         self._format = output_format
         self._open_sink = open_sink
+        # What became of each part; None while it is being written.
+        self._facts: dict[FileOutput, OutputFacts | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def begin(self, folder: str = "") -> FileOutput:
+        """A new part in a folder of the dataset, which is named with a slash at its end."""
+        name = f"{folder}part-{self._run_id}-{len(self._facts):05}.{self._format}"
+        staged = self._store.stage(name, run_id=self._run_id)
+        part = FileOutput(staged, name, open_sink=self._open_sink)
+        self._facts[part] = None
+        return part
+
+    def end(self, part: FileOutput) -> None:
+        """Make it safe; a reader does not see it yet."""
+        self._facts[part] = part.close()
+        part.release()
+
+    def sum_up(self, *, coerced_value_count: int = 0) -> OutputFacts:
+        """Of the parts that are ended; the count is of what was coerced elsewhere."""
+        ended = [each for each in self._facts.values() if each is not None]
+        return OutputFacts(
+            session_count=sum(each.session_count for each in ended),
+            coerced_value_count=coerced_value_count
+            + sum(each.coerced_value_count for each in ended),
+            files=tuple(file for each in ended for file in each.files),
+        )
+
+    def publish(self) -> None:
+        for part in self._facts:
+            part.publish()
+
+    def discard(self) -> None:
+        for part in self._facts:
+            part.discard()
+
+
+class DatasetOutput:
+    """Writes rows to parts of about `target_bytes` each.
+
+    Readers of a whole dataset want at least one part, which is empty if need be: `stands_alone`. A
+    run that adds to a dataset and has nothing to add writes none.
+    """
+
+    def __init__(self, parts: Parts, *, target_bytes: int, stands_alone: bool) -> None:
+        self._parts = parts
         self._target_bytes = target_bytes
         self._stands_alone = stands_alone
         self._part: FileOutput | None = None
-        # Parts in the order they were begun, and the facts of those that are written to their end.
-        self._parts: list[FileOutput] = []
-        self._closed: list[OutputFacts] = []
 
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
         if not sessions:
             return
-        part = self._part or self._begin_part()
-        part.write(gateway, sessions)
-        if part.size_bytes >= self._target_bytes:
+        if self._part is None:
+            self._part = self._parts.begin()
+        self._part.write(gateway, sessions)
+        if self._part.size_bytes >= self._target_bytes:
             self._end_part()
 
     def close(self) -> OutputFacts:
-        if self._stands_alone and not self._parts:
-            self._begin_part()
+        if self._stands_alone and len(self._parts) == 0:
+            self._part = self._parts.begin()
         self._end_part()
-        return OutputFacts(
-            session_count=sum(each.session_count for each in self._closed),
-            coerced_value_count=sum(each.coerced_value_count for each in self._closed),
-            files=tuple(file for each in self._closed for file in each.files),
-        )
+        return self._parts.sum_up()
 
     def publish(self) -> None:
-        for part in self._parts:
-            part.publish()
+        self._parts.publish()
 
     def discard(self) -> None:
-        for part in self._parts:
-            part.discard()
-
-    def _begin_part(self) -> FileOutput:
-        name = f"part-{self._run_id}-{len(self._parts):05}.{self._format}"
-        staged = self._store.stage(name, run_id=self._run_id)
-        self._part = FileOutput(staged, name, open_sink=self._open_sink)
-        self._parts.append(self._part)
-        return self._part
+        self._parts.discard()
 
     def _end_part(self) -> None:
         if self._part is not None:
-            self._closed.append(self._part.close())
+            self._parts.end(self._part)
             self._part = None

@@ -98,6 +98,13 @@ class TableFile:
     def sync(self) -> None:
         self._stream.close()
 
+    @property
+    def held_bytes(self) -> int:
+        return 0
+
+    def release(self) -> None:
+        """`sync` closed it."""
+
     def publish(self) -> None:
         pass
 

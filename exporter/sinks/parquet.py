@@ -12,7 +12,16 @@ from exporter.errors import UsageError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA, build_batch
-from exporter.sinks import BorrowedStream, ByteStream, ParquetCodec, SinkFacts
+from exporter.sinks import (
+    GATHERED_BYTES,
+    GATHERED_ROWS,
+    BorrowedStream,
+    ByteStream,
+    ParquetCodec,
+    Rows,
+    SinkFacts,
+)
+from exporter.sinks.partitions import group_rows
 
 ROW_GROUP_ROWS: Final = 1 << 15
 ROW_GROUP_BYTES: Final = 16 << 20
@@ -96,6 +105,12 @@ class ParquetSink:
         if self._pending_rows >= ROW_GROUP_ROWS or self._pending_bytes >= ROW_GROUP_BYTES:
             self._write_row_group()
 
+    def write_rows(self, rows: Sequence[Rows]) -> None:
+        """As one row group, whatever its size; what they coerced is counted by who built them."""
+        table = pa.Table.from_batches([each.content for each in rows], schema=SCHEMA)
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._session_count += table.num_rows
+
     def close(self) -> SinkFacts:
         if self._pending:
             self._write_row_group()
@@ -117,3 +132,46 @@ class ParquetSink:
         self._writer.write_table(rows, row_group_size=self._pending_rows)
         self._pending_rows = 0
         self._pending_bytes = 0
+
+
+_OVERHEAD_BYTES: Final = 6 << 10
+"""Of a batch, however few its rows are: measured at 5.6 KiB."""
+
+
+class ParquetGathering:
+    """Gathers rows of `SCHEMA`, whose columns of the partition stay in them."""
+
+    def __init__(self, partition_by: Sequence[str], *, exported_at: datetime) -> None:
+        self._partition_by = partition_by
+        self._exported_at = exported_at
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._pending_bytes = 0
+        self.coerced_value_count = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._pending_rows >= GATHERED_ROWS or self._pending_bytes >= GATHERED_BYTES
+
+    def add(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
+        batch = build_batch(gateway, sessions, self._exported_at)
+        self._pending.append(batch.rows)
+        self._pending_rows += batch.rows.num_rows
+        self._pending_bytes += batch.rows.nbytes
+        self.coerced_value_count += batch.coerced_value_count
+
+    def part(self) -> list[tuple[str, Rows]]:
+        table = pa.Table.from_batches(self._pending, schema=SCHEMA).combine_chunks()
+        self._pending.clear()
+        self._pending_rows = self._pending_bytes = 0
+        parted: list[tuple[str, Rows]] = []
+        for batch in table.to_batches():  # one, but for texts of more than 2 GiB
+            keys = [
+                batch.column("create_time" if name == "dt" else name) for name in self._partition_by
+            ]
+            for folder, numbers in group_rows(self._partition_by, keys):
+                # Taken, not sliced: a slice would hold on to the rows of all other partitions.
+                rows = batch if len(numbers) == batch.num_rows else batch.take(numbers)
+                size_bytes = rows.nbytes + _OVERHEAD_BYTES
+                parted.append((folder, Rows(rows, rows.num_rows, size_bytes)))
+        return parted

@@ -44,6 +44,16 @@ class StagedFile(Protocol):
         An object store keeps no part of an object: there it raises what failed so far.
         """
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that what was written takes, at most, until the file is finished."""
+
+    def release(self) -> None:
+        """After `sync`: free what the file holds open until it is published.
+
+        Only where the output's lock is held: to other runs it looks like one of a dead run now.
+        """
+
     def publish(self) -> None:
         """Show the file under its name, in place of one that is there, as one act."""
 

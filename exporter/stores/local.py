@@ -47,7 +47,13 @@ class LocalStore:
         return os.path.join(self.url, name)  # noqa: PTH118 - keeps ./ as given
 
     def stage(self, name: str, *, run_id: str) -> PartialFile:
-        return self._in_its_folder(name, lambda: PartialFile(self.path_of(name), run_id, name=name))
+        def tidy_up() -> None:
+            self._remove_empty_folders(name)
+
+        return self._in_its_folder(
+            name,
+            lambda: PartialFile(self.path_of(name), run_id, name=name, after_discard=tidy_up),
+        )
 
     def read(self, name: str) -> bytes | None:
         path = self.path_of(name)

@@ -44,6 +44,15 @@ class MeteredFile:
         self._staged.sync()
         return FileFacts(path, self.size_bytes, self.sha256)
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that what was written takes until the file is finished."""
+        return len(self._pending) + self._staged.held_bytes
+
+    def release(self) -> None:
+        """See `StagedFile`."""
+        self._staged.release()
+
     def publish(self) -> None:
         self._staged.publish()
 

@@ -20,12 +20,22 @@ class PartialFile:
     """A file on its way: hidden beside its target as `.NAME.RUNID.partial`.
 
     Its writer holds a lock on it, which the kernel frees when the writer dies: so a later run can
-    tell what is left over from what is being written, without guessing from process ids.
+    tell what is left over from what is being written, without guessing from process ids. A file
+    that was released has no lock: then the output's own keeps other runs away.
     """
 
-    def __init__(self, path: str, run_id: str, *, name: str = "") -> None:
+    def __init__(
+        self,
+        path: str,
+        run_id: str,
+        *,
+        name: str = "",
+        after_discard: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = path
         self.name = name
+        self._after_discard = after_discard
+        self._is_hidden = True
         # A link stays, and what it points to is replaced.
         self.target = Path(os.path.realpath(path))
         self._hidden = self.target.with_name(f".{self.target.name}.{run_id}.partial")
@@ -45,22 +55,33 @@ class PartialFile:
         with translated(self.path):
             os.fsync(self._fd)
 
+    @property
+    def held_bytes(self) -> int:
+        return 0
+
+    def release(self) -> None:
+        self._close()
+
     def publish(self) -> None:
         with translated(self.path):
             self._hidden.replace(self.target)
+            self._is_hidden = False
             self._close()
             sync_folder(self.target.parent)
 
     def discard(self) -> None:
-        if self._fd != -1:
+        if self._is_hidden:
+            self._is_hidden = False
             with suppress(OSError):
                 self._hidden.unlink()
             self._close()
+            self._after_discard()
 
     def _close(self) -> None:
-        with suppress(OSError):
-            os.close(self._fd)
-        self._fd = -1
+        if self._fd != -1:
+            with suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
 
 
 def is_partial(file_name: str) -> bool:

@@ -25,6 +25,13 @@ class PipeFile:
     def sync(self) -> None:
         pass
 
+    @property
+    def held_bytes(self) -> int:
+        return 0
+
+    def release(self) -> None:
+        """Nothing to free: nobody publishes it later."""
+
     def publish(self) -> None:
         self.discard()
 

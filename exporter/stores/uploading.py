@@ -18,6 +18,8 @@ from exporter.stores.pipes import check_cancelled
 PART_BYTES: Final = 8 << 20
 """Ten thousand parts are the most that a store takes: objects of 80 GiB."""
 PARTS_IN_FLIGHT: Final = 2
+UPLOAD_BYTES: Final = (PARTS_IN_FLIGHT + 2) * PART_BYTES
+"""What one upload has in memory at most: parts in flight, the next one, and one that waits."""
 KEPT_BYTES: Final = 1 << 16
 """A finished object that waits to be published keeps no more than this in memory."""
 GLANCE_S: Final = 0.1
@@ -99,6 +101,13 @@ class StagedObject:
             with suppress(OSError):  # no disk, or a full one: then it stays where it is
                 self._spooled = self._spool.put(bytes(self._rest)), len(self._rest)
                 self._rest = bytearray()
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._rest) + (0 if self._upload is None else UPLOAD_BYTES)
+
+    def release(self) -> None:
+        """`sync` did: what is left in memory is small, and uploads hold no more than their rest."""
 
     def publish(self) -> None:
         self._restore()

@@ -63,6 +63,8 @@ def open_named(name: str, folder: Path, *, mode: TableMode, run_id: str) -> Outp
         exported_at=exported_at,
         parquet_codec="zstd",
         adds=False,
+        partition_by=(),
+        target_bytes=128 << 20,
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import duckdb
 import pytest
 
-from exporter import outputs
 from exporter.destinations import is_part, resolve_destination
 from exporter.gateway import Gateway
 from exporter.outputs import open_output
@@ -59,12 +58,15 @@ class OutputContract:
     """What a user gives DuckDB."""
     chosen: ClassVar[Format | None] = None
     select: ClassVar[str] = SELECT_NDJSON
+    partition_by: ClassVar[tuple[str, ...]] = ()
 
     @pytest.fixture(autouse=True)
     def working_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
 
-    def begin(self, run_id: str, *, adds: bool = False) -> tuple[Publisher, Output]:
+    def begin(
+        self, run_id: str, *, adds: bool = False, target_bytes: int = 128 << 20
+    ) -> tuple[Publisher, Output]:
         destination = resolve_destination(self.output, chosen=self.chosen)
         assert destination.home is not None
         publisher = Publisher(destination, destination.home, state_at=None)
@@ -76,13 +78,15 @@ class OutputContract:
             exported_at=EXPORTED_AT,
             parquet_codec="zstd",
             adds=adds,
+            partition_by=self.partition_by,
+            target_bytes=target_bytes,
         )
         return publisher, output
 
-    def export(self, *batches: Batch) -> OutputFacts:
+    def export(self, *batches: Batch, target_bytes: int = 128 << 20) -> OutputFacts:
         """A run that replaces what is there."""
         run_id = build_run_id(EXPORTED_AT)
-        publisher, output = self.begin(run_id)
+        publisher, output = self.begin(run_id, target_bytes=target_bytes)
         for gateway, sessions in batches:
             output.write(gateway, sessions)
         facts = output.close()
@@ -225,17 +229,15 @@ class DatasetContract(OutputContract):
         assert self.visible() == {f"set/{file.facts.path}" for file in facts.files}
         assert all(is_part(file.facts.path) for file in facts.files)
 
-    def test_parts_end_at_their_size_and_are_one_table(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(outputs, "TARGET_BYTES", 1000)
+    def test_parts_end_at_their_size_and_are_one_table(self) -> None:
         count = self.part_sessions
 
         facts = self.export(
             *[
                 (FIRST, [raw_session(n) for n in range(start, start + count)])
                 for start in range(0, 3 * count, count)
-            ]
+            ],
+            target_bytes=1000,
         )
 
         assert [file.row_count for file in facts.files] == [count] * 3
@@ -292,3 +294,24 @@ class TestNdjsonDataset(DatasetContract):
     files = "set/*.ndjson"
     chosen = "ndjson"
     part_sessions = 4_000
+
+
+class TestParquetByDateAndQueue(DatasetContract):
+    files = "set/**/*.parquet"
+    select = SELECT_PARQUET
+    partition_by = ("dt", "queue")
+    part_sessions = 40_000
+
+
+class TestNdjsonByDateAndQueue(DatasetContract):
+    files = "set/**/*.ndjson"
+    chosen = "ndjson"
+    partition_by = ("dt", "queue")
+    part_sessions = 40_000
+
+
+class TestParquetByWorkspaceAndState(DatasetContract):
+    files = "set/**/*.parquet"
+    select = SELECT_PARQUET
+    partition_by = ("workspace_id", "state")
+    part_sessions = 40_000

@@ -24,7 +24,13 @@ from tests.object_server import FLAKY_KEY, ObjectServer
 RUN_ID = "20260112T102400Z-0a1b2c"
 OTHER_RUN_ID = "20260112T102401Z-0a1b2d"
 LARGE = 20 << 20
-NAMES = ("a.txt", "dt=2026-01-12/名前 é +%41&=#?.txt", ".hidden", "_exporter/state.json")
+NAMES = (
+    "a.txt",
+    "dt=2026-01-12/名前 é +%41&=#?.txt",
+    "queue=%00%0A%22%23%25%2F%5C%7F%7B/state=}<>|&;!@$()+,~` '/part-1.parquet",
+    ".hidden",
+    "_exporter/state.json",
+)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,13 @@ class MemoryFile:
     def sync(self) -> None:
         pass
 
+    @property
+    def held_bytes(self) -> int:
+        return len(self._content)
+
+    def release(self) -> None:
+        pass
+
     def publish(self) -> None:
         self._store.files[self.name] = bytes(self._content)
 

@@ -15,7 +15,7 @@ from exporter.config import (
 )
 from exporter.errors import UsageError
 from exporter.loading import build_json_schema, dump_toml, load_settings
-from exporter.options import parse_duration
+from exporter.options import format_size, parse_duration, parse_size
 
 FIELDS = {field.name: field for field in read_fields()}
 
@@ -65,6 +65,18 @@ VALUES: dict[str, list[Written]] = {
         for url in ("https://s3.one", "https://s3.two:9000", "http://127.0.0.1:9000")
     ],
     "storage_addressing": [Written('"path"', "path", "path", "path")] * 3,
+    "partition_by": [
+        Written('["dt"]', "dt", ["dt"], ("dt",)),
+        Written('["dt", "queue"]', "dt, queue", ["dt", "queue"], ("dt", "queue")),
+        Written(
+            '["region_id", "state"]', "region_id,state", ["region_id,state"], ("region_id", "state")
+        ),
+    ],
+    "target_file_size": [
+        Written('"64MiB"', "67108864", "64 mib", 64 << 20),
+        Written("500000000", "500MB", "0.5GB", 500_000_000),
+        Written('"1GiB"', "1024MiB", "1gib", 1 << 30),
+    ],
     "compression": [Written(f'"{name}"', name, name, name) for name in ("none", "lz4", "gzip")],
     "allow_incomplete": [Written("true", "true", True, True)] * 3,
     "manifest": TEXTS,
@@ -220,6 +232,15 @@ def test_duration_is_refused(text: str) -> None:
         ({"page_size": "1.5"}, "--page-size '1.5': should be a whole number", "1 to 100"),
         ({"concurrency": "0"}, "--concurrency '0': should be at least 1", "1 to 1000"),
         ({"timeout": "0"}, "--timeout '0': should be at least 0.001", "one request"),
+        (
+            {"partition_by": ["dt,color"]},
+            "--partition-by 'dt,color': should be 'dt', ",
+            "known: dt, ",
+        ),
+        ({"partition_by": ["stat"]}, "--partition-by 'stat': should be 'dt', ", "mean state?"),
+        ({"partition_by": ["dt,dt"]}, "--partition-by 'dt,dt': names dt twice", "queue"),
+        ({"target_file_size": "big"}, "--target-file-size 'big': should be a size", "64MiB"),
+        ({"target_file_size": "1kB"}, "--target-file-size '1kB': should be 1MiB to 64GiB", "64MiB"),
         ({"timeout": "soon"}, "--timeout 'soon': should be a duration", "one request"),
         ({"timeout": "2d"}, "--timeout '2d': should be at most 86400", "one request"),
         ({"retries": "-1"}, "--retries '-1': should be at least 0", "0 to 100"),
@@ -460,6 +481,33 @@ def test_endpoint_follows_region_and_network(network: str, endpoint: str) -> Non
     assert build_endpoint(region="cn-hangzhou", network=network) == endpoint
 
 
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("1000", 1000),
+        ("64MiB", 64 << 20),
+        ("1.5 GiB", 3 << 29),
+        ("500MB", 500_000_000),
+        ("1kb", 1000),
+        ("7B", 7),
+        (" 2TiB ", 2 << 40),
+    ],
+)
+def test_size_is_a_number_of_bytes_or_has_a_unit(text: str, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "-1", "1M", "1ib", "64 Mi B", "1e9", "\u0661MB"])
+def test_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="should be a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 1000, 1 << 10, 128 << 20, 3 << 29, 1 << 40])
+def test_size_that_is_shown_reads_the_same(size_bytes: int) -> None:
+    assert parse_size(format_size(size_bytes)) == size_bytes
+
+
 def test_json_schema_has_each_key_with_what_it_is_for() -> None:
     schema = build_json_schema()
 
@@ -522,6 +570,7 @@ def test_dumped_settings_are_the_same_when_loaded_again(tmp_path: Path) -> None:
     assert tomllib.loads(text) == known | {
         "workspace": list(loaded.settings.workspace),
         "gateway": ["all"],
+        "partition_by": [],
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 from exporter.errors import DestinationError
 from exporter.gateway import Gateway
 from exporter.sinks import ByteStream, Sink, open_sink
-from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks.dataset import DatasetOutput, Parts
 from exporter.stores.local import LocalStore
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -28,14 +28,10 @@ def open_ndjson(stream: ByteStream) -> Sink:
 def open_dataset(
     folder: Path, *, target_bytes: int = 0, stands_alone: bool = True, run_id: str = "run-1"
 ) -> DatasetOutput:
-    return DatasetOutput(
-        LocalStore(str(folder)),
-        run_id=run_id,
-        output_format="ndjson",
-        open_sink=open_ndjson,
-        target_bytes=target_bytes,
-        stands_alone=stands_alone,
+    parts = Parts(
+        LocalStore(str(folder)), run_id=run_id, output_format="ndjson", open_sink=open_ndjson
     )
+    return DatasetOutput(parts, target_bytes=target_bytes, stands_alone=stands_alone)
 
 
 def names(folder: Path) -> list[str]:

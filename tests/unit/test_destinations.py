@@ -26,6 +26,8 @@ def open_named(output: str, *, chosen: Format | None = "parquet") -> Output:
         exported_at=STARTED_AT,
         parquet_codec="zstd",
         adds=False,
+        partition_by=(),
+        target_bytes=1 << 20,
     )
 
 
@@ -119,6 +121,8 @@ def test_output_that_cannot_be_is_refused_at_once(
             exported_at=STARTED_AT,
             parquet_codec="zstd",
             adds=False,
+            partition_by=(),
+            target_bytes=1 << 20,
         )
 
     assert hint is None or hint in str(caught.value.hint)

@@ -21,6 +21,7 @@ from tests.publishing import (
     files_of,
     open_run,
     output_of,
+    queue_of,
     read_version,
     recover,
     run_once,
@@ -59,7 +60,8 @@ def expected_names(kind: Kind, version: Version | None, start: str) -> set[str]:
     if kind == "file":
         return foreign | {"out.ndjson", "out.ndjson.manifest.json"}
     parts = {
-        f"set/part-{RUN_IDS[version]}-{number:05}.ndjson" for number in range(PART_COUNTS[version])
+        f"set/queue={queue_of(version, number)}/part-{RUN_IDS[version]}-{number:05}.ndjson"
+        for number in range(PART_COUNTS[version])
     }
     return foreign | parts | {"set/_manifest.json", "set/_exporter/state.json"}
 
@@ -70,7 +72,8 @@ def data_version(folder: Path, kind: Kind) -> Version | None:
     if kind == "file":
         text = found.get("out.ndjson", b"")
     else:
-        text = b"".join(found[name] for name in sorted(found) if name.endswith(".ndjson"))
+        parts = sorted(name for name in found if name.endswith(".ndjson"))
+        text = b"".join(found[name] for name in sorted(parts, key=lambda each: each[-12:]))
     ids = [orjson.loads(line)["sessionId"] for line in text.splitlines()]
     versions: list[Version] = ["old", "new"]
     for version in versions:
@@ -307,6 +310,8 @@ class RefusingStore(KillingStore):
             name = staged.name
             write = staged.write
             sync = staged.sync
+            held_bytes = staged.held_bytes
+            release = staged.release
             discard = staged.discard
 
             def publish(self) -> None:

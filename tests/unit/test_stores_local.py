@@ -178,6 +178,50 @@ def test_leftovers_under_any_name_go_with_the_folders_they_leave_empty(tmp_path:
     live.discard()
 
 
+def test_released_file_holds_nothing_open_and_is_published_as_any_other(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    staged = stage(tmp_path / "out.parquet")
+    staged.write(b"new")
+    staged.sync()
+
+    staged.release()
+    staged.release()
+    open_count = len(list(Path("/proc/self/fd").iterdir())) - before
+    hidden = names(tmp_path)
+    staged.publish()
+    staged.discard()
+
+    assert open_count == 0
+    assert hidden == {".out.parquet.run-1.partial"}
+    assert (tmp_path / "out.parquet").read_bytes() == b"new"
+    assert names(tmp_path) == {"out.parquet"}
+
+
+def test_released_file_of_a_dead_run_is_a_leftover(tmp_path: Path) -> None:
+    staged = stage(tmp_path / "out.parquet")
+    staged.sync()
+    staged.release()
+
+    LocalStore(str(tmp_path)).remove_leftovers()
+
+    assert names(tmp_path) == set()
+    with pytest.raises(DestinationError, match="No such file"):
+        staged.publish()
+    staged.discard()
+
+
+def test_discard_takes_the_folders_that_it_leaves_empty(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    staged = [store.stage(f"dt=1/{name}/part", run_id="run-1") for name in ("a", "b")]
+
+    staged[0].discard()
+    after_one = names(tmp_path / "dt=1")
+    staged[1].discard()
+
+    assert after_one == {"b"}
+    assert names(tmp_path) == set()
+
+
 @pytest.mark.parametrize("url", ["missing", "missing/deeper"])
 def test_removing_leftovers_where_nothing_is_raises_nothing(url: str, tmp_path: Path) -> None:
     LocalStore(str(tmp_path / url)).remove_leftovers(["out.parquet"])
