@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from exporter.api.credentials import read_environment_credential
 from exporter.config import Settings
-from exporter.destinations import resolve_destination
+from exporter.destinations import holds_delta, resolve_destination
 from exporter.errors import CredentialsError, UsageError
 from exporter.events import Event, Listener
 from exporter.loading import Loaded, build_json_schema, dump_toml
@@ -181,7 +181,8 @@ def show_verify(
     access = build_store_access(
         settings, region_id=find_region(settings, environ=environ), environ=environ
     )
-    chosen: Format | None = None if scheme_of(output) == "iceberg" else "ndjson"
+    is_table = scheme_of(output) == "iceberg" or holds_delta(output, access=access)
+    chosen: Format | None = None if is_table else "ndjson"
     found = verify(resolve_destination(output, chosen=chosen, access=access))
     if as_json:
         print_json(
