@@ -5,8 +5,10 @@ so it must know all its keys before it can write a row of the table anew.
 """
 
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
@@ -133,3 +135,46 @@ class WaitingRows:
             self._writer.write_batch(rows)
         self._rows.clear()
         self._rows_bytes = 0
+
+
+def fit_rows(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows with the columns of `schema`, by name; null where they have none."""
+    names = set(rows.schema.names)
+    columns = [
+        _fit_column(rows[field.name], field.type)
+        if field.name in names
+        else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _fit_column(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column if column.type == wanted else column.cast(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When the sessions of a run were created, to the second."""
+
+    sorted_us: list[int]
+    has_null: bool
+
+    def any_within(self, lower_us: int, upper_us: int) -> bool:
+        """Whether a session may have been created between two instants."""
+        first = lower_us // SECOND_US * SECOND_US
+        at = bisect_left(self.sorted_us, first)
+        return at < len(self.sorted_us) and self.sorted_us[at] <= upper_us
+
+
+SECOND_US: Final = 1_000_000
+
+
+def read_times(waiting: WaitingRows) -> Times:
+    distinct: set[int | None] = set()
+    for rows in waiting.read():
+        seconds = pc.floor_temporal(rows["create_time"], unit="second")
+        distinct.update(seconds.cast(pa.int64()).unique().to_pylist())
+    return Times(sorted(ms * 1000 for ms in distinct if ms is not None), None in distinct)

@@ -1,9 +1,9 @@
 """What a table of a lake costs next to a local Parquet file, and how long an upsert takes.
 
-    python -m tests.benchmarks.tables iceberg [--runs N] [--library]
+    python -m tests.benchmarks.tables delta|iceberg [--runs N] [--library]
 
 Rows are made in the process that writes them, alike for every output: no service, no network. With
-`--library`, pyiceberg's own upsert is timed too, with a tenth of the changes.
+`--library`, the library's own upsert is timed too: pyiceberg's with a tenth of the changes.
 """
 
 import argparse
@@ -25,13 +25,19 @@ from exporter.outputs import open_output
 from exporter.records import RawSession
 from exporter.records.schema import build_batch
 from exporter.sinks import Output, TableMode
+from exporter.sinks.delta import DeltaTable
 from exporter.sinks.iceberg import IcebergTable
+from exporter.sinks.lake import KEY_COLUMNS
+from exporter.stores.local import LocalStore
 from tests.benchmarks.measuring import Cost, Row, describe_machine, measure, spread
 
 HOME = Gateway("cn-hangzhou", "w-bench", "lc-bench")
 TABLE = "iceberg://bench/lake.sessions"
+DELTA = {"delta": (), "delta by day": ("dt",)}
+"""Tables, and what they are partitioned by."""
 BATCH_ROWS = 2_000
 EXPORTED, KEPT, CHANGED = 500_000, 1_000_000, 20_000
+DELTA_CHANGED = 2_000
 
 SERIES = SessionSeries(HOME, seed=1, oldest_created_ms=1_700_000_000_000, spacing_ms=60_000)
 
@@ -40,18 +46,22 @@ def newest_first(serials: range) -> Iterator[RawSession]:
     return map(SERIES.session, reversed(serials))
 
 
-def changed(kind: str, count: int) -> Iterator[RawSession]:
+def changed(kind: str, count: int, *, kept: int = KEPT) -> Iterator[RawSession]:
     """Three quarters of them are in the table, the rest is new."""
     old, new = count * 3 // 4, count // 4
-    step = KEPT // old if kind == "scattered" else 1
-    for session in newest_first(range(KEPT, KEPT + new)):
+    step = kept // old if kind == "scattered" else 1
+    for session in newest_first(range(kept, kept + new)):
         yield session
-    for session in newest_first(range(KEPT - old * step, KEPT, step)):
+    for session in newest_first(range(kept - old * step, kept, step)):
         yield {**session, "state": "error"}
 
 
 def open_named(name: str, folder: Path, *, mode: TableMode, run_id: str) -> Output:
     exported_at = datetime.now(UTC)
+    if name in DELTA:
+        return open_delta(name, folder).open_output(
+            mode=mode, run_id=run_id, exporter_version="bench", exported_at=exported_at
+        )
     if name == "iceberg":
         return IcebergTable(TABLE).open_output(
             mode=mode, run_id=run_id, exporter_version="bench", exported_at=exported_at
@@ -63,6 +73,16 @@ def open_named(name: str, folder: Path, *, mode: TableMode, run_id: str) -> Outp
         exported_at=exported_at,
         parquet_codec="zstd",
         adds=False,
+    )
+
+
+def open_delta(name: str, folder: Path) -> DeltaTable:
+    at = folder / name
+    return DeltaTable(
+        LocalStore(str(at), makes_folder=True),
+        output=f"{at}/",
+        uri=str(at),
+        partition_by=DELTA[name],
     )
 
 
@@ -82,6 +102,17 @@ def upsert_by_the_library(count: int) -> None:
     table.upsert(pa.Table.from_batches([rows]))
 
 
+def merge_by_the_library(folder: Path, count: int) -> None:
+    from deltalake import DeltaTable as LoadedTable
+
+    rows = build_batch(HOME, list(changed("recent", count, kept=EXPORTED)), datetime.now(UTC)).rows
+    key = " AND ".join(f"t.{name} = s.{name}" for name in KEY_COLUMNS)
+    merger = LoadedTable(folder / "delta").merge(
+        pa.Table.from_batches([rows]), key, source_alias="s", target_alias="t", streamed_exec=False
+    )
+    merger.when_matched_update_all().when_not_matched_insert_all().execute()
+
+
 def act(folder: Path, name: str, what: str, count: int) -> None:
     """One child process: what is measured and nothing else."""
     match what:
@@ -89,10 +120,14 @@ def act(folder: Path, name: str, what: str, count: int) -> None:
             write(
                 open_named(name, folder, mode="replace", run_id="bulk"), newest_first(range(count))
             )
+        case "library" if name in DELTA:
+            merge_by_the_library(folder, count)
         case "library":
             upsert_by_the_library(count)
         case kind:
-            write(open_named(name, folder, mode="upsert", run_id=kind), changed(kind, count))
+            kept = EXPORTED if name in DELTA else KEPT
+            output = open_named(name, folder, mode="upsert", run_id=kind)
+            write(output, changed(kind, count, kept=kept))
 
 
 def benchmark_iceberg(folder: Path, runs: int, *, library: bool) -> Iterator[Row]:
@@ -131,6 +166,34 @@ def benchmark_iceberg(folder: Path, runs: int, *, library: bool) -> Iterator[Row
         yield from describe(f"pyiceberg's own upsert of {CHANGED // 10:,} recent changes", [cost])
 
 
+def benchmark_delta(folder: Path, runs: int, *, library: bool) -> Iterator[Row]:
+    def run(name: str, what: str, count: int) -> Cost:
+        return run_child(folder, name, what, count, environ=os.environ)
+
+    def start_again(name: str) -> Cost:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        return run(name, "export", EXPORTED)
+
+    file = [run("parquet", "export", EXPORTED) for _ in range(runs)]
+    yield from describe(f"{EXPORTED:,} sessions to one Parquet file", file)
+    for name in DELTA:
+        table = [start_again(name) for _ in range(runs)]
+        yield from describe(f"{EXPORTED:,} sessions to a table, {name}", table)
+        ratios = [ours.cpu_s / plain.cpu_s for ours, plain in zip(table, file, strict=True)]
+        yield Row("  ratio of CPU, run by run", spread(ratios))
+        for kind in ("recent", "scattered"):
+            costs = []
+            for _ in range(runs):
+                start_again(name)
+                costs.append(run(name, kind, DELTA_CHANGED))
+            measured = f"upsert of {DELTA_CHANGED:,} {kind} changes into {EXPORTED:,}, {name}"
+            yield from describe(measured, costs)
+    if library:
+        start_again("delta")
+        cost = run("delta", "library", DELTA_CHANGED)
+        yield from describe(f"deltalake's own merge of {DELTA_CHANGED:,} recent changes", [cost])
+
+
 def describe(measured: str, costs: list[Cost], goal: str = "") -> Iterator[Row]:
     yield Row(measured, f"{spread([each.wall_s for each in costs])} s", goal)
     yield Row("  CPU", f"{spread([each.cpu_s for each in costs])} s")
@@ -146,7 +209,7 @@ def run_child(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=("iceberg", "parquet"))
+    parser.add_argument("name", choices=("iceberg", "parquet", *DELTA))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--library", action="store_true")
     parser.add_argument("--act", nargs=3, help=argparse.SUPPRESS)
@@ -157,7 +220,8 @@ def main() -> None:
         return
     print(describe_machine())
     with tempfile.TemporaryDirectory() as name:
-        for row in benchmark_iceberg(Path(name), options.runs, library=options.library):
+        benchmark = benchmark_delta if options.name in DELTA else benchmark_iceberg
+        for row in benchmark(Path(name), options.runs, library=options.library):
             print(f"{row.measured:60} {row.figure:32} {row.goal}", flush=True)
 
 

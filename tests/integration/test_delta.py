@@ -1,0 +1,843 @@
+"""Delta tables in a folder; deltalake and DuckDB read."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable as Reader
+from deltalake import write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.errors import DestinationError, UsageError
+from exporter.gateway import Gateway
+from exporter.records import RawSession
+from exporter.records.schema import SCHEMA
+from exporter.sinks import OutputFacts, TableMode
+from exporter.sinks.delta import DeltaTable
+from exporter.sinks.delta_output import MOST_SMALL, DeltaOutput
+from exporter.stores.local import LocalStore
+
+FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")
+SECOND = Gateway("cn-hangzhou", "w-1", "lc-2")
+EXPORTED_AT = datetime(2026, 1, 12, 10, 24, 0, 123456, tzinfo=UTC)
+CREATED_MS = 1_768_213_240_123
+HOUR_MS = 3_600_000
+
+
+def raw_session(number: int, **fields: Any) -> RawSession:
+    return {
+        "sessionId": f"livy-{number}",
+        "name": f"nightly {number}",
+        "state": "terminated",
+        "createTime": CREATED_MS + number * HOUR_MS,
+        "endTime": CREATED_MS + (number + 1) * HOUR_MS,
+        "cuHours": number / 4,
+        "vcoreSeconds": 2**53 + 1,
+        **fields,
+    }
+
+
+def raw_sessions(*numbers: int, **fields: Any) -> list[RawSession]:
+    return [raw_session(number, **fields) for number in numbers]
+
+
+def run_id_of(number: int) -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{number:06x}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "ses sions"
+
+
+def open_table(folder: Path, **options: Any) -> DeltaTable:
+    store = LocalStore(f"{folder}/", makes_folder=True)
+    return DeltaTable(store, output=f"{folder}/", uri=str(folder), **options)
+
+
+def open_output(
+    table: DeltaTable,
+    *,
+    mode: TableMode,
+    run_id: str,
+    target_bytes: int = 128 << 20,
+) -> DeltaOutput:
+    return DeltaOutput(
+        table._table,
+        mode=mode,
+        run_id=run_id,
+        exporter_version="1.2.3",
+        exported_at=EXPORTED_AT,
+        codec="zstd",
+        target_bytes=target_bytes,
+        sleep=lambda _: None,
+    )
+
+
+def export(
+    table: DeltaTable,
+    sessions: list[RawSession],
+    *,
+    mode: TableMode = "replace",
+    run_id: str = "run-1",
+    gateway: Gateway = FIRST,
+    target_bytes: int = 128 << 20,
+) -> OutputFacts:
+    output = open_output(table, mode=mode, run_id=run_id, target_bytes=target_bytes)
+    for start in range(0, len(sessions), 2000):
+        output.write(gateway, sessions[start : start + 2000])
+    facts = output.close()
+    output.publish()
+    output.discard()
+    return facts
+
+
+def read(folder: Path, columns: str = "session_id, state") -> list[tuple[Any, ...]]:
+    """What DuckDB makes of what deltalake reads."""
+    sessions = Reader(folder).to_pyarrow_table()
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'Asia/Shanghai'")
+        connection.register("sessions", sessions)
+        return connection.execute(f"SELECT {columns} FROM sessions ORDER BY ALL").fetchall()  # noqa: S608
+
+
+def count_rows(folder: Path, version: int | None = None) -> int:
+    return int(Reader(folder, version=version).to_pyarrow_table().num_rows)
+
+
+def data_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if "livy-exporter-" in path.name)
+
+
+def run_ids(folder: Path) -> list[str | None]:
+    return [each.get("livyExporterRunId") for each in reversed(Reader(folder).history())]
+
+
+def removed_count(folder: Path) -> int:
+    return int(Reader(folder).history(1)[0]["operationMetrics"]["numRemovedFiles"])
+
+
+def test_values_come_back_as_they_were(folder: Path) -> None:
+    odd = {"sessionId": "livy-2", "name": "数据 🦆 \x00", "createTime": 0, "new": [1]}
+
+    facts = export(open_table(folder), [raw_session(1), odd])
+
+    rows = Reader(folder).to_pyarrow_table().sort_by("session_id").to_pylist()
+    assert facts.session_count == 2
+    assert rows[0] == {
+        **dict.fromkeys(SCHEMA.names),
+        "session_id": "livy-1",
+        "name": "nightly 1",
+        "region_id": "cn-hangzhou",
+        "workspace_id": "w-1",
+        "compute_id": "lc-1",
+        "state": "terminated",
+        "create_time": datetime.fromtimestamp(CREATED_MS // 1000 + 3600, UTC)
+        + timedelta(milliseconds=CREATED_MS % 1000),
+        "end_time": datetime.fromtimestamp(CREATED_MS // 1000 + 7200, UTC)
+        + timedelta(milliseconds=CREATED_MS % 1000),
+        "cu_hours": 0.25,
+        "vcore_seconds": 2**53 + 1,
+        "exported_at": EXPORTED_AT.replace(microsecond=123000),
+    }
+    assert rows[1]["name"] == "数据 🦆 \x00"
+    assert rows[1]["create_time"] is None
+    assert rows[1]["extra"] == '{"new":[1]}'
+    assert read(folder, "epoch_ms(create_time)") == [(CREATED_MS + HOUR_MS,), (None,)]
+
+
+def test_new_table_has_our_types(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1))
+
+    fields = json.loads(Reader(folder).schema().to_json())["fields"]
+    assert [field["name"] for field in fields] == SCHEMA.names
+    assert {field["name"]: field["type"] for field in fields if field["type"] != "string"} == {
+        "create_time": "timestamp",
+        "end_time": "timestamp",
+        "cu_hours": "double",
+        "vcore_seconds": "long",
+        "mb_seconds": "long",
+        "exported_at": "timestamp",
+    }
+    assert [field["name"] for field in fields if not field["nullable"]] == [
+        field.name for field in SCHEMA if not field.nullable
+    ]
+    protocol = Reader(folder).protocol()
+    assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)
+
+
+def test_commit_names_the_run_and_the_exporter(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1))
+
+    [commit] = Reader(folder).history()
+    assert commit["livyExporterRunId"] == "run-1"
+    assert commit["engineInfo"] == "livy-exporter/1.2.3"
+    assert commit["operation"] == "WRITE"
+
+
+def test_readers_skip_files_by_their_statistics(folder: Path) -> None:
+    sessions = [*raw_sessions(1, 5, queue="q" * 100), raw_session(2, cuHours=None)]
+    export(open_table(folder), sessions)
+
+    [file] = pa.table(Reader(folder).get_add_actions(flatten=True)).to_pylist()
+
+    assert file["num_records"] == 3
+    assert (file["min.session_id"], file["max.session_id"]) == ("livy-1", "livy-5")
+    assert (file["null_count.cu_hours"], file["min.cu_hours"], file["max.cu_hours"]) == (
+        1,
+        0.25,
+        1.25,
+    )
+    assert file["min.create_time"].timestamp() * 1000 == CREATED_MS + HOUR_MS
+    assert file.get("min.queue") is None
+    dataset = Reader(folder).to_pyarrow_dataset()
+    assert dataset.count_rows(filter=pa.compute.field("session_id") == "livy-2") == 1
+
+
+def test_run_that_replaces_is_one_commit_and_the_past_stays(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1, 2), run_id="run-1")
+
+    export(open_table(folder), raw_sessions(3), run_id="run-2")
+
+    assert read(folder) == [("livy-3", "terminated")]
+    assert run_ids(folder) == ["run-1", "run-2"]
+    assert count_rows(folder, version=0) == 2
+
+
+def test_run_that_adds_replaces_the_sessions_it_has_read(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(*range(10), state="running"))
+    export(open_table(folder), raw_sessions(3), mode="upsert", run_id="run-2", gateway=SECOND)
+
+    export(open_table(folder), raw_sessions(3, 11), mode="upsert", run_id="run-3")
+
+    assert read(folder, "compute_id, session_id, state") == sorted(
+        [
+            *(("lc-1", f"livy-{n}", "terminated" if n == 3 else "running") for n in range(10)),
+            ("lc-1", "livy-11", "terminated"),
+            ("lc-2", "livy-3", "terminated"),
+        ]
+    )
+    assert run_ids(folder) == ["run-1", "run-2", "run-3"]
+
+
+def test_run_that_adds_again_after_a_crash_changes_nothing(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(*range(10), state="running"))
+    export(open_table(folder), raw_sessions(3, 11), mode="upsert", run_id="run-2")
+    once = read(folder, "*")
+
+    export(open_table(folder), raw_sessions(3, 11), mode="upsert", run_id="run-3")
+
+    assert read(folder, "*") == once
+
+
+def test_session_that_a_run_reads_twice_is_there_as_it_was_last(folder: Path) -> None:
+    sessions = [*raw_sessions(1, state="running"), *raw_sessions(2, 1)]
+
+    export(open_table(folder), sessions, mode="upsert")
+
+    assert read(folder) == [("livy-1", "terminated"), ("livy-2", "terminated")]
+
+
+def test_session_gets_its_create_time_later(folder: Path) -> None:
+    export(open_table(folder, partition_by=("dt",)), raw_sessions(1, 2, createTime=0))
+
+    export(open_table(folder), raw_sessions(2), mode="upsert", run_id="run-2")
+    export(open_table(folder), raw_sessions(1, 2, createTime=None), mode="upsert", run_id="run-3")
+
+    assert read(folder, "session_id, create_time, dt") == [
+        ("livy-1", None, None),
+        ("livy-2", None, None),
+    ]
+
+
+def test_export_of_nothing_empties_the_table(folder: Path) -> None:
+    export(open_table(folder), [], run_id="run-1")
+    assert read(folder) == []
+    export(open_table(folder), raw_sessions(1), run_id="run-2")
+
+    export(open_table(folder), [], run_id="run-3")
+
+    assert read(folder) == []
+    assert run_ids(folder) == ["run-1", "run-2", "run-3"]
+
+
+def test_run_that_adds_nothing_commits_nothing(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1))
+
+    facts = export(open_table(folder), [], mode="upsert", run_id="run-2")
+
+    assert facts == OutputFacts(session_count=0, coerced_value_count=0, files=())
+    assert run_ids(folder) == ["run-1"]
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_nothing_is_visible_before_publish_and_the_table_tells(
+    mode: TableMode, folder: Path
+) -> None:
+    table = open_table(folder)
+    export(table, raw_sessions(1))
+    output = open_output(table, mode=mode, run_id="run-2")
+    output.write(FIRST, raw_sessions(1, 2, state="error"))
+
+    output.close()
+
+    assert read(folder) == [("livy-1", "terminated")]
+    assert not open_table(folder).has_committed("run-2")
+    assert open_table(folder).has_committed("run-1")
+    output.publish()
+    assert read(folder) == [("livy-1", "error"), ("livy-2", "error")]
+    assert open_table(folder).has_committed("run-2")
+
+
+def test_table_is_not_made_before_the_first_commit(folder: Path) -> None:
+    table = open_table(folder)
+    assert not folder.exists()
+    output = open_output(table, mode="replace", run_id="run-1")
+    output.write(FIRST, raw_sessions(1))
+    output.close()
+
+    assert not (folder / "_delta_log").exists()
+    assert not table.has_committed("run-1")
+
+    output.discard()
+
+    assert data_files(folder) == []
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_discard_removes_what_was_written(mode: TableMode, folder: Path) -> None:
+    table = open_table(folder, partition_by=("state",))
+    export(table, raw_sessions(1))
+    before = sorted(folder.rglob("*"))
+
+    cut_off = open_output(table, mode=mode, run_id="run-2")
+    cut_off.write(FIRST, raw_sessions(*range(100), state="error"))
+    cut_off.discard()
+    closed = open_output(table, mode=mode, run_id="run-3")
+    closed.write(FIRST, raw_sessions(*range(100), state="error"))
+    closed.close()
+    closed.discard()
+    closed.discard()
+
+    assert sorted(folder.rglob("*")) == before
+    assert read(folder) == [("livy-1", "terminated")]
+
+
+def test_discard_after_publish_removes_nothing(folder: Path) -> None:
+    output = open_output(open_table(folder), mode="replace", run_id="run-1")
+    output.write(FIRST, raw_sessions(1))
+    output.close()
+    output.publish()
+
+    output.discard()
+
+    assert read(folder) == [("livy-1", "terminated")]
+
+
+@pytest.mark.parametrize("partition_by", [(), ("queue", "dt")])
+def test_files_of_a_killed_run_are_removed_and_those_of_the_past_are_not(
+    partition_by: tuple[str, ...], folder: Path
+) -> None:
+    table = open_table(folder, partition_by=partition_by)
+    export(table, raw_sessions(1, 2, queue="a b%/=ü"), run_id=run_id_of(1))
+    export(table, raw_sessions(2, 3, queue="a b%/=ü"), mode="upsert", run_id=run_id_of(2))
+    before = sorted(folder.rglob("*"))
+    killed = open_output(table, mode="replace", run_id=run_id_of(3))
+    killed.write(FIRST, raw_sessions(4))
+    killed.close()
+    (folder / "livy-exporter-20200101T000000Z-000000-0-00000.parquet").write_text("old")
+    assert sorted(folder.rglob("*")) != before
+
+    open_table(folder).remove_leftovers()
+
+    (folder / "livy-exporter-20200101T000000Z-000000-0-00000.parquet").unlink()
+    assert sorted(folder.rglob("*")) == before
+    assert count_rows(folder, version=0) == 2
+
+
+def test_files_of_a_run_that_was_killed_before_the_first_commit_are_removed(folder: Path) -> None:
+    killed = open_output(open_table(folder), mode="replace", run_id=run_id_of(1))
+    killed.write(FIRST, raw_sessions(4))
+    killed.close()
+
+    open_table(folder).remove_leftovers()
+
+    assert data_files(folder) == []
+    export(open_table(folder), raw_sessions(1))
+    assert count_rows(folder) == 1
+
+
+def test_cancelled_writer_leaves_no_partial_file(folder: Path) -> None:
+    output = open_output(open_table(folder), mode="replace", run_id="run-1")
+    for start in range(0, 100_000, 2000):
+        output.write(FIRST, raw_sessions(*range(start, start + 2000)))
+    assert data_files(folder) != []
+
+    output.discard()
+
+    assert data_files(folder) == []
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_commit_is_made_again_on_what_somebody_else_committed(
+    mode: TableMode, folder: Path
+) -> None:
+    table = open_table(folder)
+    export(table, raw_sessions(1, 2, state="running"))
+    output = open_output(table, mode=mode, run_id="run-2")
+    output.write(FIRST, raw_sessions(2, 3))
+    output.close()
+    export(open_table(folder), raw_sessions(3, 4, state="error"), mode="upsert", run_id="run-x")
+
+    output.publish()
+    output.discard()
+
+    ours = [("livy-2", "terminated"), ("livy-3", "terminated")]
+    theirs = [("livy-1", "running"), ("livy-4", "error")]
+    assert read(folder) == (ours if mode == "replace" else sorted(ours + theirs))
+    assert run_ids(folder) == ["run-1", "run-x", "run-2"]
+    open_table(folder).remove_leftovers()
+    assert count_rows(folder) == len(read(folder))
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_table_that_somebody_else_made_first_is_taken(mode: TableMode, folder: Path) -> None:
+    output = open_output(open_table(folder), mode=mode, run_id="run-1")
+    output.write(FIRST, raw_sessions(1))
+    output.close()
+    export(open_table(folder), raw_sessions(2), run_id="run-x")
+
+    output.publish()
+
+    expected = [("livy-1", "terminated"), ("livy-2", "terminated")]
+    assert read(folder) == (expected[:1] if mode == "replace" else expected)
+
+
+def test_commit_of_another_program_is_seen(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1, 2))
+    output = open_output(open_table(folder), mode="upsert", run_id="run-2")
+    output.write(FIRST, raw_sessions(2, 3, state="error"))
+    output.close()
+    Reader(folder).delete("session_id = 'livy-1'")
+
+    output.publish()
+
+    assert read(folder) == [("livy-2", "error"), ("livy-3", "error")]
+
+
+def test_columns_that_were_changed_meanwhile_end_a_run_that_replaces(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1))
+    output = open_output(open_table(folder), mode="replace", run_id="run-2")
+    output.write(FIRST, raw_sessions(2))
+    output.close()
+    add_column(folder, "team", "string")
+
+    with pytest.raises(DestinationError, match="were changed meanwhile"):
+        output.publish()
+    output.discard()
+
+    assert read(folder) == [("livy-1", "terminated")]
+
+
+def test_table_that_others_change_all_the_time_is_left_to_them(folder: Path) -> None:
+    table, other = open_table(folder), open_table(folder)
+    export(table, raw_sessions(1), run_id="run-1")
+    others = iter(range(100))
+    output = open_output(table, mode="upsert", run_id="run-2")
+    output.write(FIRST, raw_sessions(1, 2))
+    output.close()
+    commit = output._commit
+
+    def commit_too_late(change: Any) -> None:
+        export(other, raw_sessions(1, 5), mode="upsert", run_id=f"other-{next(others)}")
+        commit(change)
+
+    output._commit = commit_too_late  # type: ignore[method-assign]
+
+    with pytest.raises(DestinationError, match="others changed it 5 times") as caught:
+        output.publish()
+    output.discard()
+
+    assert caught.value.hint is not None
+    assert [row[0] for row in read(folder)] == ["livy-1", "livy-5"]
+    assert [path for path in data_files(folder) if "run-2" in path.name] == []
+
+
+class ForgetfulStore(LocalStore):
+    """One that writes and loses the answer, or says that somebody else was faster."""
+
+    answer: Callable[[], bool]
+
+    def create(self, name: str, content: bytes) -> bool:
+        super().create(name, content)
+        return self.answer()
+
+
+def fail() -> bool:
+    raise DestinationError("the store gave no whole answer")
+
+
+@pytest.mark.parametrize("answer", [fail, lambda: False], ids=["lost", "sent twice"])
+def test_commit_whose_answer_is_lost_is_found_again(
+    answer: Callable[[], bool], folder: Path
+) -> None:
+    export(open_table(folder), raw_sessions(1))
+    store = ForgetfulStore(f"{folder}/")
+    store.answer = answer
+    table = DeltaTable(store, output=f"{folder}/", uri=str(folder))
+
+    export(table, raw_sessions(2), run_id="run-2")
+
+    assert read(folder) == [("livy-2", "terminated")]
+    assert run_ids(folder) == ["run-1", "run-2"]
+
+
+def test_days_are_partitions(folder: Path) -> None:
+    table = open_table(folder, partition_by=("dt", "state"))
+    numbers = range(-24 * 20, 24 * 20)
+    export(table, [raw_session(n, state="error" if n % 2 else "terminated") for n in numbers])
+
+    export(table, raw_sessions(3), mode="upsert", run_id="run-2")
+
+    assert Reader(folder).metadata().partition_columns == ["dt", "state"]
+    assert len({path.parent for path in data_files(folder)}) == 41 * 2
+    states = {f"livy-{n}": "error" if n % 2 else "terminated" for n in numbers}
+    assert read(folder) == sorted((states | {"livy-3": "terminated"}).items())
+    assert read(folder, "count(*) FILTER (dt <> (create_time AT TIME ZONE 'UTC')::DATE)") == [(0,)]
+    assert len(Reader(folder).file_uris(file_pruning_predicate="dt = '2025-12-25'")) == 2
+
+
+def test_partitions_of_any_text_are_read_back(folder: Path) -> None:
+    queues = ["a b", "a/b", "a%2Fb", "=", "数据", "x" * 300, "..", None]
+    sessions = [raw_session(n, queue=queue) for n, queue in enumerate(queues)]
+    table = open_table(folder, partition_by=("queue",))
+    export(table, sessions)
+
+    export(table, sessions, mode="upsert", run_id="run-2")
+
+    assert read(folder, "session_id, queue") == [
+        (f"livy-{n}", queue) for n, queue in enumerate(queues)
+    ]
+    assert removed_count(folder) == len(queues)
+
+
+def test_only_files_with_changed_sessions_are_written_anew(folder: Path) -> None:
+    table = open_table(folder, partition_by=("dt",))
+    export(table, raw_sessions(*range(24 * 30)))
+
+    export(table, raw_sessions(100, 700, 720), mode="upsert", run_id="run-2")
+
+    assert removed_count(folder) == 2
+    assert count_rows(folder) == 721
+
+
+def test_large_export_is_files_of_the_target_size(folder: Path) -> None:
+    table = open_table(folder)
+    sessions = [raw_session(n, webUI=f"http://{n**5:x}") for n in range(200_000)]
+
+    facts = export(table, sessions, target_bytes=1_000_000)
+
+    sizes = [file.facts.size_bytes for file in facts.files]
+    assert len(sizes) > 2
+    assert all(1_000_000 <= size < 2_000_000 for size in sizes[:-1])
+    assert sum(file.row_count for file in facts.files) == 200_000
+    assert count_rows(folder) == 200_000
+    export(table, raw_sessions(7), mode="upsert", run_id="run-3", target_bytes=1_000_000)
+    assert removed_count(folder) == 1
+
+
+def test_hourly_runs_leave_few_files_and_checkpoints(folder: Path) -> None:
+    table = open_table(folder)
+    export(table, raw_sessions(0))
+
+    for hour in range(1, 60):
+        export(table, raw_sessions(hour), mode="upsert", run_id=f"hour-{hour}")
+
+    assert count_rows(folder) == 60
+    assert len(Reader(folder).file_uris()) <= MOST_SMALL + 1
+    checkpoint = json.loads((folder / "_delta_log/_last_checkpoint").read_text())
+    assert checkpoint["version"] == 50
+    assert open_table(folder).has_committed("hour-59")
+
+
+def add_column(folder: Path, name: str, type_name: str) -> None:
+    from deltalake import Field
+    from deltalake.schema import PrimitiveType
+
+    Reader(folder).alter.add_columns(Field(name, PrimitiveType(type_name), nullable=True))
+
+
+def test_missing_columns_are_added_and_columns_of_the_user_are_kept(folder: Path) -> None:
+    theirs = pa.table(
+        {
+            name: pa.array([f"x-{name}"])
+            for name in ("session_id", "region_id", "workspace_id", "compute_id", "team")
+        }
+        | {
+            "exported_at": pa.array([EXPORTED_AT], pa.timestamp("us", "UTC")),
+            "tags": pa.array([[{"key": "a"}]]),
+        }
+    )
+    write_deltalake(folder, theirs)
+
+    export(open_table(folder), raw_sessions(2, 3, queue="q"), mode="upsert", run_id="run-2")
+    own = {"sessionId": "x-session_id", "computeId": "x-compute_id", "queue": "new"}
+    export(
+        open_table(folder),
+        [own],
+        mode="upsert",
+        run_id="run-3",
+        gateway=Gateway("x-region_id", "x-workspace_id", "x-compute_id"),
+    )
+    export(open_table(folder), raw_sessions(3, queue="r"), mode="upsert", run_id="run-4")
+
+    assert read(folder, "session_id, queue, team") == [
+        ("livy-2", "q", None),
+        ("livy-3", "r", None),
+        ("x-session_id", "new", None),
+    ]
+    assert Reader(folder, version=1).to_pyarrow_table()["team"].to_pylist().count("x-team") == 1
+    assert run_ids(folder) == [None, "run-2", "run-3", "run-4"]
+    assert {field.name for field in Reader(folder).schema().fields} == {
+        *SCHEMA.names,
+        "team",
+        "tags",
+    }
+
+
+def test_rows_of_the_user_keep_their_values(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1, 2))
+    add_column(folder, "team", "string")
+    Reader(folder).update({"team": "'blue'"}, predicate="session_id = 'livy-1'")
+
+    export(open_table(folder), raw_sessions(2, 3), mode="upsert", run_id="run-2")
+
+    assert read(folder, "session_id, team") == [
+        ("livy-1", "blue"),
+        ("livy-2", None),
+        ("livy-3", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        (pa.field("vcore_seconds", pa.int32()), "its 'vcore_seconds' is integer, not long"),
+        (pa.field("dt", pa.int32()), "its 'dt' is integer, not date"),
+        (pa.field("create_time", pa.string()), "its 'create_time' is string, not timestamp"),
+        (pa.field("team", pa.int64(), nullable=False), "it requires 'team', which no session"),
+        (pa.field("name", pa.string(), nullable=False), "it requires 'name', which a session"),
+    ],
+    ids=lambda each: getattr(each, "name", None),
+)
+def test_table_that_does_not_fit_is_left_alone(field: pa.Field, reason: str, folder: Path) -> None:
+    schema = pa.schema([pa.field("id", pa.string()), field])
+    Reader.create(folder, schema)
+
+    with pytest.raises(DestinationError, match=reason) as caught:
+        open_table(folder)
+
+    assert caught.value.hint is not None
+    assert [each.name for each in Reader(folder).schema().fields] == ["id", field.name]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "feature"),
+    [
+        ({"delta.appendOnly": "true"}, "delta.appendOnly"),
+        ({"delta.enableDeletionVectors": "true"}, "deletionVectors"),
+    ],
+)
+def test_table_that_asks_more_of_writers_is_left_alone(
+    configuration: dict[str, str], feature: str, folder: Path
+) -> None:
+    Reader.create(folder, SCHEMA, configuration=configuration)
+
+    with pytest.raises(DestinationError, match=f"uses {feature}, which is not supported"):
+        open_table(folder)
+
+
+def test_table_with_a_constraint_is_left_alone(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1))
+    Reader(folder).alter.add_constraint({"known": "state <> 'odd'"})
+
+    with pytest.raises(DestinationError, match=r"uses delta\.constraints\.known"):
+        open_table(folder)
+
+
+@pytest.mark.parametrize("name", ["part-0.parquet", "deep/er/data.csv"])
+def test_folder_that_holds_something_else_is_left_alone(name: str, folder: Path) -> None:
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("mine")
+
+    with pytest.raises(DestinationError, match="is no Delta table and holds") as caught:
+        open_table(folder)
+
+    assert caught.value.hint is not None
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
+
+
+def test_damaged_table_is_told_in_one_line(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1))
+    (folder / "_delta_log/00000000000000000000.json").write_text("{")
+
+    with pytest.raises(DestinationError, match="cannot read the table") as caught:
+        open_table(folder)
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("day", "there is no column 'day' to partition by"),
+        ("create_time", "a table cannot be partitioned by 'create_time'"),
+    ],
+)
+def test_table_cannot_be_partitioned_by_any_column(column: str, reason: str, folder: Path) -> None:
+    with pytest.raises(UsageError, match=reason) as caught:
+        open_table(folder, partition_by=(column,))
+
+    assert caught.value.hint is not None
+    assert not folder.exists()
+
+
+def test_table_keeps_its_partitions(folder: Path) -> None:
+    export(open_table(folder, partition_by=("dt",)), raw_sessions(1))
+
+    with pytest.raises(UsageError, match="is partitioned by dt, not by state"):
+        open_table(folder, partition_by=("state",))
+
+
+def test_table_of_another_program_is_partitioned_as_it_was(folder: Path) -> None:
+    schema = [*SCHEMA, pa.field("dt", pa.string()), pa.field("load_date", pa.date32())]
+    Reader.create(folder, pa.schema(schema), partition_by=["dt", "load_date"])
+
+    export(open_table(folder), raw_sessions(1))
+    export(open_table(folder), raw_sessions(1, 2), mode="upsert", run_id="run-2")
+
+    assert read(folder, "session_id, dt, load_date") == [
+        ("livy-1", "2026-01-12", None),
+        ("livy-2", "2026-01-12", None),
+    ]
+
+
+def test_folder_that_cannot_be_written_is_found_before_the_first_row(folder: Path) -> None:
+    folder.write_text("no folder")
+
+    with pytest.raises(DestinationError) as caught:
+        open_output(open_table(folder), mode="replace", run_id="run-1")
+
+    assert "\n" not in str(caught.value)
+
+
+def test_extra_that_is_not_installed_is_named(folder: Path) -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['deltalake'] = None\n"
+        "from exporter.errors import ExporterError\n"
+        "from exporter.sinks.delta import DeltaTable\n"
+        "from exporter.stores.local import LocalStore\n"
+        "try:\n"
+        f"    DeltaTable(LocalStore({str(folder)!r}), output='x', uri={str(folder)!r})\n"
+        "except ExporterError as exc:\n"
+        "    print(exc, exc.hint, exc.exit_code, sep='|')\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert (
+        ended.stdout
+        == "a Delta table needs the extra 'delta'|pip install 'livy-exporter[delta]'|2\n"
+    )
+
+
+def test_user_sees_nothing_of_the_library(folder: Path) -> None:
+    program = (
+        "from datetime import datetime, UTC\n"
+        "from exporter.gateway import Gateway\n"
+        "from exporter.sinks.delta import DeltaTable\n"
+        "from exporter.stores.local import LocalStore\n"
+        f"table = DeltaTable(LocalStore({str(folder)!r}, makes_folder=True), output='x',"
+        f" uri={str(folder)!r}, partition_by=('dt',))\n"
+        "for number in range(12):\n"
+        "    output = table.open_output(mode='upsert', run_id=f'{number}', exporter_version='1',"
+        " exported_at=datetime.now(UTC))\n"
+        "    output.write(Gateway('r', 'w', 'c'), [{'sessionId': 'a'}])\n"
+        "    output.close()\n"
+        "    output.publish()\n"
+        "table.remove_leftovers()\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert (ended.stdout, ended.stderr) == ("", "")
+
+
+RUNS = st.lists(
+    st.tuples(
+        st.sampled_from(["replace", "upsert", "upsert", "upsert"]),
+        st.lists(
+            st.tuples(
+                st.sampled_from([FIRST, SECOND]),
+                st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.integers(0, 9))),
+            ),
+            max_size=3,
+        ),
+    ),
+    max_size=5,
+)
+
+
+@given(runs=RUNS, partition_by=st.sampled_from([(), ("dt",), ("dt", "state"), ("compute_id",)]))
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_table_is_a_dictionary_by_key(
+    runs: list[tuple[TableMode, list[tuple[Gateway, list[tuple[int, bool, int]]]]]],
+    partition_by: tuple[str, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    model: dict[tuple[str, str], tuple[str, bool]] = {}
+    table = open_table(folder, partition_by=partition_by)
+    for number, (mode, parts) in enumerate([("replace", []), *runs]):
+        if mode == "replace":
+            model.clear()
+        output = open_output(table, mode=mode, run_id=f"run-{number}")
+        for gateway, rows in parts:
+            # A full listing gives a session once; only what is added to a table may repeat one.
+            known = {key for key in model if key[0] == gateway.gateway_id}
+            fresh = {row[0]: row for row in rows} if mode == "replace" else dict(enumerate(rows))
+            sessions = []
+            for session, timed, state in fresh.values():
+                key = (gateway.gateway_id, f"livy-{session}")
+                if mode == "replace" and key in known:
+                    continue
+                model[key] = (f"state-{state}", timed)
+                created_ms = CREATED_MS + session * 5 * HOUR_MS if timed else 0
+                sessions.append(raw_session(session, state=f"state-{state}", createTime=created_ms))
+            output.write(gateway, sessions)
+        output.close()
+        output.publish()
+
+    found = read(folder, "compute_id, session_id, state, create_time IS NOT NULL")
+    assert found == sorted((*key, *value) for key, value in model.items())
