@@ -19,9 +19,15 @@ import pyarrow as pa
 from deltalake import DeltaTable as LoadedTable
 from deltalake.exceptions import TableNotFoundError
 
-from exporter.errors import DestinationError, UsageError
+from exporter.errors import DestinationError
 from exporter.records.schema import SCHEMA
 from exporter.sinks import TableMode
+from exporter.sinks.delta_fit import (
+    check_features,
+    check_fields,
+    check_partition_columns,
+    check_partitions,
+)
 from exporter.sinks.delta_log import (
     APP_ID,
     DAY,
@@ -46,27 +52,6 @@ StorageOptions = Callable[[], Mapping[str, str]]
 so that it gets a key that is good.
 """
 
-READER_FEATURES: Final = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
-WRITER_FEATURES: Final = READER_FEATURES | {
-    "appendOnly",
-    "changeDataFeed",
-    "checkConstraints",
-    "generatedColumns",
-    "identityColumns",
-    "invariants",
-}
-"""Features of a table's protocol that ask nothing of our commits, unless its settings use them."""
-
-REFUSED_SETTINGS: Final = re.compile(
-    r"delta\.(constraints\..*|columnMapping\.mode|appendOnly"
-    r"|enableInCommitTimestamps|enableRowTracking|enableDeletionVectors)"
-)
-REFUSED_MARKS: Final = (
-    "delta.generationExpression",
-    "delta.identity.",
-    "delta.invariants",
-    "delta.columnMapping.",
-)
 CHECKPOINT_INTERVAL: Final = 10
 """Versions between two checkpoints where the table does not say: as Spark writes them."""
 
@@ -139,9 +124,16 @@ class LakeTable:
         if table is None:
             self._require_empty()
             return self._build_new()
-        self._check_protocol(table)
         metadata = read_metadata(table)
-        self._check_partitions(metadata)
+        protocol = table.protocol()
+        check_features(
+            self.output,
+            metadata,
+            versions=(protocol.min_reader_version, protocol.min_writer_version),
+            reader_features=protocol.reader_features or (),
+            writer_features=protocol.writer_features or (),
+        )
+        check_partitions(self.output, metadata, self._partition_by)
         check_fields(self.output, metadata)
         known = {field["name"] for field in metadata.fields}
         missing = [
@@ -254,41 +246,6 @@ class LakeTable:
             files=(),
         )
 
-    def _check_protocol(self, table: LoadedTable) -> None:
-        protocol = table.protocol()
-        features = [
-            *sorted(set(protocol.reader_features or ()) - READER_FEATURES),
-            *sorted(set(protocol.writer_features or ()) - WRITER_FEATURES),
-        ]
-        if protocol.min_reader_version > 3 or protocol.min_writer_version > 7:
-            features.append(f"version {protocol.min_writer_version} of the protocol")
-        settings = table.metadata().configuration
-        features += [
-            name
-            for name, value in sorted(settings.items())
-            if REFUSED_SETTINGS.fullmatch(name) and value not in ("false", "none")
-        ]
-        features += [
-            mark
-            for field in json.loads(table.schema().to_json())["fields"]
-            for mark in field["metadata"]
-            if mark.startswith(REFUSED_MARKS)
-        ]
-        if features:
-            raise DestinationError(
-                f"the table '{self.output}' uses {features[0]}, which is not supported",
-                hint="name another table, or drop this feature from it",
-            )
-
-    def _check_partitions(self, metadata: Metadata) -> None:
-        found = metadata.partition_columns
-        if self._partition_by and found != self._partition_by:
-            raise UsageError(
-                f"the table '{self.output}' is partitioned by {', '.join(found) or 'nothing'},"
-                f" not by {', '.join(self._partition_by)}",
-                hint="leave --partition-by away: a table keeps the layout it was made with",
-            )
-
     def _write_checkpoint(self, version: int, metadata: Metadata) -> None:
         settings = metadata.configuration
         with suppress(ValueError):
@@ -394,44 +351,6 @@ def read_files(
 
 def partition_text(value: Any) -> str | None:
     return value.isoformat() if isinstance(value, date) else value or None
-
-
-def check_partition_columns(partition_by: Sequence[str]) -> None:
-    """Raises UsageError for what no new table can be partitioned by."""
-    known = [DAY, *(name for name, type_name in TYPES.items() if type_name == "string")]
-    for name in partition_by:
-        if name not in known:
-            raise UsageError(
-                f"a table cannot be partitioned by '{name}'"
-                if name in TYPES
-                else f"there is no column '{name}' to partition by",
-                hint=f"take {DAY} for the day of create_time, or one of {', '.join(known[1:])}",
-            )
-
-
-def check_fields(output: str, metadata: Metadata) -> None:
-    """Raises DestinationError where our rows do not fit the table's columns."""
-    for field in metadata.fields:
-        name, found = field["name"], field["type"]
-        wanted = SCHEMA.field(name) if name in TYPES else None
-        if wanted is None:
-            if not field["nullable"]:
-                raise misfit(output, f"it requires '{name}', which no session has")
-            if name == DAY and found not in ("date", "string"):
-                raise misfit(output, f"its '{name}' is {found}, not date")
-        elif found != TYPES[name]:
-            raise misfit(output, f"its '{name}' is {found}, not {TYPES[name]}")
-        elif not field["nullable"] and wanted.nullable:
-            raise misfit(output, f"it requires '{name}', which a session may lack")
-        if name in metadata.partition_columns and found not in ("date", "string"):
-            raise misfit(output, f"it is partitioned by '{name}', which is neither text nor date")
-
-
-def misfit(output: str, reason: str) -> DestinationError:
-    return DestinationError(
-        f"the table '{output}' does not fit: {reason}",
-        hint="name another table, or change this column first",
-    )
 
 
 def open_table(
