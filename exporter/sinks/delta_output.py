@@ -328,12 +328,16 @@ def read_rows(
     stored = [name for name in schema.names if name not in constants]
     with store.open_input(unquote(file.path)) as stream, pq.ParquetFile(stream) as parquet:
         found = [name for name in stored if name in parquet.schema_arrow.names]
-        for rows in parquet.iter_batches(batch_size=ROW_GROUP_ROWS, columns=found):
-            whole = rows
-            for name, value in constants.items():
-                if name in schema.names:
-                    whole = whole.append_column(name, pa.repeat(value, rows.num_rows))
-            yield fit_rows(whole, schema)
+        for group in range(parquet.num_row_groups):
+            # In one thread and a group at a time: across them the library reads far ahead.
+            for rows in parquet.iter_batches(
+                batch_size=ROW_GROUP_ROWS, row_groups=[group], columns=found, use_threads=False
+            ):
+                whole = rows
+                for name, value in constants.items():
+                    if name in schema.names:
+                        whole = whole.append_column(name, pa.repeat(value, rows.num_rows))
+                yield fit_rows(whole, schema)
 
 
 def may_hold(file: DataFile, times: Times) -> bool:
