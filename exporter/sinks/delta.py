@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import MissingExtraError
 from exporter.sinks import Output, ParquetCodec, TableMode
-from exporter.sinks.delta_names import translated
+from exporter.sinks.delta_errors import translated
 from exporter.stores import Store
 
 if TYPE_CHECKING:

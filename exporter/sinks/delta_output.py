@@ -19,8 +19,8 @@ from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks import OutputFacts, ParquetCodec, TableMode, WrittenFile
+from exporter.sinks.delta_errors import translated
 from exporter.sinks.delta_log import DAY, DataFile, Partition
-from exporter.sinks.delta_names import translated
 from exporter.sinks.delta_tables import Conflict, LakeTable, Snapshot
 from exporter.sinks.lake import KEY_COLUMNS, Times, WaitingRows, fit_rows, read_times
 from exporter.sinks.lake_files import PREFIX, TARGET_BYTES, DataFiles, EndedFile
