@@ -110,7 +110,8 @@ class DeltaOutput:
     def close(self) -> OutputFacts:
         if self._mode == "upsert":
             self._waiting.finish()
-            self._change = self._plan_upsert(self._snapshot)
+            with translated(self._table.output):
+                self._change = self._plan_upsert(self._snapshot)
         else:
             added = self._files[0].close() if self._files else []
             self._change = Change(self._snapshot, added, list(self._snapshot.files))
@@ -182,7 +183,8 @@ class DeltaOutput:
         for files in self._files:
             files.discard()
         self._files.clear()
-        return self._plan_upsert(snapshot)
+        with translated(self._table.output):
+            return self._plan_upsert(snapshot)
 
     def _plan_upsert(self, snapshot: Snapshot) -> Change:
         """Write the run's rows, and anew the files that hold older versions of them.
@@ -198,8 +200,9 @@ class DeltaOutput:
             for file in snapshot.files
             if may_hold(file, times) and self._holds_any(file, snapshot)
         ]
+        touched_paths = {file.path for file in touched}
         merged = find_small(
-            [file for file in snapshot.files if file not in touched],
+            [file for file in snapshot.files if file.path not in touched_paths],
             {file.partition for file in touched} | self._find_partitions(snapshot),
             small_bytes=self._target_bytes // 2,
         )

@@ -695,6 +695,24 @@ def test_damaged_table_is_told_in_one_line(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("damage", [b"PAR1", None], ids=["cut off", "gone"])
+def test_damaged_data_file_ends_a_run_that_adds(damage: bytes | None, folder: Path) -> None:
+    export(open_table(folder), raw_sessions(1))
+    [file] = data_files(folder)
+    file.unlink()
+    if damage is not None:
+        file.write_bytes(damage)
+    output = open_output(open_table(folder), mode="upsert", run_id="run-2")
+    output.write(FIRST, raw_sessions(1))
+
+    with pytest.raises(DestinationError, match="cannot read") as caught:
+        output.close()
+    output.discard()
+
+    assert "\n" not in str(caught.value)
+    assert run_ids(folder) == ["run-1"]
+
+
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
