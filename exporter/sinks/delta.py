@@ -5,53 +5,32 @@ is opened and nowhere else.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from exporter.errors import MissingExtraError
 from exporter.sinks import Output, ParquetCodec, TableMode
 from exporter.sinks.delta_errors import translated
-from exporter.stores import Store
+from exporter.sinks.delta_storage import DeltaStorage
 
 if TYPE_CHECKING:
-    from exporter.sinks.delta_tables import LakeTable, StorageOptions
-
-
-def no_options() -> Mapping[str, str]:
-    """A local folder needs none."""
-    return {}
+    from exporter.sinks.delta_tables import LakeTable
 
 
 class DeltaTable:
-    """One table in a folder of a store, there or yet to be made. Methods block.
+    """One table in a folder, there or yet to be made. Methods block.
 
     Raises UsageError for a partition column that does not exist or is not the table's,
     CredentialsError where the store refuses, DestinationError for everything else.
     """
 
     def __init__(
-        self,
-        store: Store,
-        *,
-        output: str,
-        uri: str,
-        storage_options: "StorageOptions" = no_options,
-        partition_by: Sequence[str] = (),
+        self, output: str, *, storage: DeltaStorage, partition_by: Sequence[str] = ()
     ) -> None:
-        """Read the table. One that is missing is not made: its first commit does that.
-
-        `output` is what the user named it; `uri` and `storage_options` are how deltalake reads the
-        store's folder: an absolute path, or a URL of S3 or Google Cloud Storage.
-        """
+        """Read the table. One that is missing is not made: its first commit does that."""
         with translated(output):
-            self._table = _open(
-                store,
-                output=output,
-                uri=uri,
-                storage_options=storage_options,
-                partition_by=partition_by,
-            )
+            self._table = _open(output, storage=storage, partition_by=partition_by)
 
     def has_committed(self, run_id: str) -> bool:
         """Whether the last of our commits in the table is this run's."""
@@ -88,23 +67,11 @@ class DeltaTable:
         self._table.remove_leftovers()
 
 
-def _open(
-    store: Store,
-    *,
-    output: str,
-    uri: str,
-    storage_options: "StorageOptions",
-    partition_by: Sequence[str],
-) -> "LakeTable":
+def _open(output: str, *, storage: DeltaStorage, partition_by: Sequence[str]) -> "LakeTable":
     try:
         from exporter.sinks.delta_tables import open_table
     except ModuleNotFoundError as exc:
         raise MissingExtraError("a Delta table", extra="delta") from exc
     return open_table(
-        store,
-        output=output,
-        uri=uri,
-        storage_options=storage_options,
-        partition_by=partition_by,
-        new_id=lambda: str(uuid.uuid4()),
+        output, storage=storage, partition_by=partition_by, new_id=lambda: str(uuid.uuid4())
     )

@@ -8,7 +8,7 @@ that deltalake asks for; and one entry holds files, removals and new columns.
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -42,15 +42,10 @@ from exporter.sinks.delta_log import (
     name_entry,
     number_of,
 )
+from exporter.sinks.delta_storage import DeltaStorage
 from exporter.sinks.lake_files import PREFIX, EndedFile
-from exporter.stores import Store
 
 logger = logging.getLogger(__name__)
-
-StorageOptions = Callable[[], Mapping[str, str]]
-"""What deltalake needs to read the same place as the store: asked for whenever it opens the table,
-so that it gets a key that is good.
-"""
 
 CHECKPOINT_INTERVAL: Final = 10
 """Versions between two checkpoints where the table does not say: as Spark writes them."""
@@ -97,19 +92,16 @@ class LakeTable:
 
     def __init__(
         self,
-        store: Store,
-        *,
         output: str,
-        uri: str,
-        storage_options: StorageOptions,
+        *,
+        storage: DeltaStorage,
         partition_by: Sequence[str],
         new_id: Callable[[], str],
         now: Callable[[], datetime],
     ) -> None:
-        self.store = store
         self.output = output
-        self._uri = uri
-        self._storage_options = storage_options
+        self.store = storage.store
+        self._storage = storage
         self._partition_by = tuple(partition_by)
         self._new_id = new_id
         self._now = now
@@ -209,9 +201,9 @@ class LakeTable:
         # The store is asked first: it tells in one line what is wrong with a bucket or a key.
         if next(iter(self.store.list_files(LOG)), None) is None:
             return None
-        options = dict(self._storage_options())
+        options = dict(self._storage.read_options())
         try:
-            return LoadedTable(self._uri, storage_options=options or None)
+            return LoadedTable(self._storage.uri, storage_options=options or None)
         except TableNotFoundError:
             return None
 
@@ -354,21 +346,17 @@ def partition_text(value: Any) -> str | None:
 
 
 def open_table(
-    store: Store,
-    *,
     output: str,
-    uri: str,
-    storage_options: StorageOptions,
+    *,
+    storage: DeltaStorage,
     partition_by: Sequence[str],
     new_id: Callable[[], str],
 ) -> LakeTable:
     """See that the table can be written. Raises UsageError, DestinationError, CredentialsError."""
     check_partition_columns(partition_by)
     table = LakeTable(
-        store,
-        output=output,
-        uri=uri,
-        storage_options=storage_options,
+        output,
+        storage=storage,
         partition_by=partition_by,
         new_id=new_id,
         now=lambda: datetime.now(UTC),

@@ -26,9 +26,10 @@ from exporter.records import RawSession
 from exporter.records.schema import build_batch
 from exporter.sinks import Output, TableMode
 from exporter.sinks.delta import DeltaTable
+from exporter.sinks.delta_storage import open_delta_storage
 from exporter.sinks.iceberg import IcebergTable
 from exporter.sinks.lake import KEY_COLUMNS
-from exporter.stores.local import LocalStore
+from exporter.stores.addresses import StoreAccess
 from tests.benchmarks.measuring import Cost, Row, describe_machine, measure, spread
 
 HOME = Gateway("cn-hangzhou", "w-bench", "lc-bench")
@@ -77,13 +78,8 @@ def open_named(name: str, folder: Path, *, mode: TableMode, run_id: str) -> Outp
 
 
 def open_delta(name: str, folder: Path) -> DeltaTable:
-    at = folder / name
-    return DeltaTable(
-        LocalStore(str(at), makes_folder=True),
-        output=f"{at}/",
-        uri=str(at),
-        partition_by=DELTA[name],
-    )
+    storage = open_delta_storage(str(folder / name), StoreAccess())
+    return DeltaTable(str(folder / name), storage=storage, partition_by=DELTA[name])
 
 
 def write(output: Output, sessions: Iterable[RawSession]) -> None:

@@ -23,6 +23,8 @@ from exporter.records.schema import SCHEMA
 from exporter.sinks import OutputFacts, TableMode
 from exporter.sinks.delta import DeltaTable
 from exporter.sinks.delta_output import MOST_SMALL, DeltaOutput
+from exporter.sinks.delta_storage import DeltaStorage, open_delta_storage
+from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
 
 FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -59,8 +61,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def open_table(folder: Path, **options: Any) -> DeltaTable:
-    store = LocalStore(f"{folder}/", makes_folder=True)
-    return DeltaTable(store, output=f"{folder}/", uri=str(folder), **options)
+    output = f"{folder}/"
+    return DeltaTable(output, storage=open_delta_storage(output, StoreAccess()), **options)
 
 
 def open_output(
@@ -492,7 +494,7 @@ def test_commit_whose_answer_is_lost_is_found_again(
     export(open_table(folder), raw_sessions(1))
     store = ForgetfulStore(f"{folder}/")
     store.answer = answer
-    table = DeltaTable(store, output=f"{folder}/", uri=str(folder))
+    table = DeltaTable(f"{folder}/", storage=DeltaStorage(store, str(folder), dict))
 
     export(table, raw_sessions(2), run_id="run-2")
 
@@ -763,9 +765,10 @@ def test_extra_that_is_not_installed_is_named(folder: Path) -> None:
         "sys.modules['deltalake'] = None\n"
         "from exporter.errors import ExporterError\n"
         "from exporter.sinks.delta import DeltaTable\n"
-        "from exporter.stores.local import LocalStore\n"
+        "from exporter.sinks.delta_storage import open_delta_storage\n"
+        "from exporter.stores.addresses import StoreAccess\n"
         "try:\n"
-        f"    DeltaTable(LocalStore({str(folder)!r}), output='x', uri={str(folder)!r})\n"
+        f"    DeltaTable('x', storage=open_delta_storage({str(folder)!r}, StoreAccess()))\n"
         "except ExporterError as exc:\n"
         "    print(exc, exc.hint, exc.exit_code, sep='|')\n"
     )
@@ -785,9 +788,10 @@ def test_user_sees_nothing_of_the_library(folder: Path) -> None:
         "from datetime import datetime, UTC\n"
         "from exporter.gateway import Gateway\n"
         "from exporter.sinks.delta import DeltaTable\n"
-        "from exporter.stores.local import LocalStore\n"
-        f"table = DeltaTable(LocalStore({str(folder)!r}, makes_folder=True), output='x',"
-        f" uri={str(folder)!r}, partition_by=('dt',))\n"
+        "from exporter.sinks.delta_storage import open_delta_storage\n"
+        "from exporter.stores.addresses import StoreAccess\n"
+        f"storage = open_delta_storage({str(folder)!r}, StoreAccess())\n"
+        "table = DeltaTable('x', storage=storage, partition_by=('dt',))\n"
         "for number in range(12):\n"
         "    output = table.open_output(mode='upsert', run_id=f'{number}', exporter_version='1',"
         " exported_at=datetime.now(UTC))\n"

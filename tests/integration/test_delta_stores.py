@@ -58,13 +58,7 @@ def open_storage(
 
 
 def open_table(storage: DeltaStorage, **options: Any) -> DeltaTable:
-    return DeltaTable(
-        storage.store,
-        output=f"{storage.store.url}/",
-        uri=storage.uri,
-        storage_options=storage.read_options,
-        **options,
-    )
+    return DeltaTable(f"{storage.store.url}/", storage=storage, **options)
 
 
 def build_sessions(*numbers: int, state: str = "running") -> list[dict[str, Any]]:
@@ -198,9 +192,7 @@ def test_store_that_deltalake_cannot_reach_is_told_in_one_line(
     nowhere |= {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "max_retries": "0"}
 
     with pytest.raises(DestinationError, match=r"Generic S3 error: .*refused") as caught:
-        DeltaTable(
-            storage.store, output="x", uri=storage.uri, storage_options=lambda: dict(nowhere)
-        )
+        DeltaTable("x", storage=DeltaStorage(storage.store, storage.uri, lambda: nowhere))
 
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
