@@ -22,9 +22,8 @@ from exporter.sinks import OutputFacts, ParquetCodec, TableMode, WrittenFile
 from exporter.sinks.delta_errors import translated
 from exporter.sinks.delta_log import DAY, DataFile, Partition
 from exporter.sinks.delta_tables import Conflict, LakeTable, Snapshot
-from exporter.sinks.lake import KEY_COLUMNS, Times, WaitingRows, fit_rows, read_times
-from exporter.sinks.lake_files import PREFIX, TARGET_BYTES, DataFiles, EndedFile
-from exporter.sinks.parquet import ROW_GROUP_ROWS
+from exporter.sinks.lake import KEY_COLUMNS, READ_ROWS, Times, WaitingRows, fit_rows, read_times
+from exporter.sinks.lake_files import PREFIX, TARGET_BYTES, EndedFile, PartitionedFiles
 from exporter.stores import StagedFile, Store
 
 logger = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ class DeltaOutput:
         self._snapshot = table.load()
         prove_writable(table.store, run_id)
         # Written and not committed: what `discard` removes.
-        self._files: list[DataFiles[Partition]] = []
+        self._files: list[PartitionedFiles[Partition]] = []
         self._waiting = WaitingRows(SCHEMA)
         self._change: Change | None = None
 
@@ -111,7 +110,8 @@ class DeltaOutput:
         if self._mode == "upsert":
             self._waiting.finish()
             with translated(self._table.output):
-                self._change = self._plan_upsert(self._snapshot)
+                # Read anew: the listing may have taken an hour.
+                self._change = self._plan_upsert(self._table.load())
         else:
             added = self._files[0].close() if self._files else []
             self._change = Change(self._snapshot, added, list(self._snapshot.files))
@@ -125,8 +125,9 @@ class DeltaOutput:
         """Commit, again on what somebody else committed meanwhile; a table that others change all
         the time is a DestinationError, and is as they left it.
         """
-        assert self._change is not None, "close comes first"  # noqa: S101
         change = self._change
+        if change is None:
+            raise RuntimeError("close comes first")
         pause_s = FIRST_PAUSE_S
         for attempt in range(1, MOST_COMMITS + 1):
             try:
@@ -229,7 +230,7 @@ class DeltaOutput:
             for partition, _ in split_rows(add_day(rows), snapshot)
         }
 
-    def _begin_files(self, snapshot: Snapshot) -> DataFiles[Partition]:
+    def _begin_files(self, snapshot: Snapshot) -> PartitionedFiles[Partition]:
         store, columns = self._table.store, snapshot.metadata.partition_columns
         series = f"{PREFIX}{self._run_id}-{self._series_count}"
 
@@ -237,7 +238,7 @@ class DeltaOutput:
             name = f"{name_folder(columns, partition)}{series}-{number:05}.parquet"
             return name, store.stage(name, run_id=self._run_id)
 
-        files = DataFiles(
+        files = PartitionedFiles(
             snapshot.file_schema,
             codec=self._codec,
             target_bytes=self._target_bytes,
@@ -332,9 +333,9 @@ def read_rows(
     with store.open_input(unquote(file.path)) as stream, pq.ParquetFile(stream) as parquet:
         found = [name for name in stored if name in parquet.schema_arrow.names]
         for group in range(parquet.num_row_groups):
-            # In one thread and a group at a time: across them the library reads far ahead.
+            # In one thread and a group at a time: otherwise the library reads far ahead.
             for rows in parquet.iter_batches(
-                batch_size=ROW_GROUP_ROWS, row_groups=[group], columns=found, use_threads=False
+                batch_size=READ_ROWS, row_groups=[group], columns=found, use_threads=False
             ):
                 whole = rows
                 for name, value in constants.items():

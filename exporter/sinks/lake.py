@@ -21,6 +21,9 @@ KEY_COLUMNS: Final = (*SCOPE_COLUMNS, "session_id")
 MEMORY_BYTES: Final = 64 << 20
 """Rows beyond this wait on disk: an hourly run stays far below, a bulk run does not."""
 
+READ_ROWS: Final = 1 << 13
+"""How many rows of a data file are looked at together."""
+
 
 class Keys:
     """A set of sessions' keys, built once and then asked about many rows.

@@ -101,7 +101,7 @@ class _OpenFile(Generic[K]):
         self._file.discard()
 
 
-class DataFiles(Generic[K]):
+class PartitionedFiles(Generic[K]):
     """Writes each partition's rows to files of about `target_bytes`, few of them open at once.
 
     `write`…, then `close`; or `discard`, which also removes what `close` ended.
@@ -125,16 +125,18 @@ class DataFiles(Generic[K]):
         self._stage = stage
         self._remove = remove
         self._begun_count = 0
+        self._write_count = 0
         # By partition, in the order they were begun.
         self._open: dict[K, _OpenFile[K]] = {}
         self._closed: list[EndedFile[K]] = []
 
     def write(self, parts: Iterable[tuple[K, pa.RecordBatch]]) -> None:
         """Append rows that have this schema to their partitions."""
+        self._write_count += 1
         for partition, rows in parts:
             file = self._open.get(partition) or self._begin(partition)
             file.append(rows)
-            file.last_used = self._begun_count
+            file.last_used = self._write_count
             if file.is_due:
                 file.write_row_group()
             if file.size_bytes >= self._target_bytes:
@@ -153,8 +155,9 @@ class DataFiles(Generic[K]):
         self._open.clear()
         names = [file.facts.path for file in self._closed]
         self._closed.clear()
-        with suppress(Exception):
-            self._remove(names)
+        if names:
+            with suppress(Exception):
+                self._remove(names)
 
     def _begin(self, partition: K) -> _OpenFile[K]:
         if len(self._open) >= MOST_OPEN:
