@@ -32,23 +32,13 @@ from pyiceberg.transforms import TimeTransform, VoidTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import NestedField
 
-from exporter.sinks import BorrowedStream, WrittenFile
-from exporter.sinks.parquet import DICTIONARY_COLUMNS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
-from exporter.stores.metered import MeteredFile
+from exporter.sinks import WrittenFile
+from exporter.sinks.lake import READ_ROWS, fit_rows
+from exporter.sinks.lake_files import PREFIX, TARGET_BYTES, EndedFile, PartitionedFiles
+from exporter.stores import StagedFile
 
-TARGET_BYTES: Final = 128 << 20
 TARGET_PROPERTY: Final = "write.target-file-size-bytes"
 CODEC_PROPERTY: Final = "write.parquet.compression-codec"
-
-PREFIX: Final = "livy-exporter-"
-"""How the names of our data files begin; the run's id follows."""
-
-PENDING_BYTES: Final = 64 << 20
-MOST_OPEN: Final = 16
-"""Bounds of what is held however many partitions there are: rows that wait for their row group, and
-files that wait for more."""
-
-READ_ROWS: Final = 1 << 13
 
 FIELD_ID: Final = b"PARQUET:field_id"
 
@@ -64,24 +54,6 @@ def build_arrow_schema(schema: Schema) -> pa.Schema:
         for field in schema_to_pyarrow(schema)
     ]
     return pa.schema(fields)
-
-
-def fit_rows(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The rows with the columns of `schema`, by name; null where they have none."""
-    names = set(rows.schema.names)
-    columns = [
-        _fit_column(rows[field.name], field.type)
-        if field.name in names
-        else pa.nulls(rows.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _fit_column(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column if column.type == wanted else column.cast(wanted)
 
 
 class TableFile:
@@ -116,84 +88,6 @@ class NewFile:
     written: WrittenFile
 
 
-class _OpenFile:
-    """One data file, and the rows that wait for its next row group."""
-
-    def __init__(self, writer: "DataFiles", key: PartitionKey | None, path: str) -> None:
-        self.key = key
-        self.pending_bytes = 0
-        self.last_used = 0
-        self._owner = writer
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
-        self._file = MeteredFile(TableFile(writer.io, path))
-        self._stream = BorrowedStream(self._file)
-        self._path = path
-        self._row_count = 0
-        names = set(writer.schema.names)
-        self._parquet = pq.ParquetWriter(
-            self._stream,
-            writer.schema,
-            compression=writer.codec,
-            use_dictionary=[name for name in DICTIONARY_COLUMNS if name in names],
-        )
-
-    @property
-    def size_bytes(self) -> int:
-        return self._file.size_bytes
-
-    @property
-    def is_due(self) -> bool:
-        return self._pending_rows >= ROW_GROUP_ROWS or self.pending_bytes >= ROW_GROUP_BYTES
-
-    def append(self, rows: pa.RecordBatch) -> None:
-        self._pending.append(rows)
-        self._pending_rows += rows.num_rows
-        self.pending_bytes += rows.nbytes
-
-    def write_row_group(self) -> None:
-        if not self._pending_rows:
-            return
-        rows = pa.Table.from_batches(self._pending, schema=self._owner.schema)
-        self._pending.clear()
-        self._parquet.write_table(rows, row_group_size=self._pending_rows)
-        self._row_count += self._pending_rows
-        self._pending_rows = 0
-        self.pending_bytes = 0
-
-    def close(self) -> NewFile:
-        self.write_row_group()
-        self._parquet.close()
-        facts = self._file.finish(self._path)
-        metadata = self._owner.metadata
-        statistics = data_file_statistics_from_parquet_metadata(
-            parquet_metadata=self._parquet.writer.metadata,
-            stats_columns=compute_statistics_plan(metadata.schema(), metadata.properties),
-            parquet_column_mapping=parquet_path_to_id_mapping(metadata.schema()),
-        )
-        data_file = DataFile.from_args(
-            content=DataFileContent.DATA,
-            file_path=self._path,
-            file_format=FileFormat.PARQUET,
-            partition=Record() if self.key is None else self.key.partition,
-            file_size_in_bytes=facts.size_bytes,
-            sort_order_id=None,
-            spec_id=metadata.default_spec_id,
-            equality_ids=None,
-            key_metadata=None,
-            **statistics.to_serialized_dict(),
-        )
-        return NewFile(data_file, WrittenFile(facts, self._row_count))
-
-    def discard(self) -> None:
-        self._pending.clear()
-        self._stream.cut_off()
-        # After a failed write it may fail again to end its file, which nobody will read.
-        with suppress(Exception):
-            self._parquet.close()
-        self._file.discard()
-
-
 class DataFiles:
     """Writes rows to data files of the table's target size, a partition's rows to its own.
 
@@ -201,61 +95,68 @@ class DataFiles:
     """
 
     def __init__(self, metadata: TableMetadata, io: FileIO, *, run_id: str, series: str) -> None:
-        self.metadata = metadata
-        self.io = io
         self.schema = build_arrow_schema(metadata.schema())
+        self._metadata = metadata
+        self._keys: dict[Record, PartitionKey | None] = {}
         codec = metadata.properties.get(CODEC_PROPERTY, "zstd")
-        self.codec = "none" if codec == "uncompressed" else codec
-        self._target_bytes = target_bytes_of(metadata)
-        self._locations = load_location_provider(metadata.location, metadata.properties)
-        self._name = f"{PREFIX}{run_id}-{series}"
-        self._begun_count = 0
-        self._write_count = 0
-        # By partition, in the order they were begun.
-        self._open: dict[Record, _OpenFile] = {}
-        self._closed: list[NewFile] = []
+        locations = load_location_provider(metadata.location, metadata.properties)
+
+        def stage(partition: Record, number: int) -> tuple[str, StagedFile]:
+            name = f"{PREFIX}{run_id}-{series}-{number:05}.parquet"
+            path = locations.new_data_location(name, self._keys[partition])
+            return path, TableFile(io, path)
+
+        def remove(paths: list[str]) -> None:
+            for path in paths:
+                with suppress(Exception):
+                    io.delete(path)
+
+        self._files = PartitionedFiles(
+            self.schema,
+            codec="none" if codec == "uncompressed" else codec,
+            target_bytes=target_bytes_of(metadata),
+            stage=stage,
+            remove=remove,
+        )
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Append rows that have this table's schema."""
-        self._write_count += 1
-        for key, part in split_rows(rows, self.metadata):
-            partition = Record() if key is None else key.partition
-            file = self._open.get(partition) or self._begin(partition, key)
-            file.append(part)
-            file.last_used = self._write_count
-            if file.is_due:
-                file.write_row_group()
-            if file.size_bytes >= self._target_bytes:
-                self._end(partition)
-        while sum(each.pending_bytes for each in self._open.values()) > PENDING_BYTES:
-            max(self._open.values(), key=lambda each: each.pending_bytes).write_row_group()
+        self._files.write(self._split(rows))
 
     def close(self) -> list[NewFile]:
-        for partition in list(self._open):
-            self._end(partition)
-        return self._closed
+        return [
+            NewFile(self._describe(file), WrittenFile(file.facts, file.row_count))
+            for file in self._files.close()
+        ]
 
     def discard(self) -> None:
-        for file in self._open.values():
-            file.discard()
-        self._open.clear()
-        for new in self._closed:
-            with suppress(Exception):
-                self.io.delete(new.data_file.file_path)
-        self._closed.clear()
+        self._files.discard()
 
-    def _begin(self, partition: Record, key: PartitionKey | None) -> _OpenFile:
-        if len(self._open) >= MOST_OPEN:
-            self._end(min(self._open, key=lambda each: self._open[each].last_used))
-        name = f"{self._name}-{self._begun_count:05}.parquet"
-        self._begun_count += 1
-        file = _OpenFile(self, key, self._locations.new_data_location(name, key))
-        self._open[partition] = file
-        return file
+    def _split(self, rows: pa.RecordBatch) -> Iterator[tuple[Record, pa.RecordBatch]]:
+        for key, part in split_rows(rows, self._metadata):
+            partition = Record() if key is None else key.partition
+            self._keys[partition] = key
+            yield partition, part
 
-    def _end(self, partition: Record) -> None:
-        self._closed.append(self._open[partition].close())
-        del self._open[partition]
+    def _describe(self, file: EndedFile[Record]) -> DataFile:
+        metadata = self._metadata
+        statistics = data_file_statistics_from_parquet_metadata(
+            parquet_metadata=file.metadata,
+            stats_columns=compute_statistics_plan(metadata.schema(), metadata.properties),
+            parquet_column_mapping=parquet_path_to_id_mapping(metadata.schema()),
+        )
+        return DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=file.facts.path,
+            file_format=FileFormat.PARQUET,
+            partition=file.partition,
+            file_size_in_bytes=file.facts.size_bytes,
+            sort_order_id=None,
+            spec_id=metadata.default_spec_id,
+            equality_ids=None,
+            key_metadata=None,
+            **statistics.to_serialized_dict(),
+        )
 
 
 def split_rows(

@@ -2,14 +2,12 @@
 
 import logging
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile
@@ -26,19 +24,18 @@ from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks import OutputFacts, ParquetCodec, TableMode
 from exporter.sinks.iceberg_files import (
     CODEC_PROPERTY,
-    PREFIX,
     DataFiles,
     NewFile,
     TableFile,
     build_arrow_schema,
-    fit_rows,
     read_rows,
     split_rows,
     target_bytes_of,
 )
 from exporter.sinks.iceberg_names import translated
 from exporter.sinks.iceberg_tables import Conflict, LakeTable, Prepared
-from exporter.sinks.lake import KEY_COLUMNS, Keys, WaitingRows
+from exporter.sinks.lake import KEY_COLUMNS, Keys, Times, WaitingRows, fit_rows, read_times
+from exporter.sinks.lake_files import PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -267,22 +264,6 @@ def prove_writable(prepared: Prepared, run_id: str) -> None:
         proof.discard()
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """When the sessions of a run were created."""
-
-    sorted_us: list[int]
-    has_null: bool
-
-
-def read_times(waiting: WaitingRows) -> Times:
-    distinct: set[int | None] = set()
-    for rows in waiting.read():
-        seconds = pc.floor_temporal(rows["create_time"], unit="second")
-        distinct.update(seconds.cast(pa.int64()).unique().to_pylist())
-    return Times(sorted(ms * 1000 for ms in distinct if ms is not None), None in distinct)
-
-
 def may_hold(file: DataFile, schema: Schema, times: Times) -> bool:
     """Whether a data file may have a row of a session that was created at one of the times.
 
@@ -294,11 +275,8 @@ def may_hold(file: DataFile, schema: Schema, times: Times) -> bool:
     null_count = (file.null_value_counts or {}).get(column)
     if times.has_null or null_count != 0 or lower is None or upper is None:
         return True
-    second_us = 1_000_000
-    first = int(from_bytes(TimestamptzType(), lower)) // second_us * second_us
-    at = bisect_left(times.sorted_us, first)
-    return at < len(times.sorted_us) and times.sorted_us[at] <= int(
-        from_bytes(TimestamptzType(), upper)
+    return times.any_within(
+        int(from_bytes(TimestamptzType(), lower)), int(from_bytes(TimestamptzType(), upper))
     )
 
 

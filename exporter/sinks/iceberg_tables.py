@@ -40,9 +40,10 @@ from pyiceberg.utils.config import Config
 
 from exporter.errors import DestinationError, UsageError
 from exporter.records.schema import INSTANT, SCHEMA
-from exporter.sinks.iceberg_files import PREFIX, TARGET_BYTES, TARGET_PROPERTY
+from exporter.sinks.iceberg_files import TARGET_PROPERTY
 from exporter.sinks.iceberg_names import TableName, describe
 from exporter.sinks.lake import KEY_COLUMNS
+from exporter.sinks.lake_files import PREFIX, TARGET_BYTES
 
 logger = logging.getLogger(__name__)
 
