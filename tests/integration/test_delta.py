@@ -1,12 +1,16 @@
 """Delta tables in a folder; deltalake and DuckDB read."""
 
 import json
+import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -377,6 +381,61 @@ def test_files_of_a_run_that_was_killed_before_the_first_commit_are_removed(fold
     assert count_rows(folder) == 1
 
 
+ENDLESS = """
+import sys
+from datetime import UTC, datetime
+from itertools import count
+from exporter.gateway import Gateway
+from exporter.sinks.delta import DeltaTable
+from exporter.sinks.delta_storage import open_delta_storage
+from exporter.stores.addresses import StoreAccess
+
+folder = sys.argv[1]
+table = DeltaTable(folder, storage=open_delta_storage(folder, StoreAccess()))
+for number in count(int(sys.argv[2])):
+    now = datetime.now(UTC)
+    output = table.open_output(
+        mode="upsert",
+        run_id=f"{now:%Y%m%dT%H%M%SZ}-{number:06x}",
+        exporter_version="1",
+        exported_at=now,
+    )
+    output.write(Gateway("r", "w", "c"), [{"sessionId": f"{number:06}"}, {"sessionId": "last"}])
+    output.close()
+    print(f"{now:%Y%m%dT%H%M%SZ}-{number:06x}", flush=True)
+    output.publish()
+"""
+
+
+def test_killed_writer_leaves_whole_versions_and_the_table_tells_which(folder: Path) -> None:
+    for _ in range(6):
+        before = len(read(folder)) - 1 if folder.exists() else 0
+        with subprocess.Popen(
+            [sys.executable, "-c", ENDLESS, str(folder), str(max(before, 0))],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(random.uniform(0, 0.1))  # noqa: S311 - any moment
+            process.kill()
+            closed = process.stdout.read().split()
+
+        table = open_table(folder)
+        table.remove_leftovers()
+
+        if not (folder / "_delta_log").exists():
+            continue
+        sessions = [row[0] for row in read(folder)]
+        done = len(sessions) - 1
+        assert sessions == [*(f"{number:06}" for number in range(done)), "last"]
+        unsure = closed[-1:]
+        for run_id in unsure:
+            assert table.has_committed(run_id) == (int(run_id[-6:], 16) == done - 1)
+        named = {unquote(path) for path in Reader(folder).file_uris()}
+        assert {f"{folder}/{path.name}" for path in data_files(folder)} >= named
+
+
 def test_cancelled_writer_leaves_no_partial_file(folder: Path) -> None:
     output = open_output(open_table(folder), mode="replace", run_id="run-1")
     for start in range(0, 100_000, 2000):
@@ -433,6 +492,25 @@ def test_commit_of_another_program_is_seen(folder: Path) -> None:
     output.publish()
 
     assert read(folder) == [("livy-2", "error"), ("livy-3", "error")]
+
+
+def test_writers_that_publish_at_once_lose_nothing(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(0))
+    outputs = [
+        open_output(open_table(folder), mode="upsert", run_id=f"run-{number}")
+        for number in range(4)
+    ]
+    for number, output in enumerate(outputs):
+        output.write(FIRST, raw_sessions(0, number + 1, state=f"of {number}"))
+        output.close()
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(DeltaOutput.publish, outputs))
+
+    found = dict(read(folder))
+    last = run_ids(folder)[-1]
+    assert found.pop("livy-0") == f"of {str(last).removeprefix('run-')}"
+    assert found == {f"livy-{number + 1}": f"of {number}" for number in range(4)}
 
 
 def test_columns_that_were_changed_meanwhile_end_a_run_that_replaces(folder: Path) -> None:
@@ -613,6 +691,15 @@ def test_missing_columns_are_added_and_columns_of_the_user_are_kept(folder: Path
         "team",
         "tags",
     }
+
+
+def test_run_that_replaces_adds_missing_columns_in_its_commit(folder: Path) -> None:
+    Reader.create(folder, pa.schema([field for field in SCHEMA if field.name != "queue"]))
+
+    export(open_table(folder, partition_by=()), raw_sessions(1, queue="q"))
+
+    assert read(folder, "session_id, queue") == [("livy-1", "q")]
+    assert Reader(folder).version() == 1
 
 
 def test_rows_of_the_user_keep_their_values(folder: Path) -> None:
