@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable as Reader
 
@@ -82,7 +81,7 @@ def export(
 
 def read(storage: DeltaStorage) -> list[tuple[str, str]]:
     options = dict(storage.read_options())
-    rows = pa.table(Reader(storage.uri, storage_options=options).scan()).to_pylist()
+    rows = Reader(storage.uri, storage_options=options).to_pyarrow_table().to_pylist()
     return sorted((row["session_id"], row["state"]) for row in rows)
 
 
