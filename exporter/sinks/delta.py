@@ -5,7 +5,7 @@ is opened and nowhere else.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from exporter.sinks.delta_errors import translated
 from exporter.sinks.delta_storage import DeltaStorage
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from exporter.sinks.delta_tables import LakeTable
 
 
@@ -58,6 +60,11 @@ class DeltaTable:
                 exported_at=exported_at,
                 codec=codec,
             )
+
+    def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
+        """All rows as they are now, a batch at a time; none where the table is not there."""
+        with translated(self._table.output):
+            yield from self._table.read_columns(names)
 
     def remove_leftovers(self) -> None:
         """Remove files of runs that died before their commit; never raises.

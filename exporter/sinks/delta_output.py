@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
-from typing import Any, Final
-from urllib.parse import quote, unquote
+from typing import Final
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from exporter.errors import DestinationError, UsageError
 from exporter.gateway import Gateway
@@ -22,7 +21,7 @@ from exporter.sinks import OutputFacts, ParquetCodec, TableMode, WrittenFile
 from exporter.sinks.delta_errors import translated
 from exporter.sinks.delta_log import DAY, DataFile, Partition
 from exporter.sinks.delta_tables import Conflict, LakeTable, Snapshot
-from exporter.sinks.lake import KEY_COLUMNS, READ_ROWS, Times, WaitingRows, fit_rows, read_times
+from exporter.sinks.lake import KEY_COLUMNS, Times, WaitingRows, fit_rows, read_times
 from exporter.sinks.lake_files import PREFIX, TARGET_BYTES, EndedFile, PartitionedFiles
 from exporter.stores import StagedFile, Store
 
@@ -210,7 +209,7 @@ class DeltaOutput:
         files = self._begin_files(snapshot)
         # Largest first, so that what does not fill a file any more is the small ones.
         for file in sorted(touched + merged, key=lambda each: -each.size_bytes):
-            for rows in read_rows(self._table.store, file, snapshot, snapshot.schema):
+            for rows in self._table.read_rows(file, snapshot, snapshot.schema):
                 kept = rows.filter(pc.invert(self._waiting.keys.hits(rows)))
                 files.write(split_rows(kept, snapshot))
         for rows in self._waiting.read():
@@ -220,7 +219,7 @@ class DeltaOutput:
     def _holds_any(self, file: DataFile, snapshot: Snapshot) -> bool:
         keys = self._waiting.keys
         schema = pa.schema([snapshot.schema.field(name) for name in KEY_COLUMNS])
-        read = read_rows(self._table.store, file, snapshot, schema)
+        read = self._table.read_rows(file, snapshot, schema)
         return any(pc.any(keys.hits(rows)).as_py() for rows in read)
 
     def _find_partitions(self, snapshot: Snapshot) -> set[Partition]:
@@ -318,30 +317,6 @@ def name_folder(columns: Sequence[str], partition: Partition) -> str:
 def _name_value(value: str | None) -> str:
     # Cut short, two values may share a folder: files have names of their own.
     return NULL_FOLDER if value is None else quote(value, safe="-_ ")[:_LONGEST_FOLDER]
-
-
-def read_rows(
-    store: Store, file: DataFile, snapshot: Snapshot, schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    """A data file's rows with the columns of `schema`, a row group at a time."""
-    columns = snapshot.metadata.partition_columns
-    constants: dict[str, Any] = {
-        name: pa.scalar(text, pa.string()).cast(snapshot.schema.field(name).type)
-        for name, text in zip(columns, file.partition, strict=True)
-    }
-    stored = [name for name in schema.names if name not in constants]
-    with store.open_input(unquote(file.path)) as stream, pq.ParquetFile(stream) as parquet:
-        found = [name for name in stored if name in parquet.schema_arrow.names]
-        for group in range(parquet.num_row_groups):
-            # In one thread and a group at a time: otherwise the library reads far ahead.
-            for rows in parquet.iter_batches(
-                batch_size=READ_ROWS, row_groups=[group], columns=found, use_threads=False
-            ):
-                whole = rows
-                for name, value in constants.items():
-                    if name in schema.names:
-                        whole = whole.append_column(name, pa.repeat(value, rows.num_rows))
-                yield fit_rows(whole, schema)
 
 
 def may_hold(file: DataFile, times: Times) -> bool:

@@ -8,7 +8,7 @@ that deltalake asks for; and one entry holds files, removals and new columns.
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable as LoadedTable
 from deltalake.exceptions import TableNotFoundError
 
@@ -43,6 +44,7 @@ from exporter.sinks.delta_log import (
     number_of,
 )
 from exporter.sinks.delta_storage import DeltaStorage
+from exporter.sinks.lake import READ_ROWS, fit_rows
 from exporter.sinks.lake_files import PREFIX, EndedFile
 
 logger = logging.getLogger(__name__)
@@ -148,6 +150,34 @@ class LakeTable:
     def has_committed(self, run_id: str) -> bool:
         table = self._open()
         return table is not None and table.transaction_version(APP_ID) == number_of(run_id)
+
+    def read_columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows as they are now, a batch at a time; none where the table is not there."""
+        snapshot = self.load()
+        schema = pa.schema([snapshot.schema.field(name) for name in names])
+        for file in snapshot.files:
+            yield from self.read_rows(file, snapshot, schema)
+
+    def read_rows(
+        self, file: DataFile, snapshot: Snapshot, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """A data file's rows with the columns of `schema`, a batch at a time."""
+        constants: dict[str, Any] = {
+            name: pa.scalar(text, pa.string()).cast(snapshot.schema.field(name).type)
+            for name, text in zip(snapshot.metadata.partition_columns, file.partition, strict=True)
+        }
+        stored = [name for name in schema.names if name not in constants]
+        with self.store.open_input(unquote(file.path)) as stream, pq.ParquetFile(stream) as found:
+            names = [name for name in stored if name in found.schema_arrow.names]
+            for group in range(found.num_row_groups):
+                # In one thread and a group at a time: otherwise the library reads far ahead.
+                for rows in found.iter_batches(
+                    READ_ROWS, row_groups=[group], columns=names, use_threads=False
+                ):
+                    whole = rows
+                    for name in constants.keys() & schema.names:
+                        whole = whole.append_column(name, pa.repeat(constants[name], len(rows)))
+                    yield fit_rows(whole, schema)
 
     def commit(
         self,

@@ -25,7 +25,7 @@ from exporter.errors import DestinationError, UsageError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA
-from exporter.sinks import OutputFacts, TableMode
+from exporter.sinks import OutputFacts, Table, TableMode
 from exporter.sinks.delta import DeltaTable
 from exporter.sinks.delta_output import MOST_SMALL, DeltaOutput
 from exporter.sinks.delta_storage import DeltaStorage, open_delta_storage
@@ -283,6 +283,20 @@ def test_run_that_adds_nothing_commits_nothing(folder: Path) -> None:
 
     assert facts == OutputFacts(session_count=0, coerced_value_count=0, files=())
     assert run_ids(folder) == ["run-1"]
+
+
+def test_columns_are_read_back_with_those_of_partitions(folder: Path) -> None:
+    table: Table = open_table(folder, partition_by=("state", "dt"))
+    assert list(table.read_columns(["session_id"])) == []
+    export(open_table(folder, partition_by=("state", "dt")), raw_sessions(1, 2, 30))
+
+    assert sum(rows.num_rows for rows in table.read_columns(["dt"])) == 3
+    rows = pa.Table.from_batches(list(table.read_columns(["state", "session_id", "dt"])))
+
+    assert sorted(rows.to_pylist(), key=str) == [
+        {"state": "terminated", "session_id": f"livy-{n}", "dt": date(2026, 1, day)}
+        for n, day in ((1, 12), (2, 12), (30, 13))
+    ]
 
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
