@@ -122,7 +122,7 @@ def resolve_destination(
     if chosen == "iceberg" or scheme_of(output) == "iceberg":
         return resolve_iceberg(output, chosen=chosen, access=access, partition_by=partition_by)
     if chosen == "delta":
-        raise NotImplementedError
+        return resolve_delta(output, access=access or StoreAccess(), partition_by=partition_by)
     if access is not None and scheme_of(output) is not None:
         return resolve_object_store(output, chosen=chosen, access=access)
     require_local(output)
@@ -154,6 +154,24 @@ def resolve_iceberg(
     table = IcebergTable(output, partition_by=partition_by)
     store, name = hold_table(table.location, access=access)
     return Destination(output, "table", "parquet", "none", store, name, table, "iceberg")
+
+
+def resolve_delta(output: str, *, access: StoreAccess, partition_by: Sequence[str]) -> Destination:
+    """A table in a folder; the run's own files stand beside it."""
+    if scheme_of(output) is None:
+        require_local(output)
+    elif not parse_address(output).key:
+        raise UsageError(
+            f"'{output}' leaves no room beside the table", hint="name a folder in the bucket"
+        )
+    from exporter.sinks.delta import DeltaTable
+    from exporter.sinks.delta_storage import open_delta_storage
+
+    storage = open_delta_storage(output, access)
+    table = DeltaTable(output, storage=storage, partition_by=partition_by)
+    at = storage.uri if scheme_of(output) is None else output
+    store, name = hold_table(at, access=access)
+    return Destination(output, "table", "parquet", "none", store, name, table, "delta")
 
 
 def hold_table(location: str, *, access: StoreAccess | None) -> tuple[Store, str]:
