@@ -159,6 +159,7 @@ def resolve_iceberg(
 def holds_delta(output: str, *, access: StoreAccess | None) -> bool:
     """Whether a folder holds a Delta table: one that has been made need not be named as such."""
     if scheme_of(output) is None:
+        require_local(output)
         return output != "-" and (Path(output) / "_delta_log").is_dir()
     name = parse_address(output).key.rpartition("/")[2]
     if access is None or "." in name:

@@ -3,11 +3,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from exporter.destinations import Kind, is_part, resolve_destination
 from exporter.errors import DestinationError, UsageError
 from exporter.outputs import open_output
 from exporter.preparing import build_run_id
+from exporter.records.schema import SCHEMA
 from exporter.sinks import Format, Output
 
 STARTED_AT = datetime(2026, 1, 12, 10, 24, tzinfo=UTC)
@@ -138,6 +140,15 @@ def test_output_of_another_kind_is_a_usage_error(output: str) -> None:
     assert caught.value.hint is not None
 
 
+def test_folder_of_a_delta_table_need_not_be_named_as_such() -> None:
+    Path("table").mkdir()
+    DeltaTable.create("table", SCHEMA)
+
+    destination = resolve_destination("table", chosen=None)
+
+    assert (destination.kind, destination.format) == ("table", "delta")
+
+
 @pytest.mark.parametrize(
     "foreign",
     [
@@ -158,7 +169,7 @@ def test_folder_that_holds_something_else_is_refused(output: str, foreign: str) 
     Path("folder", PART).touch()
 
     with pytest.raises(DestinationError, match="holds something else") as caught:
-        resolve_destination(output, chosen=None)
+        resolve_destination(output, chosen="parquet")
 
     assert foreign in str(caught.value)
     assert "folder/sessions.parquet" in str(caught.value.hint)
