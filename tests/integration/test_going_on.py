@@ -106,9 +106,7 @@ def test_next_run_goes_on_where_a_stopped_one_was(
             said,
             re.MULTILINE,
         )
-    assert re.search(
-        r"^warning: going on where run \S+ was: \d+ pages are here already$", told, re.MULTILINE
-    )
+    assert re.search(r"^\d+ pages taken over from an earlier run$", told, re.MULTILINE)
     assert_gone_on_with(read_count, again_count)
     assert rig.read(output) == rig.read("whole.ndjson")
     assert [name for name in rig.files() if name.endswith(("journal", "lock", ".partial"))] == []

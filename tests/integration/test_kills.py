@@ -148,7 +148,7 @@ class Campaign:
         assert end is not None, stderr.decode()
         self.ends[end] += 1
         if end == "unproven":
-            self.ends["unproven, resumed"] += b"going on" in stderr
+            self.ends["unproven, resumed"] += b"taken over" in stderr
         self._assert_whole()
         self._assert_recoverable()
 
