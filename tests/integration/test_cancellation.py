@@ -218,7 +218,7 @@ BUSY = build_scenario(
     600,
     latency_s=0.001,
     jitter_s=0.004,
-    quota=Quota(rate_per_s=400.0, burst=20),
+    quota=Quota(rate_per_s=150.0, burst=10),
     faults=(
         FaultRule(kinds=(Fault.RESET, Fault.CUT_OFF), rate=0.1, from_request=3),
         FaultRule(kinds=(Fault.ERROR_503,), requests=(9, 12)),

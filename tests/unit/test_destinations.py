@@ -206,12 +206,16 @@ def test_folder_that_a_killed_first_run_left_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        (f"part-{build_run_id(STARTED_AT)}-00000.parquet", True),
-        (f"dt=2026-01-12/part-{build_run_id(STARTED_AT)}-123456.ndjson", True),
-        (f"part-{build_run_id(STARTED_AT)}-00000.parquet.bak", False),
+        (PART, True),
+        ("dt=2026-01-12/part-20260112T102400Z-0123ab-123456.ndjson", True),
+        (f"{PART}.bak", False),
         ("part-00000.parquet", False),
         ("part-nightly-00000.parquet", False),
     ],
 )
 def test_part_is_known_by_its_run(name: str, expected: bool) -> None:
     assert is_part(name) is expected
+
+
+def test_part_of_any_run_is_known() -> None:
+    assert is_part(f"part-{build_run_id(STARTED_AT)}-00000.parquet")
