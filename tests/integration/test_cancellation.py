@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import anyio
 import anyio.from_thread
@@ -108,7 +108,8 @@ STAGES = (
 
 
 def read_stats(emulator: Emulator) -> EmulatorStats:
-    with urlopen(f"{emulator.endpoint}/emulator/stats") as answer:  # noqa: S310 - loopback
+    # Not `urlopen`, which keeps for ever the proxies that the environment had at its first use.
+    with build_opener(ProxyHandler({})).open(f"{emulator.endpoint}/emulator/stats") as answer:
         return EmulatorStats.from_json(answer.read())
 
 

@@ -122,7 +122,7 @@ def test_holder_that_was_killed_blocks_nobody(output: str, program_for: "Program
 def test_reader_sees_the_former_version_while_a_run_is_at_work(
     output: str, program_for: "ProgramFor"
 ) -> None:
-    program, _ = program_for(build_scenario(0.1))
+    program, _ = program_for(build_scenario(0.3))
     assert program.run(*flags_of(output)).code == 0
     before = read_data(program.folder)
 
