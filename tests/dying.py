@@ -170,6 +170,7 @@ def fork(run: Callable[[], int]) -> Ended:
 
 
 IMPORTED = (
+    "deltalake",
     "exporter.cli",
     "exporter.commands",
     "exporter.sinks.iceberg_output",

@@ -1,19 +1,18 @@
-"""What every output promises through the whole program: one suite, inherited once a target, and run
-on a local disk, on S3 and on a store that behaves like OSS. The engine that fits reads.
+"""What every output promises through the whole program: claims to inherit, once a target.
+
+They hold on a local disk, on S3 and on a store that behaves like OSS; the engine that fits reads.
 """
 
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
-from pyiceberg.catalog import load_catalog
-from pyiceberg.exceptions import NoSuchTableError
 
 from exporter.emulator.history import RawSession
 from exporter.emulator.server import Emulator
@@ -28,13 +27,10 @@ from tests.dying import (
     Ended,
     Forks,
     Stage,
-    forking,
 )
-from tests.integration.conftest import environ_for, serving
+from tests.integration.conftest import environ_for
 from tests.lake import (
     Account,
-    Bucket,
-    Disk,
     Key,
     Place,
     Row,
@@ -42,45 +38,8 @@ from tests.lake import (
     is_lock,
     newest_first,
     odd_sessions,
-    raw_row,
-    read_ndjson,
-    read_parquet,
-    read_table,
     typed_row,
 )
-from tests.object_server import ObjectServer
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    with forking() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def served() -> Iterator[tuple[Account, Emulator]]:
-    account = Account()
-    with serving(account.scenario) as emulator:
-        yield account, emulator
-
-
-@pytest.fixture
-def account(served: tuple[Account, Emulator]) -> Account:
-    account, _ = served
-    account.put(newest_first(range(1, 121)), [], newest_first(range(5)))
-    return account
-
-
-@pytest.fixture(params=["local", "s3", "oss"])
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, object_server: ObjectServer, judge: Any
-) -> Place:
-    if request.param == "local":
-        folder = tmp_path / "lake"
-        folder.mkdir()
-        return Disk(folder)
-    bucket = request.getfixturevalue("bucket")
-    return Bucket(request.param, bucket, object_server, judge, tmp_path / "fetched")
 
 
 @dataclass(frozen=True)
@@ -271,7 +230,7 @@ class LakeContract:
     def replace_after_a_kill(self, stage: Stage) -> None:
         self.export()
         before = self.see()
-        self.account.put(newest_first(range(100, 130), state="error"))
+        self.account.put(newest_first(range(100, 130), queue="other"))
         truth = self.truth()
 
         killed = self.run(stage=stage)
@@ -371,147 +330,3 @@ class AddingContract(LakeContract):
     )
     def test_run_that_is_killed_is_put_right_by_the_next(self, stage: Stage) -> None:
         self.replace_after_a_kill(stage)
-
-
-class FileContract(LakeContract):
-    state = None
-    seen_when_shown = "new"
-
-    def path(self) -> list[Path]:
-        path = self.place.fetch(self.name)
-        return [] if path is None else [path]
-
-    def assert_only_data(self) -> None:
-        assert self.data_names() == {self.name}
-
-    @pytest.mark.parametrize(
-        ("place", "stage"),
-        [
-            *(("local", each) for each in (LISTED, CLOSED, INTENDED, SHOWN, DESCRIBED, TOLD)),
-            *(("s3", each) for each in (INTENDED, SHOWN, DESCRIBED)),
-            ("oss", SHOWN),
-        ],
-        indirect=["place"],
-        ids=str,
-    )
-    def test_run_that_is_killed_is_put_right_by_the_next(self, stage: Stage) -> None:
-        self.replace_after_a_kill(stage)
-
-
-class DatasetContract(AddingContract):
-    name = "sessions/"
-    manifest = "sessions/_manifest.json"
-    state = "sessions/_exporter/state.json"
-    seen_when_shown = "old"
-
-    def paths(self) -> list[Path]:
-        """Of the parts that the manifest names."""
-        manifest = self.read_json(self.manifest)
-        files = [] if manifest is None else manifest["files"]
-        found = [self.place.fetch(f"{self.name}{each['path']}") for each in files]
-        return [path for path in found if path is not None]
-
-    def assert_only_data(self) -> None:
-        manifest = self.read_json(self.manifest)
-        assert manifest is not None
-        assert self.data_names() == {f"{self.name}{each['path']}" for each in manifest["files"]}
-
-    def count_rows(self, begun: int, changed: int) -> int:
-        return begun + changed
-
-
-class TableContract(AddingContract):
-    seen_when_shown = "new"
-    folder: ClassVar[str]
-
-    def assert_only_data(self) -> None:
-        assert all(name.startswith(f"{self.folder}/") for name in self.data_names())
-
-    def count_rows(self, begun: int, changed: int) -> int:
-        return len(self.truth())
-
-
-class Ndjson:
-    """Records as they were received."""
-
-    def key_of(self, row: Row) -> Key:
-        return (row["workspaceId"], row.get("computeId") or "lc-odd", row["sessionId"])
-
-    exported_at = "exportedAt"
-
-    def expect(self, key: Key, session: RawSession) -> Row:
-        return raw_row(key, session)
-
-
-class TestParquetFile(FileContract):
-    name = "sessions.parquet"
-    manifest = "sessions.parquet.manifest.json"
-
-    def read(self) -> list[Row]:
-        return read_parquet(self.path())
-
-
-class TestNdjsonFile(Ndjson, FileContract):
-    name = "sessions.ndjson.gz"
-    manifest = "sessions.ndjson.gz.manifest.json"
-
-    def read(self) -> list[Row]:
-        return read_ndjson(self.path())
-
-
-class TestParquetDataset(DatasetContract):
-    def read(self) -> list[Row]:
-        return read_parquet(self.paths())
-
-
-class TestNdjsonDataset(Ndjson, DatasetContract):
-    flags = ("--format", "ndjson")
-
-    def read(self) -> list[Row]:
-        return read_ndjson(self.paths())
-
-
-class TestIceberg(TableContract):
-    name = "ops.sessions"
-    folder = "ops/sessions"
-    manifest = "ops/sessions.manifest.json"
-    state = "ops/sessions.state.json"
-
-    @property
-    def output(self) -> str:
-        return "iceberg://lake/ops.sessions"
-
-    def properties(self) -> dict[str, str]:
-        url = self.place.url.rstrip("/")
-        return {
-            "uri": f"sqlite:///{self.home}/catalog.db",
-            "warehouse": f"file://{url}" if url.startswith("/") else url,
-            **self.place.iceberg,
-        }
-
-    def more_environ(self) -> Mapping[str, str]:
-        return {
-            "PYICEBERG_CATALOG__LAKE__" + name.upper().replace(".", "__").replace("-", "_"): value
-            for name, value in self.properties().items()
-        }
-
-    def read(self) -> list[Row]:
-        catalog = load_catalog("lake", **self.properties())
-        try:
-            return read_table(catalog.load_table("ops.sessions").scan().to_arrow())
-        except NoSuchTableError:
-            return []
-        finally:
-            catalog.close()
-
-    def runs(self) -> list[str]:
-        catalog = load_catalog("lake", **self.properties())
-        try:
-            return [
-                run_id
-                for each in catalog.load_table("ops.sessions").snapshots()
-                if each.summary is not None
-                and (run_id := each.summary.additional_properties.get("livy_exporter.run_id"))
-            ]
-        finally:
-            catalog.close()
