@@ -7,6 +7,7 @@ late, and has started no thread, so that a run costs a fork and not a second. A 
 of the program that is about to be called: no run is changed but by the signal it gets there.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -186,6 +187,7 @@ def serve() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     assert threading.active_count() == 1
+    gc.freeze()  # a child that collects would copy every page it looks at
     for line in sys.stdin:
         ask = json.loads(line)
         print(json.dumps(vars(fork(lambda: run_here(ask)))), flush=True)  # noqa: B023 - called here

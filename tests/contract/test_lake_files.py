@@ -39,6 +39,7 @@ class DatasetContract(AddingContract):
     name = "sessions/"
     manifest = "sessions/_manifest.json"
     state = "sessions/_exporter/state.json"
+    lock = "sessions/_exporter/lock"
     seen_when_shown = "old"
 
     def paths(self) -> list[Path]:
@@ -78,6 +79,7 @@ class Ndjson:
 class TestParquetFile(FileContract):
     name = "sessions.parquet"
     manifest = "sessions.parquet.manifest.json"
+    lock = ".sessions.parquet.lock"
 
     def read(self) -> list[Row]:
         return read_parquet(self.path())
@@ -86,6 +88,7 @@ class TestParquetFile(FileContract):
 class TestNdjsonFile(Ndjson, FileContract):
     name = "sessions.ndjson.gz"
     manifest = "sessions.ndjson.gz.manifest.json"
+    lock = ".sessions.ndjson.gz.lock"
 
     def read(self) -> list[Row]:
         return read_ndjson(self.path())

@@ -43,6 +43,7 @@ class TestIceberg(TableContract):
     folder = "ops/sessions"
     manifest = "ops/sessions.manifest.json"
     state = "ops/sessions.state.json"
+    lock = "ops/.sessions.lock"
 
     @property
     def output(self) -> str:
@@ -90,6 +91,7 @@ class TestDelta(TableContract):
     folder = "sessions"
     manifest = "sessions.manifest.json"
     state = "sessions.state.json"
+    lock = ".sessions.lock"
 
     def open_table(self) -> DeltaTable:
         place = self.place.url.replace("oss://", "s3://")  # one server speaks for both
