@@ -171,6 +171,11 @@ def resolve_delta(output: str, *, access: StoreAccess, partition_by: Sequence[st
     """A table in a folder; the run's own files stand beside it."""
     if scheme_of(output) is None:
         require_local(output)
+        if output == "-" or is_file(output.rstrip("/")):
+            raise UsageError(
+                f"a Delta table needs a folder, not '{output}'",
+                hint="name a folder, such as --output sessions/",
+            )
     elif not parse_address(output).key:
         raise UsageError(
             f"'{output}' leaves no room beside the table", hint="name a folder in the bucket"
@@ -266,6 +271,13 @@ def is_ours(manifest: bytes) -> bool:
     except orjson.JSONDecodeError:  # one that was damaged since; the next publish replaces it
         return True
     return isinstance(read, dict) and "manifest_version" in read
+
+
+def is_file(path: str) -> bool:
+    """Whether something is there, and it is no folder."""
+    with translated(path):
+        mode = mode_of(path)
+    return mode is not None and not Path(path).is_dir()
 
 
 def is_folder(path: str) -> bool:

@@ -19,7 +19,7 @@ import orjson
 
 from exporter import Settings, export
 from exporter.events import Event, PageRead, RequestStarted
-from tests.benchmarks import increments, resuming, throttling
+from tests.benchmarks import increments, lakes, resuming, throttling
 from tests.benchmarks.measuring import (
     EXPORTER,
     FOLDER,
@@ -177,6 +177,7 @@ BENCHMARKS: dict[str, Callable[[int, Path], Iterator[Row]]] = {
     **throttling.BENCHMARKS,
     **increments.BENCHMARKS,
     **resuming.BENCHMARKS,
+    **lakes.BENCHMARKS,
 }
 
 

@@ -1,0 +1,262 @@
+"""Every way in which a lake refuses: one line, a hint, the exit code, and nothing half done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+import pytest
+from pyiceberg.catalog import load_catalog
+from pyiceberg.schema import Schema
+from pyiceberg.types import NestedField, StringType
+
+from exporter.emulator.server import Emulator
+from tests.dying import Ended, Forks
+from tests.integration.conftest import Program, environ_for
+from tests.lake import Account
+from tests.object_server import ELSEWHERE, READ_ONLY_KEY, WRONG_KEY, ObjectServer
+
+FLAGS: Mapping[str, tuple[str, ...]] = {
+    "sessions.parquet": (),
+    "sessions/": (),
+    "table/": ("--format", "delta"),
+    "iceberg://lake/ops.sessions": (),
+}
+CATALOG = "PYICEBERG_CATALOG__LAKE__"
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs exports in a folder; what is there afterwards, and what was said, can be looked at."""
+
+    folder: Path
+    forks: Forks
+    environ: Mapping[str, str]
+
+    def run(self, *arguments: str, **environ: str) -> Ended:
+        return self.forks.run(
+            *("export", "--workspace", "all", "--retries", "1", *arguments),
+            environ={**self.environ, **environ},
+            folder=self.folder,
+        )
+
+    def refuse(self, ended: Ended, *, code: int, says: str, hints: str) -> None:
+        """Asserts that a process was refused as all are."""
+        assert ended.code == code, ended.stderr
+        assert ended.stdout == ""
+        error, hint = ended.stderr.splitlines()
+        assert error.startswith("error: ")
+        assert says in error
+        assert hint.startswith("hint: ")
+        assert hints in hint
+        assert "s3cret-value" not in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+    def listing(self) -> dict[str, bytes]:
+        """Every file below the folder, hidden ones too, with its bytes."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def runner(
+    account: Account, served: tuple[Account, Emulator], forks: Forks, tmp_path: Path
+) -> Runner:
+    folder, home = tmp_path / "work", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    configured = {
+        f"{CATALOG}URI": f"sqlite:///{home}/catalog.db",
+        f"{CATALOG}WAREHOUSE": f"file://{folder}/warehouse",
+    }
+    return Runner(folder, forks, {**environ_for(served[1], home), **configured})
+
+
+def configure(scheme: str, bucket: str, key: str, server: ObjectServer) -> dict[str, str]:
+    """How a store is reached, by the program and by the catalog."""
+    catalog = {
+        f"{CATALOG}WAREHOUSE": f"{scheme}://{bucket}/warehouse",
+        f"{CATALOG}S3__ENDPOINT": server.oss_url if scheme == "oss" else server.url,
+        f"{CATALOG}S3__REGION": "us-east-1",
+        f"{CATALOG}S3__ACCESS_KEY_ID": key,
+        f"{CATALOG}S3__SECRET_ACCESS_KEY": "s3cret-value",
+    }
+    if scheme == "s3":
+        return {
+            **catalog,
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": "s3cret-value",
+            "AWS_ENDPOINT_URL": server.url,
+        }
+    return {
+        **catalog,
+        f"{CATALOG}S3__PROXY_URI": server.url,
+        **server.environ(),
+        "LIVY_EXPORTER_STORAGE_ENDPOINT": server.oss_url,
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": key,
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "s3cret-value",
+    }
+
+
+@pytest.mark.parametrize("scheme", ["s3", "oss"])
+@pytest.mark.parametrize("name", FLAGS)
+@pytest.mark.parametrize(
+    ("bucket_name", "key", "code", "says"),
+    [
+        ("nowhere-at-all", "key", 1, "nowhere-at-all"),
+        (ELSEWHERE, "key", 1, "is in another region"),
+        ("", WRONG_KEY, 3, "the key was refused"),
+        ("", READ_ONLY_KEY, 3, "no permission to write"),
+    ],
+    ids=["missing bucket", "another region", "wrong key", "read-only key"],
+)
+def test_store_that_cannot_be_written_is_told_and_left_as_it_was(
+    *,
+    scheme: str,
+    name: str,
+    bucket_name: str,
+    key: str,
+    code: int,
+    says: str,
+    runner: Runner,
+    object_server: ObjectServer,
+    bucket: str,
+    judge: Any,
+) -> None:
+    judge.put_object(Bucket=bucket, Key="theirs.txt", Body=b"theirs")
+    at = bucket_name or bucket
+    output = name if "://" in name else f"{scheme}://{at}/lake/{name}"
+    environ = configure(scheme, at, key, object_server)
+
+    ended = runner.run(*FLAGS[name], "--output", output, **environ)
+
+    runner.refuse(ended, code=code, says=says, hints="")
+    assert runner.listing() == {}
+    keys = [each["Key"] for each in judge.list_objects_v2(Bucket=bucket)["Contents"]]
+    assert keys == ["theirs.txt"]
+    assert "Uploads" not in judge.list_multipart_uploads(Bucket=bucket)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says", "hints"),
+    [
+        (["-o", "a.parquet", "--incremental"], 2, "an incremental run needs a folder", "sessions/"),
+        (["-o", "-", "--incremental"], 2, "an incremental run needs a folder", "sessions/"),
+        (["-o", "set/", "--partition-by", "day"], 2, "'day'", "dt"),
+        (["-o", "t/", "--format", "delta", "--partition-by", "day"], 2, "'day'", "dt"),
+        (["-o", "iceberg://lake/ops.sessions", "--partition-by", "day"], 2, "'day'", "dt"),
+        (["-o", "a.parquet", "--partition-by", "dt"], 2, "partitions need a folder", "sessions/"),
+        (["-o", "iceberg://other/ops.sessions"], 2, "knows no catalog 'other'", "lake"),
+        (["-o", "iceberg://lake/sessions"], 2, "names no Iceberg table", "namespace.table"),
+        (["-o", "iceberg://lake/ops.s", "--format", "delta"], 2, "is no delta", "--format"),
+        (["-o", "sessions", "--format", "iceberg"], 2, "names no Iceberg table", "iceberg://"),
+        (["-o", "-", "--format", "delta"], 2, "a Delta table needs a folder, not '-'", "sessions/"),
+        (["-o", "/dev/null", "--format", "delta"], 2, "not '/dev/null'", "sessions/"),
+        (["-o", "iceberg://gone/ops.sessions"], 1, "does not answer", "catalog's uri"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_told_before_anything_is_touched(
+    arguments: list[str], code: int, says: str, hints: str, runner: Runner
+) -> None:
+    gone = {"PYICEBERG_CATALOG__GONE__URI": "http://127.0.0.1:9"}
+
+    ended = runner.run(*arguments, **gone)
+
+    runner.refuse(ended, code=code, says=says, hints=hints)
+    assert runner.listing() == {}
+
+
+def test_delta_table_that_does_not_fit_is_left_as_it_was(runner: Runner) -> None:
+    rows = pa.table({"session_id": ["livy-1"], "vcore_seconds": ["many"]})
+    deltalake.write_deltalake(runner.folder / "table", rows)
+    before = runner.listing()
+
+    ended = runner.run("--output", "table/", "--format", "delta")
+
+    runner.refuse(ended, code=1, says="'vcore_seconds'", hints="")
+    assert runner.listing() == before
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/"])
+def test_file_is_no_place_for_a_delta_table(name: str, runner: Runner) -> None:
+    (runner.folder / "taken").write_bytes(b"theirs")
+
+    ended = runner.run("--output", name, "--format", "delta")
+
+    runner.refuse(ended, code=2, says=f"needs a folder, not '{name}'", hints="sessions/")
+    assert runner.listing() == {"taken": b"theirs"}
+
+
+def test_iceberg_table_that_does_not_fit_is_left_as_it_was(runner: Runner) -> None:
+    catalog = load_catalog(
+        "lake",
+        uri=runner.environ[f"{CATALOG}URI"],
+        warehouse=runner.environ[f"{CATALOG}WAREHOUSE"],
+    )
+    catalog.create_namespace("ops")
+    catalog.create_table("ops.sessions", Schema(NestedField(1, "vcore_seconds", StringType())))
+    catalog.close()
+    before = runner.listing()
+
+    ended = runner.run("--output", "iceberg://lake/ops.sessions")
+
+    runner.refuse(ended, code=1, says="'vcore_seconds'", hints="")
+    assert runner.listing() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"), [("set/", ()), ("set/", ("--format", "ndjson")), ("set/", FLAGS["table/"])]
+)
+def test_folder_of_somebody_else_is_left_as_it_was(
+    name: str, flags: tuple[str, ...], runner: Runner
+) -> None:
+    (runner.folder / "set").mkdir()
+    (runner.folder / "set" / "part-00000-1c2d.parquet").write_bytes(b"theirs")
+    before = runner.listing()
+
+    ended = runner.run("--output", name, *flags)
+
+    runner.refuse(ended, code=1, says="'part-00000-1c2d.parquet'", hints="")
+    assert runner.listing() == before
+
+
+@pytest.mark.parametrize("name", ["table/", "iceberg://lake/ops.sessions"])
+def test_table_in_other_partitions_is_left_as_it_was(name: str, runner: Runner) -> None:
+    first = runner.run("-q", "--output", name, *FLAGS[name], "--partition-by", "dt")
+    before = runner.listing()
+
+    ended = runner.run("--output", name, *FLAGS[name], "--partition-by", "state")
+
+    assert first.code == 0, first.stderr
+    runner.refuse(ended, code=2, says="is partitioned by dt, not by state", hints="")
+    assert runner.listing() == before
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "says"),
+    [
+        ("deltalake", "table/", "a Delta table needs the extra 'delta'"),
+        ("pyiceberg", "iceberg://lake/ops.sessions", "an Iceberg table needs the extra 'iceberg'"),
+    ],
+)
+def test_extra_that_is_not_installed_is_told(
+    package: str, name: str, says: str, runner: Runner, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden"
+    (hidden / package).mkdir(parents=True)
+    missing = f"raise ModuleNotFoundError(\"No module named '{package}'\", name='{package}')\n"
+    (hidden / package / "__init__.py").write_text(missing)
+    program = Program(runner.folder, {**runner.environ, "PYTHONPATH": str(hidden)})
+
+    ended = program.run("export", "--workspace", "all", "--output", name, *FLAGS[name])
+
+    runner.refuse(
+        Ended(ended.code, ended.stdout, ended.stderr), code=2, says=says, hints="pip install"
+    )
+    assert runner.listing() == {}
