@@ -31,7 +31,7 @@ from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.outputs import open_output
 from exporter.preparing import Run, prepare
 from exporter.records import RawSession
-from exporter.runs.journal import Journal, is_worth_resuming, place_journal
+from exporter.runs.journal import Journal, is_worth_resuming, place_journal, remove_stale
 from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
@@ -104,6 +104,7 @@ def recover(run: Run, publisher: Publisher) -> Past:
     if not run.settings.incremental or run.state_at is None:
         return Past(run_id="" if manifest is None else manifest["run_id"])
     if run.destination.kind == "dataset":  # a table knows its own
+        publisher.require_manifest()
         require_partitions(manifest, run.settings.partition_by, output=run.destination.output)
     return read_past(run.state_at, manifest, output=run.output_key, region_id=run.service.region_id)
 
@@ -224,6 +225,8 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
         resume_within_s=settings.resume_within,
         fresh=not settings.resume,
     )
+    if spool is not None:
+        remove_stale(spool, now=run.started_at, resume_within_s=settings.resume_within)
     if journal.dropped is not None:
         logger.warning("starting afresh: %s", journal.dropped)
     if journal.resumed is not None:

@@ -113,6 +113,18 @@ class Publisher:
         """The published manifest; None when there is none, or none that can be read."""
         return read_manifest(self._home)
 
+    def require_manifest(self) -> None:
+        """Raises DestinationError for parts that no manifest names: a run that adds would leave
+        them out of its own, and they would be removed.
+        """
+        store = self._destination.store
+        if self.read_manifest() is None and any(is_part(each.name) for each in store.list_files()):
+            raise DestinationError(
+                f"'{self._destination.output}' has parts, and no manifest that names them",
+                hint=f"put {store.path_of(self._home.manifest)} back, or have a run without"
+                " --incremental replace the parts",
+            )
+
     def read_manifest_files(self) -> list[dict[str, Any]]:
         """The files of the published output, as its manifest names them."""
         manifest = read_manifest(self._home)

@@ -232,15 +232,17 @@ def test_state_that_cannot_be_gone_on_from_falls_back_to_a_full_listing(
     lake.assert_true()
 
 
-def test_dataset_whose_manifest_is_gone_is_listed_in_full(lake: Lake) -> None:
+def test_dataset_whose_manifest_is_gone_is_left_alone(lake: Lake) -> None:
     lake.run()
-    lake.move()
     (lake.folder / "_manifest.json").unlink()
+    before = lake.program.listing()
 
-    ended = lake.run()
+    ended = lake.export()
 
-    assert "listing in full: " in ended.stderr
-    lake.assert_true()
+    assert ended.code == 1
+    assert "has parts, and no manifest that names them" in ended.stderr
+    assert "put lake/_manifest.json back" in ended.stderr
+    assert lake.program.listing() == before
 
 
 @pytest.mark.parametrize(
