@@ -1,6 +1,5 @@
 """One run, start to publish: wires identity, client, listing, sink and destination together."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -8,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -31,7 +29,8 @@ from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.outputs import open_output
 from exporter.preparing import Run, prepare
 from exporter.records import RawSession
-from exporter.runs.journal import Journal, is_worth_resuming, place_journal, remove_stale
+from exporter.resuming import end_journal, find_span, open_journal
+from exporter.runs.journal import Journal, is_worth_resuming
 from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
@@ -41,7 +40,6 @@ from exporter.service import (
     open_service,
 )
 from exporter.sinks import Output
-from exporter.span import Span, resolve_span
 from exporter.stores import StagedFile
 from exporter.stores.local import LocalStore
 
@@ -192,69 +190,6 @@ def build_state(
             gateways=build_next_gateways(past, found, facts),
         )
     )
-
-
-def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog | Journal:
-    """The journal of what is read, taken over from a killed run where that fits; blocks."""
-    settings = run.settings
-    spool = None if settings.spool is None else Path(settings.spool)
-    home = run.destination.home
-    path = None if home is None else place_journal(home, key=run.output_key, spool=spool)
-    if path is None:
-        return NO_ANSWER_LOG
-    state = b"" if past.state is None else dump_state(past.state)
-    journal = Journal(
-        path,
-        identity={
-            "exporter_version": __version__,
-            "endpoint": run.service.endpoint,
-            "region": run.service.region_id,
-            "output": run.output_key,
-            "format": run.destination.format,
-            "page_size": settings.page_size,
-            "since": settings.since,
-            "until": settings.until,
-            "incremental": settings.incremental,
-            "state": hashlib.sha256(state).hexdigest(),
-            # What was published since is newer than what the journal has.
-            "predecessor": past.run_id,
-        },
-        gateways=gateways,
-        run_id=run.run_id,
-        started_at=run.started_at,
-        resume_within_s=settings.resume_within,
-        fresh=not settings.resume,
-    )
-    if spool is not None:
-        remove_stale(spool, now=run.started_at, resume_within_s=settings.resume_within)
-    if journal.dropped is not None:
-        logger.warning("starting afresh: %s", journal.dropped)
-    if journal.resumed is not None:
-        logger.info(
-            "going on where run %s was: %s pages are here already",
-            journal.resumed.run_id,
-            f"{journal.resumed.answer_count:,}",
-        )
-    if settings.resume:
-        return journal
-    journal.remove()
-    return NO_ANSWER_LOG
-
-
-def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
-    """A duration counts back from the start of the run whose requests are gone on with."""
-    if not isinstance(journal, Journal) or journal.resumed is None:
-        return run.span
-    settings = run.settings
-    return resolve_span(settings.since, settings.until, now=journal.resumed.started_at)
-
-
-def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:
-    if isinstance(journal, Journal):
-        if not keep:
-            journal.remove()
-        elif (kept_count := journal.close()) > 0:
-            logger.warning("%s pages read are kept: the next run goes on from there", kept_count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What holds for all tests: in CI the same examples are tried every time, elsewhere new ones."""
+"""What holds for all tests: the same examples are tried each time, unless new ones are wanted."""
 
 import os
 import secrets
@@ -11,8 +11,8 @@ from hypothesis import settings
 from tests.object_server import ObjectServer, serving_objects
 
 settings.register_profile("repeatable", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("repeatable")
+settings.register_profile("exploring", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")

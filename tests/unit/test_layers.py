@@ -78,6 +78,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runs.lock", "runs.verifying", "runs.past"),
     ("service",),
     ("preparing",),
+    ("resuming",),
     ("pipeline", "planning"),
     ("exporter",),
     ("terminal",),

@@ -1,0 +1,80 @@
+"""What a killed run had read, and how a run of the same output goes on from there; blocks."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporter import __version__
+from exporter.gateway import Gateway
+from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
+from exporter.preparing import Run
+from exporter.runs.journal import Journal, place_journal, remove_stale
+from exporter.runs.past import Past
+from exporter.runs.state import dump_state
+from exporter.span import Span, resolve_span
+
+logger = logging.getLogger(__name__)
+
+
+def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog | Journal:
+    """The journal of what is read, taken over from a killed run where that fits; blocks."""
+    settings = run.settings
+    spool = None if settings.spool is None else Path(settings.spool)
+    home = run.destination.home
+    path = None if home is None else place_journal(home, key=run.output_key, spool=spool)
+    if path is None:
+        return NO_ANSWER_LOG
+    state = b"" if past.state is None else dump_state(past.state)
+    journal = Journal(
+        path,
+        identity={
+            "exporter_version": __version__,
+            "endpoint": run.service.endpoint,
+            "region": run.service.region_id,
+            "output": run.output_key,
+            "format": run.destination.format,
+            "page_size": settings.page_size,
+            "since": settings.since,
+            "until": settings.until,
+            "incremental": settings.incremental,
+            "state": hashlib.sha256(state).hexdigest(),
+            # What was published since is newer than what the journal has.
+            "predecessor": past.run_id,
+        },
+        gateways=gateways,
+        run_id=run.run_id,
+        started_at=run.started_at,
+        resume_within_s=settings.resume_within,
+        fresh=not settings.resume,
+    )
+    if spool is not None:
+        remove_stale(spool, now=run.started_at, resume_within_s=settings.resume_within)
+    if journal.dropped is not None:
+        logger.warning("starting afresh: %s", journal.dropped)
+    if journal.resumed is not None:
+        logger.info(
+            "going on where run %s was: %s pages are here already",
+            journal.resumed.run_id,
+            f"{journal.resumed.answer_count:,}",
+        )
+    if settings.resume:
+        return journal
+    journal.remove()
+    return NO_ANSWER_LOG
+
+
+def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
+    """A duration counts back from the start of the run whose requests are gone on with."""
+    if not isinstance(journal, Journal) or journal.resumed is None:
+        return run.span
+    settings = run.settings
+    return resolve_span(settings.since, settings.until, now=journal.resumed.started_at)
+
+
+def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:
+    if isinstance(journal, Journal):
+        if not keep:
+            journal.remove()
+        elif (kept_count := journal.close()) > 0:
+            logger.warning("%s pages read are kept: the next run goes on from there", kept_count)
