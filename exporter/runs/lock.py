@@ -148,7 +148,7 @@ async def hold_lock(
     lease = LeaseClaim(store, name, holder, now_s=knobs.now_s, now=knobs.now)
     claim: Claim = lease
     if isinstance(store, LocalStore):
-        claim = LockFile(store, name, holder, now_s=knobs.now_s, flock=knobs.flock)
+        claim = LockFile(store, name, holder, output=output, now_s=knobs.now_s, flock=knobs.flock)
     try:
         try:
             await acquire(claim, output=output, wait_s=wait_s, knobs=knobs)

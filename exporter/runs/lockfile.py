@@ -49,10 +49,13 @@ class LockFile:
         holder: Holder,
         *,
         now_s: Callable[[], float],
+        output: str | None = None,
         flock: Flock = fcntl.flock,
     ) -> None:
+        """`output` is what failures name: a user knows nothing of the lock file beside it."""
         self._shown = store.path_of(name)
-        with translated(self._shown):
+        self._blamed = self._shown if output is None else output
+        with translated(self._blamed):
             root = Path(os.path.realpath(store.url))
         # Absolute, for the working folder may change; the file itself is never a link.
         self._path = root / name
@@ -74,7 +77,7 @@ class LockFile:
 
     def attempt(self) -> Refusal | None:
         """As in Claim; NoLocksError where the file system has none."""
-        with self._mutex, translated(self._shown):
+        with self._mutex, translated(self._blamed):
             while not self._released:
                 fd = self._open()
                 keep = False

@@ -148,7 +148,7 @@ def test_no_region_is_refused(program: "Program") -> None:
     [
         ("no/such/out.parquet", "No such file or directory", "mkdir -p no/such"),
         ("livy.toml/out.parquet", "Not a directory", "livy.toml is a file"),
-        ("/sys/out.parquet", "cannot write '/sys/.out.parquet.lock'", "another"),
+        ("/sys/out.parquet", "cannot write '/sys/out.parquet'", "another"),
         ("folder", "'folder' holds something else", "folder/sessions.parquet"),
         ("folder/", "'folder' holds something else", "folder/sessions.parquet"),
         ("no/such/", "No such file or directory", "mkdir -p no"),
