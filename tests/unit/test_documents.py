@@ -195,7 +195,7 @@ def test_readme_lists_every_column_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("marker", "ending"),
-    [("demo command", "/livy-exporter demo"), ("test command", "/python -m pytest")],
+    [("demo command", "/livy-exporter demo"), ("test command", "/python -m pytest -n 4")],
 )
 def test_readme_sets_up_by_one_line(marker: str, ending: str) -> None:
     command = read_marked_command(marker)
