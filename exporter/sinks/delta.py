@@ -1,7 +1,7 @@
 """Delta tables in a folder of any store; loads deltalake late.
 
-What needs the library stands in `delta_tables` and `delta_output`, which are imported when a table
-is opened and nowhere else.
+What needs the library or Arrow stands in `delta_tables`, `delta_output` and `lake_output`, which
+are imported when a table is opened and nowhere else.
 """
 
 import uuid
@@ -50,16 +50,17 @@ class DeltaTable:
     ) -> Output:
         """The table as an output, which proves that it can be written."""
         with translated(self._table.output):
-            from exporter.sinks.delta_output import DeltaOutput
+            from exporter.sinks.delta_output import DeltaCommitter
+            from exporter.sinks.lake_output import TableOutput
 
-            return DeltaOutput(
+            committer = DeltaCommitter(
                 self._table,
                 mode=mode,
                 run_id=run_id,
                 exporter_version=exporter_version,
-                exported_at=exported_at,
                 codec=codec,
             )
+            return TableOutput(committer, mode=mode, exported_at=exported_at)
 
     def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """All rows as they are now, a batch at a time; none where the table is not there."""

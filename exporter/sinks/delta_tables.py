@@ -44,7 +44,7 @@ from exporter.sinks.delta_log import (
     number_of,
 )
 from exporter.sinks.delta_storage import DeltaStorage
-from exporter.sinks.lake import READ_ROWS, fit_rows
+from exporter.sinks.lake import READ_ROWS, Conflict, fit_rows
 from exporter.sinks.lake_files import PREFIX, EndedFile
 
 logger = logging.getLogger(__name__)
@@ -56,10 +56,6 @@ LEFTOVER_AGE: Final = timedelta(days=6)
 """A removed file is named by the log for a week, so that until then it is told from one that was
 never committed. What is older is left to the table's own vacuum.
 """
-
-
-class Conflict(DestinationError):  # noqa: N818 - it is answered, not reported
-    """Raised when somebody else has committed since the table was read."""
 
 
 @dataclass(frozen=True, slots=True)

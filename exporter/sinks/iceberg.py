@@ -1,7 +1,7 @@
 """Iceberg tables by their name in a catalog of pyiceberg's own configuration; loads pyiceberg late.
 
-What needs the library stands in `iceberg_tables`, `iceberg_files` and `iceberg_output`, which are
-imported when a table is opened and nowhere else.
+What needs the library or Arrow stands in `iceberg_tables`, `iceberg_files`, `iceberg_output` and
+`lake_output`, which are imported when a table is opened and nowhere else.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,16 +57,13 @@ class IcebergTable:
         The codec is for a table that the run makes; one that is there has its own.
         """
         with translated(self.name.output):
-            from exporter.sinks.iceberg_output import IcebergOutput
+            from exporter.sinks.iceberg_output import IcebergCommitter
+            from exporter.sinks.lake_output import TableOutput
 
-            return IcebergOutput(
-                self._table,
-                mode=mode,
-                run_id=run_id,
-                exporter_version=exporter_version,
-                exported_at=exported_at,
-                codec=codec,
+            committer = IcebergCommitter(
+                self._table, run_id=run_id, exporter_version=exporter_version, codec=codec
             )
+            return TableOutput(committer, mode=mode, exported_at=exported_at)
 
     def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """All rows as they are now, a batch at a time; none where the table is not there."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Final
 
 import pyarrow as pa
@@ -33,7 +32,8 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import NestedField
 
 from exporter.sinks import WrittenFile
-from exporter.sinks.lake import READ_ROWS, fit_rows
+from exporter.sinks.iceberg_names import translated
+from exporter.sinks.lake import READ_ROWS, fit_rows, split_by
 from exporter.sinks.lake_files import PREFIX, TARGET_BYTES, EndedFile, PartitionedFiles
 from exporter.stores import StagedFile
 
@@ -101,8 +101,10 @@ class DataFiles:
     `write`…, then `close`; or `discard`, which also removes what `close` ended.
     """
 
-    def __init__(self, metadata: TableMetadata, io: FileIO, *, run_id: str, series: str) -> None:
-        self.schema = build_arrow_schema(metadata.schema())
+    def __init__(
+        self, metadata: TableMetadata, io: FileIO, *, output: str, run_id: str, series: int
+    ) -> None:
+        self._output = output
         self._metadata = metadata
         self._keys: dict[Record, PartitionKey | None] = {}
         codec = metadata.properties.get(CODEC_PROPERTY, "zstd")
@@ -119,22 +121,22 @@ class DataFiles:
                     io.delete(path)
 
         self._files = PartitionedFiles(
-            self.schema,
+            build_arrow_schema(metadata.schema()),
             codec="none" if codec == "uncompressed" else codec,
             target_bytes=target_bytes_of(metadata),
+            split=self._split,
             stage=stage,
             remove=remove,
         )
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Append rows that have this table's schema."""
-        self._files.write(self._split(rows))
+        with translated(self._output):
+            self._files.write(rows)
 
     def close(self) -> list[NewFile]:
-        return [
-            NewFile(self._describe(file), WrittenFile(file.facts, file.row_count))
-            for file in self._files.close()
-        ]
+        with translated(self._output):
+            return [NewFile(self._describe(file), file.written) for file in self._files.close()]
 
     def discard(self) -> None:
         self._files.discard()
@@ -176,18 +178,8 @@ def split_rows(
     if rows.num_rows == 0:
         return []
     columns = [_partition_values(rows, field, schema) for field in spec.fields]
-    # One number a combination: positions in the lists of values, counted up as digits are.
-    numbers = reduce(
-        lambda total, column: pc.add(pc.multiply(total, len(column[1])), column[0]),
-        columns,
-        pa.repeat(pa.scalar(0, pa.int64()), rows.num_rows),
-    )
     parts: list[tuple[PartitionKey | None, pa.RecordBatch]] = []
-    for number in numbers.unique().to_pylist():
-        at, values = number, list[Any]()
-        for _, known in reversed(columns):
-            at, digit = divmod(at, len(known))
-            values.insert(0, known[digit])
+    for values, part in split_by(rows, columns):
         key = PartitionKey(
             field_values=[
                 PartitionFieldValue(field=field, value=value)
@@ -196,7 +188,7 @@ def split_rows(
             partition_spec=spec,
             schema=schema,
         )
-        parts.append((_Transformed(key), rows.filter(pc.equal(numbers, number))))
+        parts.append((_Transformed(key), part))
     return parts
 
 

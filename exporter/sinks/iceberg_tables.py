@@ -42,7 +42,7 @@ from exporter.errors import DestinationError, UsageError
 from exporter.records.schema import INSTANT, SCHEMA
 from exporter.sinks.iceberg_files import TARGET_PROPERTY
 from exporter.sinks.iceberg_names import TableName, describe
-from exporter.sinks.lake import KEY_COLUMNS
+from exporter.sinks.lake import KEY_COLUMNS, Conflict
 from exporter.sinks.lake_files import PREFIX, TARGET_BYTES
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,6 @@ _TYPES: Final[dict[str, IcebergType]] = {
 _MANIFEST_BYTES: Final = 8 << 20
 _MOST_MANIFESTS: Final = 16
 """Manifests of that size, and so many before they are merged: an hourly run adds one or two."""
-
-
-class Conflict(DestinationError):  # noqa: N818 - it is answered, not reported
-    """Raised when somebody else has committed since the table was read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,16 @@ so it must know all its keys before it can write a row of the table anew.
 
 import tempfile
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import reduce
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from exporter.errors import DestinationError
 
 SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")
 KEY_COLUMNS: Final = (*SCOPE_COLUMNS, "session_id")
@@ -23,6 +26,12 @@ MEMORY_BYTES: Final = 64 << 20
 
 READ_ROWS: Final = 1 << 13
 """How many rows of a data file are looked at together."""
+
+T = TypeVar("T")
+
+
+class Conflict(DestinationError):  # noqa: N818 - it is answered, not reported
+    """Raised when somebody else has committed since the table was read."""
 
 
 class Keys:
@@ -156,6 +165,32 @@ def _fit_column(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return column if column.type == wanted else column.cast(wanted)
+
+
+def split_by(
+    rows: pa.RecordBatch, columns: Sequence[tuple[pa.Array, Sequence[T]]]
+) -> Iterator[tuple[tuple[T, ...], pa.RecordBatch]]:
+    """The rows of each combination of values in their order; all of them where there is no column.
+
+    A column is the position of each row's value in the list that comes second.
+    """
+    if not columns:
+        yield (), rows
+        return
+    if rows.num_rows == 0:
+        return
+    # One number a combination: positions in the lists of values, counted up as digits are.
+    numbers = reduce(
+        lambda total, column: pc.add(pc.multiply(total, len(column[1])), column[0]),
+        columns,
+        pa.repeat(pa.scalar(0, pa.int64()), rows.num_rows),
+    )
+    for number in numbers.unique().to_pylist():
+        at, values = number, list[T]()
+        for _, known in reversed(columns):
+            at, digit = divmod(at, len(known))
+            values.insert(0, known[digit])
+        yield tuple(values), rows.filter(pc.equal(numbers, number))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporter.sinks import BorrowedStream
+from exporter.sinks import BorrowedStream, WrittenFile
 from exporter.sinks.parquet import DICTIONARY_COLUMNS, ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from exporter.stores import FileFacts, StagedFile
 from exporter.stores.metered import MeteredFile
@@ -35,6 +35,10 @@ class EndedFile(Generic[K]):
     """By its name in the table's storage."""
     row_count: int
     metadata: pq.FileMetaData
+
+    @property
+    def written(self) -> WrittenFile:
+        return WrittenFile(self.facts, self.row_count)
 
 
 class _OpenFile(Generic[K]):
@@ -113,15 +117,17 @@ class PartitionedFiles(Generic[K]):
         *,
         codec: str,
         target_bytes: int,
+        split: Callable[[pa.RecordBatch], Iterable[tuple[K, pa.RecordBatch]]],
         stage: Callable[[K, int], tuple[str, StagedFile]],
         remove: Callable[[list[str]], None],
     ) -> None:
-        """`stage` begins the file of a partition and a number, and names it; `remove` removes files
-        by their names.
+        """`split` parts rows by partition, with this schema; `stage` begins the file of a partition
+        and a number, and names it; `remove` removes files by their names.
         """
         self.schema = schema
         self._codec = codec
         self._target_bytes = target_bytes
+        self._split = split
         self._stage = stage
         self._remove = remove
         self._begun_count = 0
@@ -130,12 +136,12 @@ class PartitionedFiles(Generic[K]):
         self._open: dict[K, _OpenFile[K]] = {}
         self._closed: list[EndedFile[K]] = []
 
-    def write(self, parts: Iterable[tuple[K, pa.RecordBatch]]) -> None:
-        """Append rows that have this schema to their partitions."""
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Append rows to the files of their partitions."""
         self._write_count += 1
-        for partition, rows in parts:
+        for partition, part in self._split(rows):
             file = self._open.get(partition) or self._begin(partition)
-            file.append(rows)
+            file.append(part)
             file.last_used = self._write_count
             if file.is_due:
                 file.write_row_group()

@@ -27,8 +27,9 @@ from exporter.records import RawSession
 from exporter.records.schema import SCHEMA
 from exporter.sinks import OutputFacts, Table, TableMode
 from exporter.sinks.delta import DeltaTable
-from exporter.sinks.delta_output import MOST_SMALL, DeltaOutput
+from exporter.sinks.delta_output import DeltaCommitter
 from exporter.sinks.delta_storage import DeltaStorage, open_delta_storage
+from exporter.sinks.lake_output import MOST_SMALL, TableOutput
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
 
@@ -76,17 +77,16 @@ def open_output(
     mode: TableMode,
     run_id: str,
     target_bytes: int = 128 << 20,
-) -> DeltaOutput:
-    return DeltaOutput(
+) -> TableOutput[Any, Any, Any]:
+    committer = DeltaCommitter(
         table._table,
         mode=mode,
         run_id=run_id,
         exporter_version="1.2.3",
-        exported_at=EXPORTED_AT,
         codec="zstd",
         target_bytes=target_bytes,
-        sleep=lambda _: None,
     )
+    return TableOutput(committer, mode=mode, exported_at=EXPORTED_AT, sleep=lambda _: None)
 
 
 def export(
@@ -521,7 +521,7 @@ def test_writers_that_publish_at_once_lose_nothing(folder: Path) -> None:
         output.close()
 
     with ThreadPoolExecutor() as threads:
-        list(threads.map(DeltaOutput.publish, outputs))
+        list(threads.map(TableOutput.publish, outputs))
 
     found = dict(read(folder))
     last = run_ids(folder)[-1]

@@ -24,7 +24,8 @@ from exporter.records import RawSession
 from exporter.records.schema import SCHEMA
 from exporter.sinks import OutputFacts, TableMode
 from exporter.sinks.iceberg import IcebergTable, table_location
-from exporter.sinks.iceberg_output import MOST_SMALL, IcebergOutput
+from exporter.sinks.iceberg_output import IcebergCommitter
+from exporter.sinks.lake_output import MOST_SMALL, TableOutput
 
 OUTPUT = "iceberg://lake/ops.sessions"
 FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -85,11 +86,11 @@ def open_table(warehouse: Path) -> Iterator[Callable[..., IcebergTable]]:
         table.close()
 
 
-def open_output(table: IcebergTable, *, mode: TableMode, run_id: str) -> IcebergOutput:
+def open_output(table: IcebergTable, *, mode: TableMode, run_id: str) -> TableOutput[Any, Any, Any]:
     output = table.open_output(
         mode=mode, run_id=run_id, exporter_version="1.2.3", exported_at=EXPORTED_AT
     )
-    assert isinstance(output, IcebergOutput)
+    assert isinstance(output, TableOutput)
     return output
 
 
@@ -392,15 +393,10 @@ def test_table_that_others_change_all_the_time_is_left_to_them(
     def intrude(_: float) -> None:
         export(other, raw_sessions(1, 5), mode="upsert", run_id=f"other-{next(others)}")
 
-    output = IcebergOutput(
-        table._table,
-        mode="upsert",
-        run_id="run-2",
-        exporter_version="1.2.3",
-        exported_at=EXPORTED_AT,
-        codec="zstd",
-        sleep=lambda _: None,
+    committer = IcebergCommitter(
+        table._table, run_id="run-2", exporter_version="1.2.3", codec="zstd"
     )
+    output = TableOutput(committer, mode="upsert", exported_at=EXPORTED_AT, sleep=lambda _: None)
     output.write(FIRST, raw_sessions(1, 2))
     output.close()
     commit = output._commit

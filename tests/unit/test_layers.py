@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sinks.delta_errors",
         "sinks.iceberg_names",
     ),
-    ("sinks.dataset", "sinks.lake_files"),
+    ("sinks.dataset", "sinks.lake_files", "sinks.lake_output"),
     ("sinks.partitioned",),
     ("sinks.delta_log", "sinks.delta_storage", "sinks.iceberg_files"),
     ("sinks.delta_fit", "sinks.iceberg_tables"),
