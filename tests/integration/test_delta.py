@@ -7,19 +7,17 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable as Reader
 from deltalake import Field, Schema, write_deltalake
 from deltalake.schema import PrimitiveType
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 
 from exporter.errors import DestinationError, UsageError
 from exporter.gateway import Gateway
@@ -32,29 +30,24 @@ from exporter.sinks.delta_storage import DeltaStorage, open_delta_storage
 from exporter.sinks.lake_output import MOST_SMALL, TableOutput
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
-
-FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")
-SECOND = Gateway("cn-hangzhou", "w-1", "lc-2")
-EXPORTED_AT = datetime(2026, 1, 12, 10, 24, 0, 123456, tzinfo=UTC)
-CREATED_MS = 1_768_213_240_123
-HOUR_MS = 3_600_000
-
-
-def raw_session(number: int, **fields: Any) -> RawSession:
-    return {
-        "sessionId": f"livy-{number}",
-        "name": f"nightly {number}",
-        "state": "terminated",
-        "createTime": CREATED_MS + number * HOUR_MS,
-        "endTime": CREATED_MS + (number + 1) * HOUR_MS,
-        "cuHours": number / 4,
-        "vcoreSeconds": 2**53 + 1,
-        **fields,
-    }
-
-
-def raw_sessions(*numbers: int, **fields: Any) -> list[RawSession]:
-    return [raw_session(number, **fields) for number in numbers]
+from tests.tables import (
+    CREATED_MS,
+    EXPORTED_AT,
+    FIRST,
+    FIRST_ROW,
+    HOUR_MS,
+    MODEL_COLUMNS,
+    PARTITIONINGS,
+    RUNS,
+    SECOND,
+    Run,
+    few_examples,
+    publish_runs,
+    publish_sessions,
+    query,
+    raw_session,
+    raw_sessions,
+)
 
 
 def run_id_of(number: int) -> str:
@@ -99,21 +92,13 @@ def export(
     target_bytes: int = 128 << 20,
 ) -> OutputFacts:
     output = open_output(table, mode=mode, run_id=run_id, target_bytes=target_bytes)
-    for start in range(0, len(sessions), 2000):
-        output.write(gateway, sessions[start : start + 2000])
-    facts = output.close()
-    output.publish()
-    output.discard()
-    return facts
+    return publish_sessions(output, sessions, gateway=gateway)
 
 
 def read(folder: Path, columns: str = "session_id, state") -> list[tuple[Any, ...]]:
     """What DuckDB makes of what deltalake reads."""
     sessions = Reader(folder).to_pyarrow_table()
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'Asia/Shanghai'")
-        connection.register("sessions", sessions)
-        return connection.execute(f"SELECT {columns} FROM sessions ORDER BY ALL").fetchall()  # noqa: S608
+    return query(sessions, columns)
 
 
 def count_rows(folder: Path, version: int | None = None) -> int:
@@ -139,22 +124,7 @@ def test_values_come_back_as_they_were(folder: Path) -> None:
 
     rows = Reader(folder).to_pyarrow_table().sort_by("session_id").to_pylist()
     assert facts.session_count == 2
-    assert rows[0] == {
-        **dict.fromkeys(SCHEMA.names),
-        "session_id": "livy-1",
-        "name": "nightly 1",
-        "region_id": "cn-hangzhou",
-        "workspace_id": "w-1",
-        "compute_id": "lc-1",
-        "state": "terminated",
-        "create_time": datetime.fromtimestamp(CREATED_MS // 1000 + 3600, UTC)
-        + timedelta(milliseconds=CREATED_MS % 1000),
-        "end_time": datetime.fromtimestamp(CREATED_MS // 1000 + 7200, UTC)
-        + timedelta(milliseconds=CREATED_MS % 1000),
-        "cu_hours": 0.25,
-        "vcore_seconds": 2**53 + 1,
-        "exported_at": EXPORTED_AT.replace(microsecond=123000),
-    }
+    assert rows[0] == FIRST_ROW
     assert rows[1]["name"] == "数据 🦆 \x00"
     assert rows[1]["create_time"] is None
     assert rows[1]["extra"] == '{"new":[1]}'
@@ -925,54 +895,14 @@ def test_user_sees_nothing_of_the_library(folder: Path) -> None:
     assert (ended.stdout, ended.stderr) == ("", "")
 
 
-RUNS = st.lists(
-    st.tuples(
-        st.sampled_from(["replace", "upsert", "upsert", "upsert"]),
-        st.lists(
-            st.tuples(
-                st.sampled_from([FIRST, SECOND]),
-                st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.integers(0, 9))),
-            ),
-            max_size=3,
-        ),
-    ),
-    max_size=5,
-)
-
-
-@given(runs=RUNS, partition_by=st.sampled_from([(), ("dt",), ("dt", "state"), ("compute_id",)]))
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@given(runs=RUNS, partition_by=PARTITIONINGS)
+@few_examples
 def test_table_is_a_dictionary_by_key(
-    runs: list[tuple[TableMode, list[tuple[Gateway, list[tuple[int, bool, int]]]]]],
-    partition_by: tuple[str, ...],
-    tmp_path_factory: pytest.TempPathFactory,
+    runs: list[Run], partition_by: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("table")
-    model: dict[tuple[str, str], tuple[str, bool]] = {}
     table = open_table(folder, partition_by=partition_by)
-    for number, (mode, parts) in enumerate([("replace", []), *runs]):
-        if mode == "replace":
-            model.clear()
-        output = open_output(table, mode=mode, run_id=f"run-{number}")
-        for gateway, rows in parts:
-            # A full listing gives a session once; only what is added to a table may repeat one.
-            known = {key for key in model if key[0] == gateway.gateway_id}
-            fresh = {row[0]: row for row in rows} if mode == "replace" else dict(enumerate(rows))
-            sessions = []
-            for session, timed, state in fresh.values():
-                key = (gateway.gateway_id, f"livy-{session}")
-                if mode == "replace" and key in known:
-                    continue
-                model[key] = (f"state-{state}", timed)
-                created_ms = CREATED_MS + session * 5 * HOUR_MS if timed else 0
-                sessions.append(raw_session(session, state=f"state-{state}", createTime=created_ms))
-            output.write(gateway, sessions)
-        output.close()
-        output.publish()
 
-    found = read(folder, "compute_id, session_id, state, create_time IS NOT NULL")
-    assert found == sorted((*key, *value) for key, value in model.items())
+    expected = publish_runs(runs, lambda mode, run_id: open_output(table, mode=mode, run_id=run_id))
+
+    assert read(folder, MODEL_COLUMNS) == expected

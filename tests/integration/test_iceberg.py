@@ -4,15 +4,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -26,31 +23,27 @@ from exporter.sinks import OutputFacts, TableMode
 from exporter.sinks.iceberg import IcebergTable, table_location
 from exporter.sinks.iceberg_output import IcebergCommitter
 from exporter.sinks.lake_output import MOST_SMALL, TableOutput
+from tests.tables import (
+    CREATED_MS,
+    EXPORTED_AT,
+    FIRST,
+    FIRST_ROW,
+    HOUR_MS,
+    MODEL_COLUMNS,
+    PARTITIONINGS,
+    RUNS,
+    SECOND,
+    Run,
+    few_examples,
+    publish_runs,
+    publish_sessions,
+    query,
+    raw_session,
+    raw_sessions,
+)
 
 OUTPUT = "iceberg://lake/ops.sessions"
-FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")
-SECOND = Gateway("cn-hangzhou", "w-1", "lc-2")
 OpenTable = Callable[..., IcebergTable]
-EXPORTED_AT = datetime(2026, 1, 12, 10, 24, 0, 123456, tzinfo=UTC)
-CREATED_MS = 1_768_213_240_123
-HOUR_MS = 3_600_000
-
-
-def raw_session(number: int, **fields: Any) -> RawSession:
-    return {
-        "sessionId": f"livy-{number}",
-        "name": f"nightly {number}",
-        "state": "terminated",
-        "createTime": CREATED_MS + number * HOUR_MS,
-        "endTime": CREATED_MS + (number + 1) * HOUR_MS,
-        "cuHours": number / 4,
-        "vcoreSeconds": 2**53 + 1,
-        **fields,
-    }
-
-
-def raw_sessions(*numbers: int, **fields: Any) -> list[RawSession]:
-    return [raw_session(number, **fields) for number in numbers]
 
 
 @pytest.fixture
@@ -103,12 +96,7 @@ def export(
     gateway: Gateway = FIRST,
 ) -> OutputFacts:
     output = open_output(table, mode=mode, run_id=run_id)
-    for start in range(0, len(sessions), 2000):
-        output.write(gateway, sessions[start : start + 2000])
-    facts = output.close()
-    output.publish()
-    output.discard()
-    return facts
+    return publish_sessions(output, sessions, gateway=gateway)
 
 
 def load(catalog: Catalog) -> Table:
@@ -118,10 +106,7 @@ def load(catalog: Catalog) -> Table:
 def read(catalog: Catalog, columns: str = "session_id, state") -> list[tuple[Any, ...]]:
     """What DuckDB makes of what pyiceberg reads."""
     sessions = load(catalog).scan().to_arrow()
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'Asia/Shanghai'")
-        connection.register("sessions", sessions)
-        return connection.execute(f"SELECT {columns} FROM sessions ORDER BY ALL").fetchall()  # noqa: S608
+    return query(sessions, columns)
 
 
 def data_files(warehouse: Path) -> list[Path]:
@@ -143,22 +128,7 @@ def test_values_come_back_as_they_were(open_table: OpenTable, catalog: Catalog) 
 
     rows = load(catalog).scan().to_arrow().sort_by("session_id").to_pylist()
     assert facts.session_count == 2
-    assert rows[0] == {
-        **dict.fromkeys(SCHEMA.names),
-        "session_id": "livy-1",
-        "name": "nightly 1",
-        "region_id": "cn-hangzhou",
-        "workspace_id": "w-1",
-        "compute_id": "lc-1",
-        "state": "terminated",
-        "create_time": datetime.fromtimestamp(CREATED_MS // 1000 + 3600, UTC)
-        + timedelta(milliseconds=CREATED_MS % 1000),
-        "end_time": datetime.fromtimestamp(CREATED_MS // 1000 + 7200, UTC)
-        + timedelta(milliseconds=CREATED_MS % 1000),
-        "cu_hours": 0.25,
-        "vcore_seconds": 2**53 + 1,
-        "exported_at": EXPORTED_AT.replace(microsecond=123000),
-    }
+    assert rows[0] == FIRST_ROW
     assert rows[1]["name"] == "数据 🦆 \x00"
     assert rows[1]["create_time"] is None
     assert rows[1]["extra"] == '{"new":[1]}'
@@ -675,56 +645,16 @@ def test_user_sees_nothing_of_the_library(warehouse: Path) -> None:
     assert (ended.stdout, ended.stderr) == ("", "")
 
 
-RUNS = st.lists(
-    st.tuples(
-        st.sampled_from(["replace", "upsert", "upsert", "upsert"]),
-        st.lists(
-            st.tuples(
-                st.sampled_from([FIRST, SECOND]),
-                st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.integers(0, 9))),
-            ),
-            max_size=3,
-        ),
-    ),
-    max_size=5,
-)
-
-
-@given(runs=RUNS, partition_by=st.sampled_from([(), ("dt",), ("dt", "state"), ("compute_id",)]))
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@given(runs=RUNS, partition_by=PARTITIONINGS)
+@few_examples
 def test_table_is_a_dictionary_by_key(
-    runs: list[tuple[TableMode, list[tuple[Gateway, list[tuple[int, bool, int]]]]]],
-    partition_by: tuple[str, ...],
-    catalog: Catalog,
+    runs: list[Run], partition_by: tuple[str, ...], catalog: Catalog
 ) -> None:
     if catalog.table_exists("ops.sessions"):
         catalog.purge_table("ops.sessions")
-    model: dict[tuple[str, str], tuple[str, bool]] = {}
     table = IcebergTable(OUTPUT, partition_by=partition_by)
-    for number, (mode, parts) in enumerate([("replace", []), *runs]):
-        if mode == "replace":
-            model.clear()
-        output = open_output(table, mode=mode, run_id=f"run-{number}")
-        for gateway, rows in parts:
-            # A full listing gives a session once; only what is added to a table may repeat one.
-            known = {key for key in model if key[0] == gateway.gateway_id}
-            fresh = {row[0]: row for row in rows} if mode == "replace" else dict(enumerate(rows))
-            sessions = []
-            for session, timed, state in fresh.values():
-                key = (gateway.gateway_id, f"livy-{session}")
-                if mode == "replace" and key in known:
-                    continue
-                model[key] = (f"state-{state}", timed)
-                created_ms = CREATED_MS + session * 5 * HOUR_MS if timed else 0
-                sessions.append(raw_session(session, state=f"state-{state}", createTime=created_ms))
-            output.write(gateway, sessions)
-        output.close()
-        output.publish()
+
+    expected = publish_runs(runs, lambda mode, run_id: open_output(table, mode=mode, run_id=run_id))
     table.close()
 
-    found = read(catalog, "compute_id, session_id, state, create_time IS NOT NULL")
-    assert found == sorted((*key, *value) for key, value in model.items())
+    assert read(catalog, MODEL_COLUMNS) == expected
