@@ -34,12 +34,10 @@ from tests.tables import (
     CREATED_MS,
     EXPORTED_AT,
     FIRST,
-    FIRST_ROW,
     HOUR_MS,
     MODEL_COLUMNS,
     PARTITIONINGS,
     RUNS,
-    SECOND,
     Run,
     few_examples,
     publish_runs,
@@ -117,20 +115,6 @@ def removed_count(folder: Path) -> int:
     return int(Reader(folder).history(1)[0]["operationMetrics"]["numRemovedFiles"])
 
 
-def test_values_come_back_as_they_were(folder: Path) -> None:
-    odd = {"sessionId": "livy-2", "name": "数据 🦆 \x00", "createTime": 0, "new": [1]}
-
-    facts = export(open_table(folder), [raw_session(1), odd])
-
-    rows = Reader(folder).to_pyarrow_table().sort_by("session_id").to_pylist()
-    assert facts.session_count == 2
-    assert rows[0] == FIRST_ROW
-    assert rows[1]["name"] == "数据 🦆 \x00"
-    assert rows[1]["create_time"] is None
-    assert rows[1]["extra"] == '{"new":[1]}'
-    assert read(folder, "epoch_ms(create_time)") == [(CREATED_MS + HOUR_MS,), (None,)]
-
-
 def test_new_table_has_our_types(folder: Path) -> None:
     export(open_table(folder), raw_sessions(1))
 
@@ -179,32 +163,6 @@ def test_readers_skip_files_by_their_statistics(folder: Path) -> None:
     assert dataset.count_rows(filter=pa.compute.field("session_id") == "livy-2") == 1
 
 
-def test_run_that_replaces_is_one_commit_and_the_past_stays(folder: Path) -> None:
-    export(open_table(folder), raw_sessions(1, 2), run_id="run-1")
-
-    export(open_table(folder), raw_sessions(3), run_id="run-2")
-
-    assert read(folder) == [("livy-3", "terminated")]
-    assert run_ids(folder) == ["run-1", "run-2"]
-    assert count_rows(folder, version=0) == 2
-
-
-def test_run_that_adds_replaces_the_sessions_it_has_read(folder: Path) -> None:
-    export(open_table(folder), raw_sessions(*range(10), state="running"))
-    export(open_table(folder), raw_sessions(3), mode="upsert", run_id="run-2", gateway=SECOND)
-
-    export(open_table(folder), raw_sessions(3, 11), mode="upsert", run_id="run-3")
-
-    assert read(folder, "compute_id, session_id, state") == sorted(
-        [
-            *(("lc-1", f"livy-{n}", "terminated" if n == 3 else "running") for n in range(10)),
-            ("lc-1", "livy-11", "terminated"),
-            ("lc-2", "livy-3", "terminated"),
-        ]
-    )
-    assert run_ids(folder) == ["run-1", "run-2", "run-3"]
-
-
 def test_run_that_adds_again_after_a_crash_changes_nothing(folder: Path) -> None:
     export(open_table(folder), raw_sessions(*range(10), state="running"))
     export(open_table(folder), raw_sessions(3, 11), mode="upsert", run_id="run-2")
@@ -213,14 +171,6 @@ def test_run_that_adds_again_after_a_crash_changes_nothing(folder: Path) -> None
     export(open_table(folder), raw_sessions(3, 11), mode="upsert", run_id="run-3")
 
     assert read(folder, "*") == once
-
-
-def test_session_that_a_run_reads_twice_is_there_as_it_was_last(folder: Path) -> None:
-    sessions = [*raw_sessions(1, state="running"), *raw_sessions(2, 1)]
-
-    export(open_table(folder), sessions, mode="upsert")
-
-    assert read(folder) == [("livy-1", "terminated"), ("livy-2", "terminated")]
 
 
 def test_session_gets_its_create_time_later(folder: Path) -> None:
@@ -233,26 +183,6 @@ def test_session_gets_its_create_time_later(folder: Path) -> None:
         ("livy-1", None, None),
         ("livy-2", None, None),
     ]
-
-
-def test_export_of_nothing_empties_the_table(folder: Path) -> None:
-    export(open_table(folder), [], run_id="run-1")
-    assert read(folder) == []
-    export(open_table(folder), raw_sessions(1), run_id="run-2")
-
-    export(open_table(folder), [], run_id="run-3")
-
-    assert read(folder) == []
-    assert run_ids(folder) == ["run-1", "run-2", "run-3"]
-
-
-def test_run_that_adds_nothing_commits_nothing(folder: Path) -> None:
-    export(open_table(folder), raw_sessions(1))
-
-    facts = export(open_table(folder), [], mode="upsert", run_id="run-2")
-
-    assert facts == OutputFacts(session_count=0, coerced_value_count=0, files=())
-    assert run_ids(folder) == ["run-1"]
 
 
 def test_columns_are_read_back_with_those_of_partitions(folder: Path) -> None:
@@ -301,36 +231,6 @@ def test_table_is_not_made_before_the_first_commit(folder: Path) -> None:
     output.discard()
 
     assert data_files(folder) == []
-
-
-@pytest.mark.parametrize("mode", ["replace", "upsert"])
-def test_discard_removes_what_was_written(mode: TableMode, folder: Path) -> None:
-    table = open_table(folder, partition_by=("state",))
-    export(table, raw_sessions(1))
-    before = sorted(folder.rglob("*"))
-
-    cut_off = open_output(table, mode=mode, run_id="run-2")
-    cut_off.write(FIRST, raw_sessions(*range(100), state="error"))
-    cut_off.discard()
-    closed = open_output(table, mode=mode, run_id="run-3")
-    closed.write(FIRST, raw_sessions(*range(100), state="error"))
-    closed.close()
-    closed.discard()
-    closed.discard()
-
-    assert sorted(folder.rglob("*")) == before
-    assert read(folder) == [("livy-1", "terminated")]
-
-
-def test_discard_after_publish_removes_nothing(folder: Path) -> None:
-    output = open_output(open_table(folder), mode="replace", run_id="run-1")
-    output.write(FIRST, raw_sessions(1))
-    output.close()
-    output.publish()
-
-    output.discard()
-
-    assert read(folder) == [("livy-1", "terminated")]
 
 
 @pytest.mark.parametrize("partition_by", [(), ("queue", "dt")])
@@ -422,52 +322,6 @@ def test_killed_writer_leaves_whole_versions_and_the_table_tells_which(folder: P
         assert {f"{folder}/{path.name}" for path in data_files(folder)} >= named
 
 
-def test_cancelled_writer_leaves_no_partial_file(folder: Path) -> None:
-    output = open_output(open_table(folder), mode="replace", run_id="run-1")
-    for start in range(0, 100_000, 2000):
-        output.write(FIRST, raw_sessions(*range(start, start + 2000)))
-    assert data_files(folder) != []
-
-    output.discard()
-
-    assert data_files(folder) == []
-
-
-@pytest.mark.parametrize("mode", ["replace", "upsert"])
-def test_commit_is_made_again_on_what_somebody_else_committed(
-    mode: TableMode, folder: Path
-) -> None:
-    table = open_table(folder)
-    export(table, raw_sessions(1, 2, state="running"))
-    output = open_output(table, mode=mode, run_id="run-2")
-    output.write(FIRST, raw_sessions(2, 3))
-    output.close()
-    export(open_table(folder), raw_sessions(3, 4, state="error"), mode="upsert", run_id="run-x")
-
-    output.publish()
-    output.discard()
-
-    ours = [("livy-2", "terminated"), ("livy-3", "terminated")]
-    theirs = [("livy-1", "running"), ("livy-4", "error")]
-    assert read(folder) == (ours if mode == "replace" else sorted(ours + theirs))
-    assert run_ids(folder) == ["run-1", "run-x", "run-2"]
-    open_table(folder).remove_leftovers()
-    assert count_rows(folder) == len(read(folder))
-
-
-@pytest.mark.parametrize("mode", ["replace", "upsert"])
-def test_table_that_somebody_else_made_first_is_taken(mode: TableMode, folder: Path) -> None:
-    output = open_output(open_table(folder), mode=mode, run_id="run-1")
-    output.write(FIRST, raw_sessions(1))
-    output.close()
-    export(open_table(folder), raw_sessions(2), run_id="run-x")
-
-    output.publish()
-
-    expected = [("livy-1", "terminated"), ("livy-2", "terminated")]
-    assert read(folder) == (expected[:1] if mode == "replace" else expected)
-
-
 def test_commit_of_another_program_is_seen(folder: Path) -> None:
     export(open_table(folder), raw_sessions(1, 2))
     output = open_output(open_table(folder), mode="upsert", run_id="run-2")
@@ -511,30 +365,6 @@ def test_columns_that_were_changed_meanwhile_end_a_run_that_replaces(folder: Pat
     output.discard()
 
     assert read(folder) == [("livy-1", "terminated")]
-
-
-def test_table_that_others_change_all_the_time_is_left_to_them(folder: Path) -> None:
-    table, other = open_table(folder), open_table(folder)
-    export(table, raw_sessions(1), run_id="run-1")
-    others = iter(range(100))
-    output = open_output(table, mode="upsert", run_id="run-2")
-    output.write(FIRST, raw_sessions(1, 2))
-    output.close()
-    commit = output._commit
-
-    def commit_too_late(change: Any) -> None:
-        export(other, raw_sessions(1, 5), mode="upsert", run_id=f"other-{next(others)}")
-        commit(change)
-
-    output._commit = commit_too_late  # type: ignore[method-assign]
-
-    with pytest.raises(DestinationError, match="others changed it 5 times") as caught:
-        output.publish()
-    output.discard()
-
-    assert caught.value.hint is not None
-    assert [row[0] for row in read(folder)] == ["livy-1", "livy-5"]
-    assert [path for path in data_files(folder) if "run-2" in path.name] == []
 
 
 class ForgetfulStore(LocalStore):
@@ -810,13 +640,6 @@ def test_table_cannot_be_partitioned_by_any_column(column: str, reason: str, fol
 
     assert caught.value.hint is not None
     assert not folder.exists()
-
-
-def test_table_keeps_its_partitions(folder: Path) -> None:
-    export(open_table(folder, partition_by=("dt",)), raw_sessions(1))
-
-    with pytest.raises(UsageError, match="is partitioned by dt, not by state"):
-        open_table(folder, partition_by=("state",))
 
 
 def test_table_of_another_program_is_partitioned_as_it_was(folder: Path) -> None:

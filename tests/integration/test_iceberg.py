@@ -21,18 +21,13 @@ from exporter.records import RawSession
 from exporter.records.schema import SCHEMA
 from exporter.sinks import OutputFacts, TableMode
 from exporter.sinks.iceberg import IcebergTable, table_location
-from exporter.sinks.iceberg_output import IcebergCommitter
 from exporter.sinks.lake_output import MOST_SMALL, TableOutput
 from tests.tables import (
-    CREATED_MS,
     EXPORTED_AT,
     FIRST,
-    FIRST_ROW,
-    HOUR_MS,
     MODEL_COLUMNS,
     PARTITIONINGS,
     RUNS,
-    SECOND,
     Run,
     few_examples,
     publish_runs,
@@ -113,28 +108,6 @@ def data_files(warehouse: Path) -> list[Path]:
     return sorted(path for path in warehouse.rglob("*") if path.name.startswith("livy-exporter-"))
 
 
-def run_ids(catalog: Catalog) -> list[str | None]:
-    return [
-        each.summary.additional_properties.get("livy_exporter.run_id")
-        for each in load(catalog).snapshots()
-        if each.summary is not None
-    ]
-
-
-def test_values_come_back_as_they_were(open_table: OpenTable, catalog: Catalog) -> None:
-    odd = {"sessionId": "livy-2", "name": "数据 🦆 \x00", "createTime": 0, "new": [1]}
-
-    facts = export(open_table(), [raw_session(1), odd])
-
-    rows = load(catalog).scan().to_arrow().sort_by("session_id").to_pylist()
-    assert facts.session_count == 2
-    assert rows[0] == FIRST_ROW
-    assert rows[1]["name"] == "数据 🦆 \x00"
-    assert rows[1]["create_time"] is None
-    assert rows[1]["extra"] == '{"new":[1]}'
-    assert read(catalog, "epoch_ms(create_time)") == [(CREATED_MS + HOUR_MS,), (None,)]
-
-
 def test_new_table_has_our_types_and_key(open_table: OpenTable, catalog: Catalog) -> None:
     export(open_table(), raw_sessions(1))
 
@@ -152,45 +125,6 @@ def test_new_table_has_our_types_and_key(open_table: OpenTable, catalog: Catalog
     ]
 
 
-def test_run_that_replaces_is_one_commit_and_the_past_stays(
-    open_table: OpenTable, catalog: Catalog
-) -> None:
-    export(open_table(), raw_sessions(1, 2), run_id="run-1")
-
-    export(open_table(), raw_sessions(3), run_id="run-2")
-
-    assert read(catalog) == [("livy-3", "terminated")]
-    assert run_ids(catalog) == ["run-1", "run-2"]
-    first = load(catalog).snapshots()[0]
-    assert load(catalog).scan(snapshot_id=first.snapshot_id).count() == 2
-
-
-def test_run_that_adds_replaces_the_sessions_it_has_read(
-    open_table: OpenTable, catalog: Catalog
-) -> None:
-    export(open_table(), raw_sessions(*range(10), state="running"))
-    export(open_table(), raw_sessions(3), mode="upsert", run_id="run-2", gateway=SECOND)
-
-    export(open_table(), raw_sessions(3, 11), mode="upsert", run_id="run-3")
-
-    assert read(catalog, "compute_id, session_id, state") == sorted(
-        [
-            *(("lc-1", f"livy-{n}", "terminated" if n == 3 else "running") for n in range(10)),
-            ("lc-1", "livy-11", "terminated"),
-            ("lc-2", "livy-3", "terminated"),
-        ]
-    )
-    assert run_ids(catalog) == ["run-1", "run-2", "run-3"]
-
-
-def test_session_that_a_run_reads_twice_is_there_as_it_was_last(
-    open_table: OpenTable, catalog: Catalog
-) -> None:
-    export(open_table(), [*raw_sessions(1, state="running"), *raw_sessions(2, 1)], mode="upsert")
-
-    assert read(catalog) == [("livy-1", "terminated"), ("livy-2", "terminated")]
-
-
 def test_session_gets_its_create_time_later(open_table: OpenTable, catalog: Catalog) -> None:
     export(open_table(partition_by=("dt",)), raw_sessions(1, 2, createTime=0))
 
@@ -198,25 +132,6 @@ def test_session_gets_its_create_time_later(open_table: OpenTable, catalog: Cata
     export(open_table(), raw_sessions(1, 2, createTime=None), mode="upsert", run_id="run-3")
 
     assert read(catalog, "session_id, create_time") == [("livy-1", None), ("livy-2", None)]
-
-
-def test_export_of_nothing_empties_the_table(open_table: OpenTable, catalog: Catalog) -> None:
-    export(open_table(), [], run_id="run-1")
-    export(open_table(), raw_sessions(1), run_id="run-2")
-
-    export(open_table(), [], run_id="run-3")
-
-    assert read(catalog) == []
-    assert run_ids(catalog) == ["run-1", "run-2", "run-3"]
-
-
-def test_run_that_adds_nothing_commits_nothing(open_table: OpenTable, catalog: Catalog) -> None:
-    export(open_table(), raw_sessions(1))
-
-    facts = export(open_table(), [], mode="upsert", run_id="run-2")
-
-    assert facts == OutputFacts(session_count=0, coerced_value_count=0, files=())
-    assert run_ids(catalog) == ["run-1"]
 
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
@@ -254,38 +169,6 @@ def test_table_is_not_made_before_the_first_commit(
     assert data_files(warehouse) == []
 
 
-@pytest.mark.parametrize("mode", ["replace", "upsert"])
-def test_discard_removes_what_was_written(
-    mode: TableMode, open_table: OpenTable, catalog: Catalog, warehouse: Path
-) -> None:
-    table = open_table()
-    export(table, raw_sessions(1))
-    before = data_files(warehouse)
-
-    cut_off = open_output(table, mode=mode, run_id="run-2")
-    cut_off.write(FIRST, raw_sessions(*range(100)))
-    cut_off.discard()
-    closed = open_output(table, mode=mode, run_id="run-3")
-    closed.write(FIRST, raw_sessions(*range(100)))
-    closed.close()
-    closed.discard()
-    closed.discard()
-
-    assert data_files(warehouse) == before
-    assert read(catalog) == [("livy-1", "terminated")]
-
-
-def test_discard_after_publish_removes_nothing(open_table: OpenTable, catalog: Catalog) -> None:
-    output = open_output(open_table(), mode="replace", run_id="run-1")
-    output.write(FIRST, raw_sessions(1))
-    output.close()
-    output.publish()
-
-    output.discard()
-
-    assert read(catalog) == [("livy-1", "terminated")]
-
-
 def test_files_of_a_killed_run_are_removed_and_those_of_the_past_are_not(
     open_table: OpenTable, catalog: Catalog, warehouse: Path
 ) -> None:
@@ -303,87 +186,6 @@ def test_files_of_a_killed_run_are_removed_and_those_of_the_past_are_not(
     assert data_files(warehouse) == before
     first = load(catalog).snapshots()[0]
     assert load(catalog).scan(snapshot_id=first.snapshot_id).count() == 2
-
-
-def test_cancelled_writer_leaves_no_partial_file(open_table: OpenTable, warehouse: Path) -> None:
-    output = open_output(open_table(), mode="replace", run_id="run-1")
-    for start in range(0, 100_000, 2000):
-        output.write(FIRST, raw_sessions(*range(start, start + 2000)))
-    assert data_files(warehouse) != []
-
-    output.discard()
-
-    assert data_files(warehouse) == []
-
-
-@pytest.mark.parametrize("mode", ["replace", "upsert"])
-def test_commit_is_made_again_on_what_somebody_else_committed(
-    mode: TableMode, open_table: OpenTable, catalog: Catalog, warehouse: Path
-) -> None:
-    table = open_table()
-    export(table, raw_sessions(1, 2, state="running"))
-    output = open_output(table, mode=mode, run_id="run-2")
-    output.write(FIRST, raw_sessions(2, 3))
-    output.close()
-    export(open_table(), raw_sessions(3, 4, state="error"), mode="upsert", run_id="run-x")
-
-    output.publish()
-    output.discard()
-
-    ours = [("livy-2", "terminated"), ("livy-3", "terminated")]
-    theirs = [("livy-1", "running"), ("livy-4", "error")]
-    assert read(catalog) == (ours if mode == "replace" else sorted(ours + theirs))
-    assert run_ids(catalog) == ["run-1", "run-x", "run-2"]
-    open_table().remove_leftovers()
-    assert load(catalog).scan().count() == len(read(catalog))
-
-
-@pytest.mark.parametrize("mode", ["replace", "upsert"])
-def test_table_that_somebody_else_made_first_is_taken(
-    mode: TableMode, open_table: OpenTable, catalog: Catalog
-) -> None:
-    output = open_output(open_table(), mode=mode, run_id="run-1")
-    output.write(FIRST, raw_sessions(1))
-    output.close()
-    export(open_table(), raw_sessions(2), run_id="run-x")
-
-    output.publish()
-
-    expected = [("livy-1", "terminated"), ("livy-2", "terminated")]
-    assert read(catalog) == (expected[:1] if mode == "replace" else expected)
-
-
-def test_table_that_others_change_all_the_time_is_left_to_them(
-    open_table: OpenTable, catalog: Catalog, warehouse: Path
-) -> None:
-    table, other = open_table(), open_table()
-    export(table, raw_sessions(1), run_id="run-1")
-    others = iter(range(100))
-
-    def intrude(_: float) -> None:
-        export(other, raw_sessions(1, 5), mode="upsert", run_id=f"other-{next(others)}")
-
-    committer = IcebergCommitter(
-        table._table, run_id="run-2", exporter_version="1.2.3", codec="zstd"
-    )
-    output = TableOutput(committer, mode="upsert", exported_at=EXPORTED_AT, sleep=lambda _: None)
-    output.write(FIRST, raw_sessions(1, 2))
-    output.close()
-    commit = output._commit
-
-    def commit_too_late(change: Any) -> None:
-        intrude(0)
-        commit(change)
-
-    output._commit = commit_too_late  # type: ignore[method-assign]
-
-    with pytest.raises(DestinationError, match="others changed it 5 times") as caught:
-        output.publish()
-    output.discard()
-
-    assert caught.value.hint is not None
-    assert [row[0] for row in read(catalog)] == ["livy-1", "livy-5"]
-    assert [path for path in data_files(warehouse) if "run-2" in path.name] == []
 
 
 def test_days_are_partitions(open_table: OpenTable, catalog: Catalog, warehouse: Path) -> None:
@@ -546,13 +348,6 @@ def test_partition_column_that_does_not_exist_is_refused(
 
     assert caught.value.hint is not None
     assert catalog.list_namespaces() == []
-
-
-def test_table_keeps_its_partitions(open_table: OpenTable) -> None:
-    export(open_table(partition_by=("dt",)), raw_sessions(1))
-
-    with pytest.raises(UsageError, match="is partitioned by dt, not by state"):
-        open_table(partition_by=("state",))
 
 
 def test_catalog_that_does_not_answer_is_named(
