@@ -146,6 +146,7 @@ async def fetch_sessions(
             askers.wake_one()
             listing, request = found
             page = await fetch_page(request)
+            await journal.make_room()
             note(listing, request, page)
             journal.note(listing, request, page)
             accept(listing, request, page, emit=emit)

@@ -30,11 +30,14 @@ class AnswerLog(Protocol):
     def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
         """What a run before this one kept, some at a time; each step blocks."""
 
+    async def make_room(self) -> None:
+        """Wait until one more answer may be noted without too many being lost with this process."""
+
     def note(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
         """Keep an answer, just before its listing takes it in; does not block."""
 
     async def flush_if_due(self) -> None:
-        """Wait while too much of what was noted would be lost with this process."""
+        """Write what was noted, if that is enough."""
 
 
 class NoAnswerLog:
@@ -42,6 +45,9 @@ class NoAnswerLog:
 
     def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
         return iter(())
+
+    async def make_room(self) -> None:
+        pass
 
     def note(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
         pass

@@ -42,7 +42,7 @@ JOURNAL_VERSION: Final = 1
 MOST_BYTES: Final = 4 << 30
 """A journal grows no larger; the run goes on without."""
 MOST_LOST: Final = 0.05
-"""Answers that a kill may cost, relative to all that came; those of waiting callers come on top."""
+"""Answers that a kill may cost, relative to all that were taken in."""
 MOST_UNWRITTEN: Final = 0.03
 """Writing begins before."""
 MOST_UNWRITTEN_BYTES: Final = 1 << 20
@@ -179,17 +179,25 @@ class Journal:
             )
         )
 
-    async def flush_if_due(self) -> None:
-        """Write what was noted, if that is enough: one caller does, and the others only wait for it
-        where the disk cannot keep up.
+    async def make_room(self) -> None:
+        """Wait until one more answer may be noted: what is not written then is at most the part of
+        all answers that a kill may cost.
         """
-        if not self._is_due() or (self._writing.locked() and not self._is_behind()):
-            return
-        async with self._writing:
-            while self._is_due():
-                # The thread does no more than write: it would wait for the event loop's turns else.
-                frame, count = self._pack()
-                await anyio.to_thread.run_sync(self._write, frame, count)
+        while self._is_full():
+            async with self._writing:
+                if self._is_full():
+                    await self._flush()
+
+    async def flush_if_due(self) -> None:
+        """Write what was noted, if that is enough: one caller does, and nobody waits for it."""
+        if self._is_due() and not self._writing.locked():
+            async with self._writing:
+                await self._flush()
+
+    async def _flush(self) -> None:
+        # The thread does no more than write: it would wait for the event loop's turns else.
+        frame, count = self._pack()
+        await anyio.to_thread.run_sync(self._write, frame, count)
 
     def close(self) -> int:
         """Write what is left, and keep the file for a run after this one; blocks.
@@ -246,12 +254,17 @@ class Journal:
             waited_s=self._now_s() - self._written_s,
         )
 
-    def _is_behind(self) -> bool:
+    def _is_full(self) -> bool:
+        """Whether one answer more would be one too many; one alone never is."""
         unwritten_count = self._noted_count - self._written_count
         unwritten_bytes = self._noted_bytes - self._written_bytes
         return (
-            unwritten_count > MOST_LOST * self._answer_count
-            or unwritten_bytes > 2 * MOST_UNWRITTEN_BYTES
+            not self._stopped
+            and unwritten_count > 0
+            and (
+                unwritten_count + 1 > MOST_LOST * (self._answer_count + 1)
+                or unwritten_bytes > 2 * MOST_UNWRITTEN_BYTES
+            )
         )
 
     @property

@@ -233,7 +233,7 @@ def test_resumed_run_tells_and_delivers_what_one_without_a_kill_does(
         assert resumed.rows == whole.rows
         assert resumed.facts == whole.facts
         again = len(bench.fetch.requests) + killed.noted_count - request_count
-        assert again <= MOST_LOST * killed.noted_count + concurrency
+        assert again <= max(1, MOST_LOST * killed.noted_count)
 
 
 def test_resumed_run_asks_for_the_rest_only(tmp_path: Path) -> None:
