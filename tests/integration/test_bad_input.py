@@ -414,7 +414,7 @@ def test_message_of_a_server_does_not_steer_the_terminal(program: "Program") -> 
 def test_words_of_the_user_do_not_break_the_line(program: "Program") -> None:
     ended = program.run("export", "--workspace", "w-1", "-o", "a\nb/c\x1b[31m.parquet")
 
-    refuse(program, ended, code=1, says="a\\x0ab/.c\\x1b[31m.parquet.lock")
+    refuse(program, ended, code=1, says="a\\x0ab/c\\x1b[31m.parquet")
 
 
 def test_reader_that_has_enough_ends_an_export_quietly(slow_program: "Program") -> None:
