@@ -1,0 +1,121 @@
+"""One full listing of the campaign, judged."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from exporter.emulator.churning import ChurningSessions
+from exporter.emulator.history import PageCache
+from exporter.listing.coverage import Coverage
+from exporter.listing.facts import Listing
+from tests.campaign.kinds import KINDS_BY_NAME, Case, draw_case
+from tests.campaign.wire import (
+    FAULTS_OF_LISTINGS,
+    CampaignWire,
+    Trace,
+    drive,
+    find_max_requests,
+    no_trace,
+)
+from tests.simulation import GATEWAY, NEWEST_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Of one listing; a sequence of runs has one for each run."""
+
+    kind: str
+    seed: int
+    proof: str
+    lost_count: int = 0
+    """Sessions that are owed and were not delivered."""
+    stale_count: int = 0
+    """Sessions that were delivered in a version which is not the last one."""
+    doubled_count: int = 0
+    foreign_count: int = 0
+    request_count: int = 0
+    page_count: int = 0
+    """Pages that the list really had, at most."""
+    trouble: str = ""
+    """An exception of the listing."""
+    fell_back: bool = False
+    """Whether an incremental run became a full one."""
+    because: str = ""
+    """Why it did, or why it is unproven."""
+
+    @property
+    def is_unproven(self) -> bool:
+        return self.proof == "unproven"
+
+    @property
+    def is_false(self) -> bool:
+        """Whether a proof was claimed for what is wrong."""
+        return not self.is_unproven and self.lost_count + self.stale_count > 0
+
+    @property
+    def is_wrong(self) -> bool:
+        return bool(self.trouble) or self.is_false or self.doubled_count + self.foreign_count > 0
+
+    @property
+    def cost(self) -> float:
+        """Requests relative to the pages."""
+        return self.request_count / max(1, self.page_count)
+
+
+def open_listing(case: Case) -> Listing:
+    return Coverage(GATEWAY, page_size=case.shape.page_size)
+
+
+def build_sessions(case: Case, seed: int) -> ChurningSessions:
+    return ChurningSessions(
+        GATEWAY,
+        case.churn,
+        seed=seed,
+        session_count=case.shape.session_count,
+        newest_created_ms=NEWEST_MS,
+        spacing_ms=case.shape.spacing_ms,
+        cache=PageCache(0),
+        brief=True,
+    )
+
+
+def count_pages(sessions: ChurningSessions, case: Case, first_answer: int = 1) -> int:
+    size = case.shape.page_size
+    if case.churn.page_cap is not None and case.churn.page_cap_share >= 1:
+        size = min(size, case.churn.page_cap)
+    return max(1, -(-sessions.most_rows(first_answer) // size))
+
+
+def judge_listing(name: str, seed: int, *, trace: Trace = no_trace) -> Judgement:
+    case = draw_case(KINDS_BY_NAME[name], seed)
+    shape = case.shape
+    sessions = build_sessions(case, seed)
+    listing = open_listing(case)
+    wire = CampaignWire(
+        sessions,
+        latency_s=shape.latency_s,
+        straggler_share=shape.straggler_share,
+        seed=seed,
+        trace=trace,
+    )
+    seen: Counter[str] = Counter()
+    trouble = ""
+    max_requests = find_max_requests(shape.page_count)
+    try:
+        for row in drive(listing, wire, in_flight=shape.in_flight, max_requests=max_requests):
+            seen[row["sessionId"]] += 1
+    except FAULTS_OF_LISTINGS as exc:
+        trouble = repr(exc)
+    truth = sessions.truth()
+    facts = listing.facts
+    return Judgement(
+        kind=name,
+        seed=seed,
+        proof="unproven" if facts is None else facts.proof,
+        lost_count=len(truth.lost(seen)),
+        doubled_count=seen.total() - len(seen),
+        foreign_count=len(truth.foreign(seen)),
+        request_count=wire.request_count,
+        page_count=count_pages(sessions, case),
+        trouble=trouble,
+        because="" if facts is None else facts.missing,
+    )
