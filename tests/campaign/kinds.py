@@ -75,7 +75,7 @@ class Kind:
 
 
 def draw_shape(chance: random.Random) -> Shape:
-    page_size = chance.choices([100, 20, chance.randint(2, 10)], [75, 15, 10])[0]
+    page_size = chance.choices([100, 20], [85, 15])[0]
     max_count = {100: 4_000, 20: 1_200}.get(page_size, 40 * page_size)
     size = chance.choices(["tiny", "small", "middle", "large"], [4, 12, 44, 40])[0]
     low, high = {
