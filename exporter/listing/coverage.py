@@ -33,7 +33,7 @@ from exporter.gateway import Gateway
 from exporter.listing.ends import MIN_EMPTY_TELLS, EndSearch
 from exporter.listing.facts import ListingFacts, PageRequest, Proof, Purpose
 from exporter.listing.gaps import Gap, GapFinder
-from exporter.listing.edges import EdgeWatch
+from exporter.listing.head import Head
 from exporter.listing.horizon import Horizon
 from exporter.listing.observations import (
     MAX_EXPECTED,
@@ -76,6 +76,7 @@ WATCH_EVERY = 25
 LOOK_BACK = 64
 """Answers before the latest one that may have shown the same rows, while a list is swept."""
 MAX_ROUNDS = 16
+MAX_HEAD_ROUNDS = 4
 MAX_RECOUNTS = 2
 REPAIRS_PER_PAGE = 2
 REPAIRS_BESIDES = 24
@@ -102,12 +103,13 @@ class Coverage:
         # What was seen.
         self._observations = Observations()
         self._ends = EndSearch()
-        self._head = EdgeWatch(at_head=True)
-        self._tail = EdgeWatch(at_head=False)
+        self._head = Head()
+        self._head_page = 0
+        """Index of the latest answer about page 1."""
         self._horizon = Horizon(span.since_ms, self._observations)
         self._tells: Counter[Window] = Counter()
         """Answers to a window that were evidence of nothing, ..."""
-        self._told: dict[Window, tuple[int, int]] = {}
+        self._told: dict[Window, tuple[bool, int, str]] = {}
         """... and how the latest of them looked."""
         self._empty_count = 0
         """Answers in a row that told of an empty list."""
@@ -124,10 +126,12 @@ class Coverage:
         self._watched = 0
         # What the second look at the head told, and what was done about it.
         self._total_count_last = 0
+        self._total_count_swept = 0
         self._newcomer_count = 0
         self._held_still = False
         self._round_count = 0
         self._repair_count = 0
+        self._head_rounds = 0
         self._probed_round = False
         """Whether both ends were read after the latest repair."""
         self._early: Window | None = None
@@ -137,9 +141,11 @@ class Coverage:
         self._early_page = 0
         """... and the index of its answer, if it has rows."""
         self._early_total_count = -1
+        self._probed: set[Window] = set()
         self._waits_for_end = False
         """Whether to wait for it before reading on."""
         self._search_step = 0
+        self._search_is_over = False
         self._searched: Window | None = None
         """Asked for to find where rows end; its answer tells where to look next."""
         self._goes_on = False
@@ -229,7 +235,7 @@ class Coverage:
         if page.row_count == 0:
             self._take_in_none(window, page)
             self._outbox.put(request.number, page.sessions)
-            self._note_search(window)
+            self._note_search(window, 0)
             return
         self._empty_count = 0
         times = read_times(page.sessions)
@@ -249,10 +255,9 @@ class Coverage:
             if self._hollow_from is not None and seen.stop > self._hollow_from:
                 self._hollow_from = None
             if window.start == 0:
+                self._head_page = at
                 self._note_head(page, times)
-            if seen.is_short:
-                self._tail.note(page.session_ids, times)
-            elif self._stage in {"close", "repair"} and seen.stop > shown_to:
+            if not seen.is_short and self._stage in {"close", "repair"} and seen.stop > shown_to:
                 self._goes_on = True
         self._note_movement(request, page, repeated)
         if request.purpose != "sentinel":
@@ -267,20 +272,24 @@ class Coverage:
             self._waits_for_end = False
             self._early_total_count = page.total_count
             self._early_page = len(self._observations.pages) - 1
-        self._note_search(window)
+        self._note_search(window, page.row_count)
         self._outbox.put(request.number, page.sessions, is_last=is_last)
 
-    def _note_search(self, window: Window) -> None:
+    def _note_search(self, window: Window, row_count: int) -> None:
         """Go on with the search for the end, when what was asked for it has been answered."""
         if window == self._searched:
             self._searched = None
-        if self._searched is None:
+            self._search_is_over |= 0 < row_count < window.page_size
+        if self._searched is None and not self._search_is_over:
             self._search_end()
 
     def _take_in_none(self, window: Window, page: SessionPage) -> None:
-        if window.start == 0 and page.total_count == 0:
+        if page.total_count == 0:
             # Believed when it is told again and again; one such answer may be a fault.
-            self._empty_count += 1
+            self._empty_count += window.start == 0
+            if self._stage != "start" and not self._is_emptied and not self._planned:
+                wait_s = EMPTY_WAITS_S[min(self._empty_count, len(EMPTY_WAITS_S) - 1)]
+                self._plan(Window(1, self._page_size), "sentinel", wait_s)
         elif window.start < page.total_count:
             self._observations.total_count = page.total_count
             if window.start >= self._ends.shown_to:
@@ -302,8 +311,9 @@ class Coverage:
         is_cut = page.row_count < window.page_size and stop != page.total_count
         if not is_doubled and not is_cut:
             return True
-        looks = page.row_count, len(set(page.session_ids))
-        if self._told.get(window) == looks:
+        # Rows come and go meanwhile: a cut at the same place is the same, and one behind the same row.
+        former, looks = self._told.get(window), (is_doubled, page.row_count, page.session_ids[-1])
+        if former is not None and former[0] == is_doubled and not set(former[1:]).isdisjoint(looks[1:]):
             return True
         self._told[window] = looks
         self._tells[window] += 1
@@ -320,7 +330,6 @@ class Coverage:
         """Compare a page 1 with the first one."""
         self._held_still = self._head.is_first(page.session_ids) and not self._moved
         came = self._head.count_newcomers(page.session_ids, times)
-        self._head.note(page.session_ids, times)
         grown = page.total_count - (self._first_total_count or 0)
         self._newcomer_count = max(0, grown) if came is None else came
         self._observations.ranks_hold &= came is None or came == grown
@@ -354,6 +363,7 @@ class Coverage:
             and self._swept_to < self._sweep_stop
             and self._asked < 2 * self._max_repairs
             and not self._horizon.is_met
+            and self._empty_count == 0
         )
 
     @property
@@ -459,7 +469,7 @@ class Coverage:
 
     def _end_empty_start(self, page: SessionPage) -> None:
         again = self._answered - 1
-        if self._empty_count > len(EMPTY_WAITS_S):
+        if self._is_emptied:
             # Where there was nothing at some instant, nothing was there all along.
             self._conclude("quiescent" if self._answered == self._empty_count else "stitched")
         elif again < MAX_STARTS + len(EMPTY_WAITS_S):
@@ -467,6 +477,10 @@ class Coverage:
             self._plan(Window(1, self._page_size), "sweep", wait_s)
         else:
             self._conclude("unproven", f"page 1 is empty, though its total is {page.total_count:,}")
+
+    @property
+    def _is_emptied(self) -> bool:
+        return self._empty_count > len(EMPTY_WAITS_S)
 
     def _end_peek(self, page: SessionPage) -> None:
         """The list's last page tells whether there is anything in it that is not wanted."""
@@ -516,6 +530,7 @@ class Coverage:
 
     def _close(self) -> None:
         """The sweep is through: look at both ends."""
+        self._total_count_swept = self._total_count_last
         self._stage = "close"
         self._probed_round = True
         self._plan(Window(1, self._page_size), "sentinel")
@@ -530,7 +545,9 @@ class Coverage:
             place = self._observations.estimate_place(seen.stop, page=self._ends.page)
         elif self._ends.depth is not None:
             place = self._ends.depth[0]
-        window = centre_on(place, place, most=self._page_size)
+        # Another window each time: what cuts one of them short need not cut the next.
+        window = centre_on(place, place, most=self._page_size, other_than=self._probed)
+        self._probed.add(window)
         if window.start < place < window.stop:
             self._plan(window, "repair", wait_s)
             return
@@ -593,26 +610,22 @@ class Coverage:
             len(self._recounts) < MAX_RECOUNTS
             and self._repair_count < self._max_repairs
             and self._ends.depth is None
+            and self._total_count_last == self._total_count_swept
         )
 
     def _find_proof(self) -> Proof | None:
-        if self._empty_count > len(EMPTY_WAITS_S):
+        if self._is_emptied:
             return "stitched"
         if self._first_total_count is None:
             return None
         if self._is_quiescent:
             return "quiescent"
-        end = self._find_end()
-        if end is None:
-            self._open_gaps = self._gaps.find(end=None, by_ranks=self._ranks_hold)
-        else:
-            if self._ranks_hold:
-                self._open_gaps = self._gaps.find(end=end, by_ranks=True)
-                if not self._open_gaps:
-                    return "anchored"
-            else:
-                self._open_gaps = self._gaps.find(end=end, by_ranks=False)
-            if not self._open_gaps and self._ends_are_fresh:
+        end, ends, by_ranks = self._find_end(), self._ends.pages, self._ranks_hold
+        self._open_gaps = self._gaps.find(end=end, ends=ends, by_ranks=by_ranks)
+        if end is not None and not self._open_gaps:
+            if by_ranks:
+                return "anchored"
+            if self._ends_are_fresh:
                 return "stitched"
         if self._recounts and self._recounts[-1].agrees:
             return "recounted"
@@ -626,7 +639,7 @@ class Coverage:
         """Whether no session can have moved to an end of the list unseen."""
         if not self._may_move:
             return True
-        return self._probed_round and self._head.is_joined and self._tail.is_joined
+        return self._probed_round and self._gaps.is_joined(self._head_page)
 
     @property
     def _is_quiescent(self) -> bool:
@@ -667,6 +680,13 @@ class Coverage:
             self._plan(Window(1, self._page_size), "sentinel")
             self._plan_probe()
             self._probed_round = True
+        elif self._head_rounds < MAX_HEAD_ROUNDS and not self._ends_are_fresh:
+            # More came to the head than a page shows: on, until rows are met that were known.
+            self._head_rounds += 1
+            self._plan(Window(1, self._page_size), "sentinel")
+            bottom = self._gaps.find_bottom(self._head_page)
+            overlap = self._page_size // 2
+            self._plan(reach_on(bottom, most=self._page_size, overlap=overlap), "repair")
         return bool(self._planned)
 
     def _say_missing(self) -> str:

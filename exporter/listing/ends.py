@@ -6,13 +6,17 @@ service shows no row behind some depth. A depth cuts the list at one place, alwa
 met at several places is therefore none.
 """
 
+from collections import Counter
+
 from exporter.listing.observations import PageSeen
 
-PROBE_WAITS_S = (0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+PROBE_WAITS_S = (0.0, 0.0, 0.5, 2.0, 8.0, 20.0, 35.0)
 """Before each further look at an end behind which the total claims more: totals may be cached for a
 minute."""
 
 
+MIN_WITNESSES = 2
+"""Windows that have to agree about an end that their totals contradict."""
 MIN_EMPTY_TELLS = 2
 """Answers without a row, just behind the last one, that show the end."""
 
@@ -21,43 +25,61 @@ class EndSearch:
     """Collects the answers that may show the end."""
 
     def __init__(self) -> None:
+        self.pages: set[int] = set()
+        """Indices of the answers that show the end; ..."""
         self.page: int | None = None
-        """Index of the latest answer that shows the end."""
+        """... of the latest one."""
         self.shown_to = 0
         """The place behind the last row that any answer has shown."""
         self.probe_count = 0
         """Looks taken at an end behind which the total claims more."""
-        self._cuts: dict[int, int] = {}
+        self._witnesses: set[tuple[int, int]] = set()
+        """Windows that were shown short where their total says otherwise."""
+        self._cuts: set[int] = set()
+        """Places where rows ended although the total claimed more."""
+        self._is_stale = False
+        """Whether no fixed depth explains where rows ended."""
+        self._latest_cut: tuple[int, int] | None = None
         self._stops: dict[int, int] = {}
-        self._empties: dict[int, int] = {}
-        self._latest_cut: tuple[int, int, int] | None = None
+        self._empties: Counter[int] = Counter()
 
     def note(self, at: int, page: PageSeen) -> None:
         """Take in an answer that is evidence; `at` is its index."""
-        self.shown_to = max(self.shown_to, page.stop)
         self._stops[page.stop] = at
         if not page.is_short:
+            if self._cuts and page.stop > min(self._cuts):
+                # What seemed to be an end was none, or is none any more.
+                self._witnesses.clear()
+            self.shown_to = max(self.shown_to, page.stop)
             return
-        if page.stop >= page.total_count:
-            self.page = at
-            self._latest_cut = None
-            return
-        self._cuts[page.stop] = self._cuts.get(page.stop, 0) + 1
-        self._latest_cut = at, page.stop, page.total_count
-        if self._is_stale:
-            self.page = at
+        if page.stop == page.total_count:
+            self._accept(at)
+        else:
+            self._note_cut(at, page)
+        self.shown_to = max(self.shown_to, page.stop)
+
+    def _note_cut(self, at: int, page: PageSeen) -> None:
+        self._witnesses.add((page.start, page.size))
+        was_beyond = page.stop < self.shown_to
+        if page.stop < page.total_count:
+            self._is_stale |= was_beyond or bool(self._cuts - {page.stop})
+            self._latest_cut = page.stop, page.total_count
+        self._cuts.add(page.stop)
+        if len(self._witnesses) >= MIN_WITNESSES and (
+            page.stop > page.total_count or self._is_stale
+        ):
+            self._accept(at)
 
     def note_none(self, place: int) -> None:
         """Take in an answer without rows about a place that the total does not claim."""
-        self._empties[place] = self._empties.get(place, 0) + 1
-        if self._empties[place] >= MIN_EMPTY_TELLS and self._stops.get(place) is not None:
-            self.page = self._stops[place]
-            self._latest_cut = None
+        self._empties[place] += 1
+        if self._empties[place] >= MIN_EMPTY_TELLS and place in self._stops:
+            self._accept(self._stops[place])
 
-    @property
-    def _is_stale(self) -> bool:
-        """Whether no fixed depth explains where the rows ended."""
-        return len(self._cuts) > 1 or any(self.shown_to > place for place in self._cuts)
+    def _accept(self, at: int) -> None:
+        self.page = at
+        self.pages.add(at)
+        self._latest_cut = None
 
     @property
     def is_found(self) -> bool:
@@ -66,9 +88,7 @@ class EndSearch:
     @property
     def depth(self) -> tuple[int, int] | None:
         """How many rows the service shows, and how many it claims, where these differ for good."""
-        if self._latest_cut is None or self._is_stale:
-            return None
-        return self._latest_cut[1:]
+        return None if self._is_stale else self._latest_cut
 
     def next_wait_s(self) -> float | None:
         """How long to wait before the next look; None when there is nothing more to hope for."""

@@ -1,7 +1,7 @@
 """Where to read again so that the runs of rows become one; performs no I/O."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -27,13 +27,15 @@ class GapFinder:
 
     def __init__(self, observations: Observations) -> None:
         self._observations = observations
+        self._runs: list[int] = []
         self._misses: Counter[tuple[int, int]] = Counter()
 
-    def find(self, *, end: int | None, by_ranks: bool) -> list[Gap]:
+    def find(self, *, end: int | None, ends: Collection[int], by_ranks: bool) -> list[Gap]:
         """Gaps in list order; none when the first answer and the `end` are in one run of rows."""
         observations = self._observations
         pages = observations.pages
-        runs = observations.find_runs(by_ranks=by_ranks)
+        runs = observations.find_runs(by_ranks=by_ranks, ends=ends)
+        self._runs = runs
         first = next((at for at, page in enumerate(pages) if page.is_evidence), None)
         if first is None or (end is not None and runs[first] == runs[end]):
             return []
@@ -60,6 +62,17 @@ class GapFinder:
                 break
         return gaps
 
+    def is_joined(self, page: int) -> bool:
+        """Whether an answer was in one run of rows with the first one, when gaps were last found."""
+        return bool(self._runs) and self._runs[page] == self._runs[0]
+
+    def find_bottom(self, page: int) -> int:
+        """The place behind the run of rows that an answer is in."""
+        pages = self._observations.pages
+        return max(
+            each.stop for at, each in enumerate(pages) if self._runs[at] == self._runs[page]
+        )
+
     def _find_extents(self, *, by_ranks: bool) -> list[tuple[int, int]]:
         """Where each answer begins and ends, on a scale on which sessions do not move."""
         observations = self._observations
@@ -67,15 +80,16 @@ class GapFinder:
         if by_ranks:
             return [(-page.ranks[1], -page.ranks[0]) for page in pages]
         spans = [page.span for page in pages if page.span is not None]
-        if observations.is_sorted and len(spans) == len(pages):
+        is_exact = observations.is_sorted and observations.disorder_ms == 0
+        if is_exact and len(spans) == len(pages):
             if observations.order == "newest first":
                 return [(-high, -low) for low, high in spans]
             return spans
-        # A row near the head that was seen again tells how many came in front of it.
+        # A row at the head that was seen again tells how many came in front of it, or went.
         moved = [0] * len(pages)
         for shift in observations.shifts:
-            if pages[shift.page].start == 0:
-                moved[shift.page] += max(0, shift.now - shift.then)
+            if pages[shift.page].start == pages[shift.former].start == 0:
+                moved[shift.page] = shift.now - shift.then
         return [
             (page.start - gone, page.stop - gone)
             for page, gone in zip(pages, accumulate(moved), strict=True)

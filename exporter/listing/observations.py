@@ -20,15 +20,15 @@ and whatever its total said.
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, pairwise
 from math import inf
 from typing import Literal
 
 from exporter.api.roa import SessionPage
 from exporter.listing.known import find_unfinished
-from exporter.listing.overlap import judge_overlap
+from exporter.listing.overlap import Overlap, find_overlap, is_one_run
 from exporter.listing.rows import RowIndex
 from exporter.listing.windows import Window
 from exporter.records import RawSession
@@ -39,6 +39,8 @@ MIN_STEPS = 20
 """Differing rows next to each other before a list is known to be in order."""
 MAX_RISES = 50
 """One row in so many may be newer than the one before it in a list that is nearly newest first."""
+MIN_ROWS_TO_TELL = 2
+"""Shared rows that tell how far rows moved, even where they join nothing."""
 FAST = 20
 """To be seen again this many answers later tells as much as to stand a page closer."""
 MIN_ROWS_TO_TRIM = 20
@@ -140,14 +142,16 @@ class Observations:
         self._next_row = 1
         self._shifted_count = 0
         self._shifted_over = 0
-        self._joins: list[tuple[int, int]] = []
+        self._joins: set[tuple[int, int]] = set()
         self._movable: set[str] = set()
         self._disorder_ms = {"newest first": 0, "oldest first": 0}
         self._step_count = 0
         """Rows seen to differ from the one before them; not counted on beyond what is needed."""
         self._rise_count = 0
         """Rows newer than the one before them, ..."""
-        self._fall_count = 0
+        self._drop_count = 0
+        """... or older, ..."""
+        self._pair_count = 0
         """... of so many."""
 
     @property
@@ -183,40 +187,74 @@ class Observations:
         self._first_rows.append(self._next_row)
         self.pages.append(seen)
         self._next_row += len(page.session_ids)
-        for former, shared in groupby(repeated, lambda each: self._page_of(each[1])):
-            self._note_shared(former, list(shared), page)
+        self._note_repeated(repeated, page)
         return [at for at, _ in repeated]
 
     def _page_of(self, row: int) -> int:
         return bisect_right(self._first_rows, row) - 1
 
-    def _note_shared(self, former: int, shared: list[tuple[int, int]], page: SessionPage) -> None:
-        """Sessions that the latest answer shares with a former one, or shows twice."""
+    def _note_repeated(self, repeated: list[tuple[int, int]], page: SessionPage) -> None:
+        """Sessions of the latest answer that earlier rows have shown."""
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for at, row in repeated:
+            groups.setdefault(self._page_of(row), []).append((at, row))
         latest = len(self.pages) - 1
-        if former == latest:
+        # What an answer shows twice tells of no other.
+        groups.pop(latest, None)
+        overlaps = {former: self._note_shared(former, group, page) for former, group in groups.items()}
+        if not self.pages[latest].is_evidence:
             return
+        joined: list[int] = []
+        for former in [each for each in groups if self.pages[each].is_evidence]:
+            # Rows that a former answer shares may have been seen again since, by one that joined it.
+            if joined and not self._are_joined(joined[-1], former):
+                joined = []
+            joined.append(former)
+            overlap = overlaps[former]
+            row_count = min(self.pages[each].row_count for each in (*joined, latest))
+            if is_one_run([overlaps[each] for each in joined], row_count=row_count) or (
+                overlap.is_edge_to_edge and self._may_meet_in_one(former, latest, overlap)
+            ):
+                self._joins.update((each, latest) for each in joined)
+
+    def _may_meet_in_one(self, former: int, latest: int, overlap: Overlap) -> bool:
+        """Whether one session that stands at an end of both answers cannot just have moved there: to
+        the head of the list, or to its end.
+        """
+        one, other = self.pages[former], self.pages[latest]
+        upper, lower = (one, other) if overlap.is_below else (other, one)
+        return lower.start > upper.start and not upper.is_short
+
+    def _are_joined(self, one: int, other: int) -> bool:
+        return (min(one, other), max(one, other)) in self._joins
+
+    def _note_shared(
+        self, former: int, shared: list[tuple[int, int]], page: SessionPage
+    ) -> Overlap:
+        """Sessions that the latest answer shares with a former one."""
+        latest = len(self.pages) - 1
         one, other = self.pages[former], self.pages[latest]
         first = [row - one.first_row for _, row in shared]
         second = [at for at, _ in shared]
         for at in {0, len(shared) - 1}:
             then, now = one.start + first[at], other.start + second[at]
             self.ranks_hold &= one.total_count - then == other.total_count - now
-        self._shifted_count += abs(other.start + second[0] - one.start - first[0])
-        self._shifted_over += latest - former
-        self.shifts.append(Shift(one.start + first[0], other.start + second[0], former, latest))
-        if not (one.is_evidence and other.is_evidence):
-            return
-        movable = [at for at in second if page.session_ids[at] in self._movable]
-        found = judge_overlap(
+        overlap = find_overlap(
             first,
             second,
             row_counts=(one.row_count, other.row_count),
-            movable=movable,
+            movable=[at for at in second if page.session_ids[at] in self._movable],
             both_at_head=one.start == other.start == 0,
         )
-        self.is_reordered |= found == "reordered"
-        if found == "joined":
-            self._joins.append((former, latest))
+        if one.is_evidence and other.is_evidence:
+            self.is_reordered |= overlap.is_reordered
+        if len(overlap.kept) >= MIN_ROWS_TO_TELL:
+            middle = overlap.kept[len(overlap.kept) // 2]
+            then, now = one.start + first[middle], other.start + second[middle]
+            self.shifts.append(Shift(then, now, former, latest))
+            self._shifted_count += abs(now - then)
+            self._shifted_over += latest - former
+        return overlap
 
     @property
     def pace(self) -> float:
@@ -238,8 +276,13 @@ class Observations:
 
     @property
     def is_sorted(self) -> bool:
-        """Whether times can prove anything: a few rows may be in order by chance."""
-        return self.order != "none" and self._step_count >= MIN_STEPS
+        """Whether times can prove anything: a few rows may be in order by chance, and a list that is
+        sorted by another time is nearly so.
+        """
+        if self.order == "none" or self._step_count < MIN_STEPS:
+            return False
+        wrong_count = self._rise_count if self.order == "newest first" else self._drop_count
+        return wrong_count * MAX_RISES <= self._pair_count
 
     @property
     def is_strictly_newest_first(self) -> bool:
@@ -249,7 +292,7 @@ class Observations:
     @property
     def is_nearly_newest_first(self) -> bool:
         """Whether hardly any row was seen that is newer than the one before it."""
-        return self._rise_count * MAX_RISES <= self._fall_count
+        return self._rise_count * MAX_RISES <= self._pair_count
 
     def descends(self) -> bool:
         """Whether the answers, laid side by side as if nothing moved, are newest first."""
@@ -263,23 +306,34 @@ class Observations:
             for former, later in pairwise(timed)
         )
 
-    def find_runs(self, *, by_ranks: bool) -> list[int]:
-        """For each answer, the index of one that stands for its run of rows."""
+    def find_runs(self, *, by_ranks: bool, ends: Collection[int] = ()) -> list[int]:
+        """For each answer, the index of one that stands for its run of rows.
+
+        Those of `ends` show that nothing stands behind their last row.
+        """
         runs = list(range(len(self.pages)))
         if not self.is_reordered:
             for one, other in self._joins:
                 unite(runs, one, other)
         evidence = [at for at, page in enumerate(self.pages) if page.is_evidence]
         if self.is_sorted:
-            trim_ms = self.disorder_ms
-            spans = ((at, self.pages[at].span) for at in evidence)
-            unite_overlapping(
-                runs,
-                ((at, (s[0] + trim_ms + 1, s[1] - trim_ms)) for at, s in spans if s is not None),
-            )
+            spans = [(at, self._find_interval(at, is_end=at in ends)) for at in evidence]
+            unite_overlapping(runs, [(at, span) for at, span in spans if span is not None])
         if by_ranks:
             unite_overlapping(runs, ((at, self.pages[at].ranks) for at in evidence))
         return [find_root(runs, at) for at in range(len(runs))]
+
+    def _find_interval(self, at: int, *, is_end: bool) -> tuple[float, float] | None:
+        """Create times of which an answer has shown all sessions, from the first up to, but not
+        including, the second.
+        """
+        span = self.pages[at].span
+        if span is None:
+            return None
+        low, high = span[0] + self.disorder_ms + 1, span[1] - self.disorder_ms
+        if not is_end:
+            return low, high
+        return (-inf, high) if self.order == "newest first" else (low, inf)
 
     def count_ranks(self) -> int:
         """Distinct ranks that the answers claim to have shown."""
@@ -323,11 +377,13 @@ class Observations:
         disorder_ms = self._disorder_ms
         if self._step_count < MIN_STEPS:
             self._step_count += len(set(times)) - 1
-        self._fall_count += len(times) - 1
+        self._pair_count += len(times) - 1
         if times == sorted(times, reverse=True):
             fall_ms, rise_ms = times[0] - times[-1], 0
+            self._drop_count += len(times) - 1
         else:
             self._rise_count += sum(later > former for former, later in pairwise(times))
+            self._drop_count += sum(later < former for former, later in pairwise(times))
             highest, lowest = accumulate(times, max), accumulate(times, min)
             fall_ms = max(top - time for top, time in zip(highest, times, strict=True))
             rise_ms = max(time - low for low, time in zip(lowest, times, strict=True))
@@ -356,14 +412,14 @@ def find_root(runs: list[int], at: int) -> int:
 
 
 def unite_overlapping(
-    runs: list[int], intervals: Iterable[tuple[int, tuple[int, int]]]
+    runs: list[int], intervals: Iterable[tuple[int, tuple[float, float]]]
 ) -> None:
     """Unite what has half-open intervals of whole numbers that leave nothing out between them."""
     reached, last = -inf, -1
     for at, (low, high) in sorted(intervals, key=lambda each: each[1]):
         if high <= low:
             continue
-        if low <= reached:
+        if low <= reached and last >= 0:
             unite(runs, last, at)
         if high > reached:
             reached, last = high, at

@@ -8,10 +8,8 @@ has moved to the head of the list is in two answers as well, and joins nothing.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
-from typing import Literal
-
-Overlap = Literal["joined", "apart", "reordered"]
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 MIN_SHARED = 2
 """Sessions that two answers have to share: one alone may have moved."""
@@ -19,53 +17,93 @@ MIN_ROWS_TO_SHARE_TWO = 4
 """Of answers with fewer rows, one has to do."""
 
 
-def judge_overlap(
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """The sessions of an answer that a former answer has shown, too."""
+
+    kept: Sequence[int]
+    """Which of them kept their order."""
+    touches_top: bool
+    """Whether they reach the first row of one of the two answers, ..."""
+    touches_bottom: bool
+    """... and the last row."""
+    is_edge_to_edge: bool
+    """Whether the last row of one of the two is the first of the other, and no other is shared."""
+    is_below: bool
+    """Whether the answer goes on where the former one ended, then."""
+    is_reordered: bool
+    """Whether two were seen in both orders, and no move to an end of the list explains it."""
+
+
+def find_overlap(
     first: Sequence[int],
     second: Sequence[int],
     *,
     row_counts: tuple[int, int],
-    movable: Collection[int] = (),
-    both_at_head: bool = False,
-    both_at_end: bool = False,
+    movable: Collection[int],
+    both_at_head: bool,
 ) -> Overlap:
-    """Whether two answers are one run of rows, by the positions of the sessions that they share.
+    """Compare two answers by the positions of the sessions that they share.
 
-    `second` ascends, and `first` has the positions of the same sessions in the other answer.
-    `movable` are positions in the second answer of sessions that may move by nature. "reordered":
-    two sessions were seen in both orders, and no move to an end of the list explains it.
+    `second` ascends, and `first` has the positions of the same sessions in the former answer.
+    `movable` are positions in the second answer of sessions that may move by nature.
     """
     kept = find_longest_rise(first)
+    is_reordered = False
     if len(kept) < len(first):
-        moved = [at for at in range(len(first)) if at not in set(kept)]
-        at_front, at_back = moved[-1] < kept[0], moved[0] > kept[-1]
-        if not at_front and not at_back and not all(second[at] in movable for at in moved):
-            return "reordered"
-    tops = first[kept[0]], second[kept[0]]
-    left = (
-        row_counts[0] - 1 - first[kept[-1]],
-        row_counts[1] - 1 - second[kept[-1]],
+        moved = sorted(set(range(len(first))).difference(kept))
+        is_at_end = moved[-1] < kept[0] or moved[0] > kept[-1]
+        is_reordered = not is_at_end and not all(second[at] in movable for at in moved)
+    top, bottom = kept[0], kept[-1]
+    is_below = second[top] == 0 and first[bottom] == row_counts[0] - 1
+    is_above = first[top] == 0 and second[bottom] == row_counts[1] - 1
+    return Overlap(
+        kept,
+        both_at_head or min(first[top], second[top]) == 0,
+        min(row_counts[0] - first[bottom], row_counts[1] - second[bottom]) == 1,
+        len(first) == 1 and (is_below or is_above),
+        is_below,
+        is_reordered,
     )
-    needed = MIN_SHARED if min(row_counts) >= MIN_ROWS_TO_SHARE_TWO else 1
-    touches_top = both_at_head or min(tops) == 0
-    touches_bottom = both_at_end or min(left) == 0
-    return "joined" if len(kept) >= needed and touches_top and touches_bottom else "apart"
+
+
+def is_one_run(overlaps: Sequence[Overlap], *, row_count: int) -> bool:
+    """Whether an answer continues former answers that are one run already.
+
+    `overlaps` are with these, by their order in an answer of so many rows at least.
+    """
+    needed = MIN_SHARED if row_count >= MIN_ROWS_TO_SHARE_TWO else 1
+    return (
+        sum(len(overlap.kept) for overlap in overlaps) >= needed
+        and overlaps[0].touches_top
+        and overlaps[-1].touches_bottom
+    )
 
 
 def find_longest_rise(values: Sequence[int]) -> list[int]:
     """The positions of a longest subsequence that ascends."""
-    if all(values[at] < values[at + 1] for at in range(len(values) - 1)):
+    if is_ascending(values):
         return list(range(len(values)))
     tails: list[int] = []
     ends: list[int] = []
-    former: list[int | None] = []
+    former: list[int] = []
     for at, value in enumerate(values):
         place = bisect_left(tails, value)
-        former.append(ends[place - 1] if place > 0 else None)
+        former.append(ends[place - 1] if place > 0 else -1)
         tails[place : place + 1] = [value]
         ends[place : place + 1] = [at]
-    kept: list[int] = []
-    at_or_none: int | None = ends[-1]
-    while at_or_none is not None:
-        kept.append(at_or_none)
-        at_or_none = former[at_or_none]
+    kept = []
+    at = ends[-1]
+    while at >= 0:
+        kept.append(at)
+        at = former[at]
     return kept[::-1]
+
+
+def is_ascending(values: Iterable[int]) -> bool:
+    former = -1
+    for value in values:
+        if value <= former:
+            return False
+        former = value
+    return True
