@@ -42,6 +42,7 @@ class SessionRows:
 
     def find(self, serial: int, at_s: float) -> RawSession:
         """The row at this second; whoever takes it must not change it."""
+        serial = self._drift.traits.original(serial)
         row = self._final.get(serial)
         if row is not None:
             return row
@@ -53,6 +54,7 @@ class SessionRows:
     def build(self, serial: int, at_s: float) -> tuple[RawSession, bool]:
         """The row at this second, and whether it stays as it is."""
         churn, traits = self._churn, self._drift.traits
+        serial = traits.original(serial)
         created_s = self._drift.created_s(serial)
         created_ms = round(self._newest_created_ms + created_s * 1000)
         created_ms -= created_ms % churn.time_step_ms

@@ -25,6 +25,7 @@ class Tally:
     count: int = 0
     unproven_count: int = 0
     full_count: int = 0
+    unnoticed_count: int = 0
     false_count: int = 0
     doubled_count: int = 0
     foreign_count: int = 0
@@ -42,6 +43,7 @@ class Tally:
         self.count += 1
         self.unproven_count += judgement.is_unproven
         self.full_count += judgement.fell_back
+        self.unnoticed_count += judgement.unnoticed_count > 0
         self.false_count += judgement.is_false
         self.doubled_count += judgement.doubled_count > 0
         self.foreign_count += judgement.foreign_count > 0
@@ -75,6 +77,8 @@ class Tally:
         found = []
         if self.wrong:
             found.append("wrong")
+        if kind.beyond:
+            return found
         if self.unproven_count > MAX_UNPROVEN * self.count and not kind.impossible:
             found.append("exit 4")
         if isinstance(kind, Kind) and self.mean > kind.max_mean:
@@ -111,12 +115,13 @@ def print_tables(tallies: dict[str, Tally]) -> None:
 def print_table(noun: str, tallies: list[Tally], *, full: bool) -> None:
     print(
         f"| kind | {noun} | false proofs | exit 4 | requests, relative to the pages: mean (worst)"
-        f" |{' full runs | requests a run |' if full else ''} doubled | missed |"
+        f" |{' full runs | requests a run | not noticed |' if full else ''} doubled | missed |"
     )
-    print("| --- " * (9 if full else 7) + "|")
+    print("| --- " * (10 if full else 7) + "|")
     for tally in tallies:
         runs = (
             f" {share(tally.full_count, tally.count)} | {fmean(tally.requests):.1f} |"
+            f" {tally.unnoticed_count} |"
             if full
             else ""
         )
@@ -134,6 +139,7 @@ def print_table(noun: str, tallies: list[Tally], *, full: bool) -> None:
     runs = (
         f" {share(sum(tally.full_count for tally in tallies), count)}"
         f" | {fmean(each for tally in tallies for each in tally.requests):.1f} |"
+        f" {sum(tally.unnoticed_count for tally in tallies)} |"
         if full
         else ""
     )
@@ -151,8 +157,9 @@ def print_failures(tallies: dict[str, Tally], *, most: int, unproven: bool) -> N
     """How to see each of the first failures again."""
     for tally in tallies.values():
         kind = KINDS_BY_NAME.get(tally.name) or SEQUENCES_BY_NAME[tally.name]
-        told = [*tally.wrong[:most], *tally.costly[:most]]
-        if unproven or not kind.impossible:
+        told = tally.wrong[:most]
+        if unproven or not kind.beyond:
+            told += tally.costly[:most]
             told += tally.unproven[: most if unproven or "exit 4" in tally.misses() else 0]
         for each in told:
             print(
