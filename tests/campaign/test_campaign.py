@@ -47,7 +47,7 @@ def test_each_kind_draws_lists_that_differ_and_are_the_same_for_one_seed(kind: K
 
     assert cases == [draw_case(kind, seed) for seed in range(20)]
     assert len({case.shape for case in cases}) == 20
-    assert kind.name == "quiet" or any(case.churn != Churn() for case in cases)
+    assert kind.name.endswith("quiet") or any(case.churn != Churn() for case in cases)
 
 
 @pytest.mark.parametrize("kind", SEQUENCES_BY_NAME.values(), ids=lambda kind: kind.name)
