@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from exporter.emulator.churn import Order, OrderBy
 from exporter.emulator.churning import ChurningSessions, Truth
 from exporter.emulator.history import PageCache
 from exporter.listing.coverage import Coverage
@@ -124,8 +125,23 @@ def narrow(
         if is_wanted(row, span, if_timeless=False):
             wanted.add(row["sessionId"])
             last_place = place
+    if not is_by_create_time(case):
+        return replace(truth, owed=truth.owed & wanted), page_count
     needed_count = last_place * page_count // max(1, sessions.most_rows()) + 1
     return replace(truth, owed=truth.owed & wanted), min(page_count, needed_count)
+
+
+def is_by_create_time(case: Case) -> bool:
+    """Whether old rows show that none behind them is wanted."""
+    churn, shape = case.churn, case.shape
+    tie_size = max(churn.tie_size, churn.time_step_ms / shape.spacing_ms)
+    return (
+        churn.order is Order.NEWEST_FIRST
+        and churn.order_by is OrderBy.CREATE
+        and churn.backdating.share == churn.timeless.share == 0
+        and churn.shards == 1
+        and tie_size < shape.page_size / 2
+    )
 
 
 def judge_listing(name: str, seed: int, *, trace: Trace = no_trace) -> Judgement:

@@ -324,7 +324,8 @@ def mixture(chance: random.Random, shape: Shape) -> Settings:
 
 
 SEQUENCES_BY_NAME: Mapping[str, SequenceKind] = {
-    kind.name: kind for kind in (*SEQUENCES, SequenceKind("runs: mixture", mixture, mixes=False))
+    kind.name: kind
+    for kind in (*SEQUENCES, SequenceKind("runs: mixture", mixture, mixes=False, beyond=True))
 }
 
 
