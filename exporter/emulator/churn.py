@@ -94,11 +94,17 @@ class PageFault:
     """Whether each of `page_nums` is hit only the first time it is asked for."""
     answers: tuple[int, ...] = ()
     """Numbers of answers that are hit, counted from 1, whatever they are about."""
+    start_s: float = 0.0
+    """How long after the first request it begins."""
+    lasts_s: float | None = None
+    """How long it goes on; None: for ever."""
+    spares_next: bool = False
+    """Whether no page is hit in two answers about it that follow each other."""
     zero_total: bool = False
     """Whether an answer that is hit tells 0 as the total."""
 
     def __post_init__(self) -> None:
-        refuse_below(self, 0, "rate", "missing_count")
+        refuse_below(self, 0, "rate", "missing_count", "start_s", "lasts_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +199,8 @@ class Churn:
     order: Order = Order.NEWEST_FIRST
     order_by: OrderBy = OrderBy.CREATE
     """Any other needs `run_s`."""
+    tells_order_time: bool = False
+    """Whether the time that the list is ordered by is told as the create time."""
     running_last: bool = False
     """Whether a list ordered by end time has the sessions that still run where its oldest ones are,
     and not where its newest ones are.
@@ -219,6 +227,8 @@ class Churn:
     timeless: Timeless = Timeless()
     twins: float = 0.0
     """Share of rows that are the same session as their neighbour: the list has it twice."""
+    twins_apart: bool = False
+    """Whether they are the same session as any older row, and not as their neighbour."""
     withheld: float = 0.0
     """Share of rows that no answer shows, though each counts as a row of its page."""
     time_step_ms: int = 1
@@ -291,6 +301,10 @@ class Churn:
             raise UsageError(
                 f"order_by is {self.order_by.value} and sessions never end",
                 hint="give run_s, how long they run",
+            )
+        if self.tells_order_time and self.order_by is not OrderBy.UPDATE:
+            raise UsageError(
+                "tells_order_time of what is in order", hint='give order_by = "update"'
             )
         if self.touches.per_s > 0 and self.order_by is not OrderBy.UPDATE:
             raise UsageError("touches move nothing", hint='give order_by = "update"')

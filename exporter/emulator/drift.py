@@ -159,11 +159,16 @@ class Drift:
 
     def came_s(self, serial: int) -> float:
         """When it came; sessions of one tie have the time of the first of them."""
-        serial = self.traits.original(serial)
+        if not self._churn.twins_apart:
+            serial = self.traits.original(serial)
         serial -= serial % self._churn.tie_size
         if serial < self.initial_count:
             return self._initial_s(serial)
         return self._came_s[serial - self.initial_count]
+
+    def order_s(self, serial: int) -> float:
+        """The time that its place by now is of; of a list that is ordered by update time."""
+        return (self._ranks[serial] & (1 << RANK_BITS) - 1) / 1_000_000 - 2 * NEVER_S
 
     def created_s(self, serial: int) -> float:
         """When it came, unless it claims to be older."""

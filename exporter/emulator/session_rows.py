@@ -55,7 +55,8 @@ class SessionRows:
         """The row at this second, and whether it stays as it is."""
         churn, traits = self._churn, self._drift.traits
         serial = traits.original(serial)
-        created_s = self._drift.created_s(serial)
+        moves = churn.tells_order_time
+        created_s = (self._drift.order_s if moves else self._drift.created_s)(serial)
         created_ms = round(self._newest_created_ms + created_s * 1000)
         created_ms -= created_ms % churn.time_step_ms
         row, is_final = self._build_row(serial, created_ms, at_s)
@@ -66,7 +67,7 @@ class SessionRows:
             row["createTime"] = FORMS[form](created_ms)
             if row["createTime"] is NO_VALUE:
                 del row["createTime"]
-        return row, is_final
+        return row, is_final and not moves
 
     def _build_row(self, serial: int, created_ms: int, at_s: float) -> tuple[RawSession, bool]:
         churn, traits = self._churn, self._drift.traits

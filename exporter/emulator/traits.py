@@ -49,7 +49,8 @@ class Traits:
         """The one that it is the twin of, or itself."""
         if self._churn.twins > 0:
             while serial > 0 and self.draw(serial, 7) < self._churn.twins:
-                serial -= 1
+                apart = self._churn.twins_apart
+                serial = int(self.draw(serial, 9) * serial) if apart else serial - 1
         return serial
 
     def shard(self, serial: int) -> int:

@@ -223,8 +223,17 @@ def shards(chance: random.Random, shape: Shape) -> Settings:
     return {"shards": chance.choice([2, 3])} | background(chance, shape)
 
 
+def twins_apart(chance: random.Random, shape: Shape) -> Settings:
+    share = chance.choice([2 / max(2, shape.session_count), 0.01])
+    return {"twins": share, "twins_apart": True}
+
+
+def times_follow(chance: random.Random, shape: Shape) -> Settings:
+    return update_order(chance, shape) | {"tells_order_time": True}
+
+
 def oldest_first(chance: random.Random, shape: Shape) -> Settings:
-    return {"order": Order.OLDEST_FIRST}
+    return {"order": Order.OLDEST_FIRST} | (bursts(chance, shape) if chance.random() < 0.3 else {})
 
 
 def unordered(chance: random.Random, shape: Shape) -> Settings:
@@ -251,7 +260,7 @@ def update_order(chance: random.Random, shape: Shape) -> Settings:
     return running(chance, shape) | {
         "order_by": OrderBy.UPDATE,
         "order": chance.choice([Order.NEWEST_FIRST, Order.NEWEST_FIRST, Order.OLDEST_FIRST]),
-        "touches": shape.flow(rate(chance)),
+        "touches": shape.flow(rate(chance), burst=chance.choice([1, 1, 50, 200])),
     }
 
 
@@ -339,7 +348,19 @@ def empty_answers(chance: random.Random, shape: Shape) -> Settings:
         "number": {"answers": tuple(chance.sample(range(1, shape.page_count + 4), 2))},
         "first page": {"page_nums": (1,)},
     }
-    return {"page_faults": (PageFault(zero_total=not total_is_told, **known[form]),)}
+    return {
+        "page_faults": (PageFault(zero_total=not total_is_told, spares_next=True, **known[form]),)
+    }
+
+
+def empty_for_a_while(chance: random.Random, shape: Shape) -> Settings:
+    fault = PageFault(
+        rate=1.0,
+        zero_total=True,
+        start_s=shape.duration_s * chance.uniform(0.2, 0.9),
+        lasts_s=shape.latency_s * chance.choice([1, 3, 10]),
+    )
+    return {"page_faults": (fault,)}
 
 
 def short_answers(chance: random.Random, shape: Shape) -> Settings:
@@ -408,7 +429,7 @@ def cleanups(chance: random.Random, shape: Shape) -> Settings:
     found = tuple(
         Cleanup(
             at_s=shape.duration_s * chance.uniform(0.0, 0.9),
-            count=max(1, round(shape.session_count * chance.uniform(0.02, 0.3))),
+            count=max(1, round(shape.session_count * chance.choice([0.02, 0.1, 0.3]))),
             place=chance.choice(list(Place)),
         )
         for _ in range(chance.choice([1, 1, 2]))
@@ -461,6 +482,7 @@ KINDS = (
     Kind("parts in order", shards, moves=False, mixes=False, beyond=True),
     Kind("by end time", end_order),
     Kind("by update time", update_order),
+    Kind("create times follow", times_follow, mixes=False),
     Kind("total capped", total_cap),
     Kind("total lags", total_lag, moves=False),
     Kind("total cached", total_cache),
@@ -475,10 +497,12 @@ KINDS = (
     Kind("last page again", last_page_again),
     Kind("page sizes rounded", rounded_sizes, mixes=False, beyond=True),
     Kind("empty answers", empty_answers),
+    Kind("empty for a while", empty_for_a_while, mixes=False, beyond=True),
     Kind("short answers", short_answers),
     Kind("doubled rows", doubled_rows),
     Kind("doubled across pages", doubled_across, mixes=False, beyond=True),
     Kind("rows twice for good", twins),
+    Kind("rows twice, far apart", twins_apart, mixes=False, beyond=True),
     Kind("some timeless", timeless),
     Kind("times as text", times_as_text),
     Kind("all timeless", all_timeless, mixes=False),
@@ -541,7 +565,8 @@ def build_churn(settings: Settings) -> Churn:
         return Churn(**settings)
     except UsageError:
         # A mixture took the order from another kind.
-        return Churn(**{name: value for name, value in settings.items() if name != "touches"})
+        left = {"touches", "tells_order_time"}
+        return Churn(**{name: value for name, value in settings.items() if name not in left})
 
 
 def draw_case(kind: Kind, seed: int) -> Case:

@@ -140,6 +140,7 @@ def is_by_create_time(case: Case) -> bool:
         and churn.order_by is OrderBy.CREATE
         and churn.backdating.share == churn.timeless.share == 0
         and churn.shards == 1
+        and not churn.twins_apart
         and tie_size < shape.page_size / 2
     )
 

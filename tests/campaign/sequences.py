@@ -195,7 +195,9 @@ def timeless(chance: random.Random, shape: Shape) -> Settings:
 
 
 def empty_answers(chance: random.Random, shape: Shape) -> Settings:
-    fault = PageFault(rate=chance.choice([0.02, 0.1]), zero_total=chance.random() < 0.7)
+    fault = PageFault(
+        rate=chance.choice([0.02, 0.1]), zero_total=chance.random() < 0.7, spares_next=True
+    )
     return {"page_faults": (fault,)}
 
 

@@ -146,6 +146,24 @@ def test_empty_answers_come_at_their_rate() -> None:
     assert totals[0] + totals[500] == 1_000
 
 
+def test_empty_answers_last_for_a_while() -> None:
+    fault = PageFault(rate=1.0, zero_total=True, start_s=2.0, lasts_s=3.0)
+    sessions = churn_list(Churn(page_faults=(fault,)))
+
+    totals = [ask(sessions, 1, after_s=after_s)[0] for after_s in (0, 1.9, 2, 5, 5.1)]
+
+    assert totals == [500, 500, 0, 0, 500]
+
+
+def test_no_page_is_hit_twice_in_a_row_where_the_next_is_spared() -> None:
+    fault = PageFault(rate=1.0, zero_total=True, spares_next=True)
+    sessions = churn_list(Churn(page_faults=(fault,)))
+
+    totals = [ask(sessions, page_num)[0] for page_num in (1, 2, 1, 1, 2, 3)]
+
+    assert totals == [0, 0, 500, 0, 500, 0]
+
+
 # Rows that are shown twice
 
 
@@ -196,6 +214,23 @@ def test_twins_are_one_session_in_two_neighbouring_rows() -> None:
     assert times == sorted(times, reverse=True)
     assert len({row["createTime"] for row in rows}) == len(set(ids))
     assert sessions.truth().allowed == frozenset(ids)
+
+
+def test_twins_apart_are_one_session_in_two_rows_anywhere() -> None:
+    sessions = churn_list(Churn(twins=0.1, twins_apart=True))
+
+    total_count, ids = ask(sessions, 1, 10**6)
+
+    places: dict[str, list[int]] = {}
+    for place, session_id in enumerate(ids):
+        places.setdefault(session_id, []).append(place)
+    apart = [found[-1] - found[0] for found in places.values() if len(found) > 1]
+    assert total_count == len(ids) == 500
+    assert 25 < len(apart) < 75
+    assert max(apart) > 200
+    rows = {row["sessionId"]: row for row in sessions.sessions()}
+    assert all(rows[row["sessionId"]] == row for row in sessions.sessions())
+    assert sessions.truth().owed == frozenset(ids)
 
 
 # Pages

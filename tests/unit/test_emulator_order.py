@@ -109,6 +109,22 @@ def test_touched_session_moves_to_the_head_and_stays_what_it_is() -> None:
     assert sessions.truth().deleted_count == sessions.truth().inserted_count == 0
 
 
+def test_create_time_may_follow_the_updates_that_the_list_is_ordered_by() -> None:
+    churn = Churn(
+        order_by=OrderBy.UPDATE, tells_order_time=True, run_s=5, touches=Flow(per_s=1, even=True)
+    )
+    sessions = churn_list(churn, 100)
+    before = {row["sessionId"]: row["createTime"] for row in read_rows(sessions)}
+
+    rows = read_rows(sessions, 20.0)
+
+    times = [row["createTime"] for row in rows]
+    moved = {row["sessionId"] for row in rows if row["createTime"] != before[row["sessionId"]]}
+    assert times == sorted(times, reverse=True)
+    assert 10 <= len(moved) <= 26
+    assert {row["sessionId"] for row in rows[: len(moved)]} == moved
+
+
 def test_parts_of_a_list_are_each_in_order_and_grow_in_the_middle() -> None:
     sessions = churn_list(Churn(shards=3, insertions=Flow(per_s=10, limit=60, even=True)), 300)
     before = read_ids(sessions)
@@ -393,6 +409,7 @@ def test_owed_rows_are_those_that_no_longer_change() -> None:
     [
         ({"order_by": OrderBy.END}, "order_by is end"),
         ({"touches": Flow(per_s=1)}, "touches move nothing"),
+        ({"tells_order_time": True}, "tells_order_time of what is in order"),
         ({"run_s": 5.0, "max_run_s": 1.0}, "max_run_s is 1"),
         ({"replicas": (0.0, -1.0)}, "replicas lag by -1"),
         ({"page_sizes": (0,)}, "page_sizes has 0"),
