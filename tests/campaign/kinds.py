@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from exporter.emulator.churn import (
@@ -79,6 +79,8 @@ class Kind:
     """Whether only sessions since some time are wanted."""
     max_mean: float = 2.0
     """Requests relative to the pages."""
+    may_be_warm: bool = True
+    """Whether somebody else may have read the list just before."""
     mixes: bool = True
     """Whether it is one of those that mixtures are made of."""
     moves: bool = True
@@ -357,7 +359,7 @@ def empty_for_a_while(chance: random.Random, shape: Shape) -> Settings:
     fault = PageFault(
         rate=1.0,
         zero_total=True,
-        start_s=shape.duration_s * chance.uniform(0.2, 0.9),
+        start_s=shape.duration_s * chance.uniform(0.3, 0.9),
         lasts_s=shape.latency_s * chance.choice([1, 3, 10]),
     )
     return {"page_faults": (fault,)}
@@ -482,7 +484,7 @@ KINDS = (
     Kind("parts in order", shards, moves=False, mixes=False, beyond=True),
     Kind("by end time", end_order),
     Kind("by update time", update_order),
-    Kind("create times follow", times_follow, mixes=False),
+    Kind("create times follow", times_follow, mixes=False, beyond=True),
     Kind("total capped", total_cap),
     Kind("total lags", total_lag, moves=False),
     Kind("total cached", total_cache),
@@ -497,7 +499,7 @@ KINDS = (
     Kind("last page again", last_page_again),
     Kind("page sizes rounded", rounded_sizes, mixes=False, beyond=True),
     Kind("empty answers", empty_answers),
-    Kind("empty for a while", empty_for_a_while, mixes=False, beyond=True),
+    Kind("empty for a while", empty_for_a_while, mixes=False, beyond=True, may_be_warm=False),
     Kind("short answers", short_answers),
     Kind("doubled rows", doubled_rows),
     Kind("doubled across pages", doubled_across, mixes=False, beyond=True),
@@ -569,6 +571,21 @@ def build_churn(settings: Settings) -> Churn:
         return Churn(**{name: value for name, value in settings.items() if name not in left})
 
 
+def tell_case(case: Case) -> str:
+    """On one line, without what is as usual."""
+    unusual = {
+        field.name: getattr(case.churn, field.name)
+        for field in fields(Churn)
+        if getattr(case.churn, field.name) != getattr(USUAL, field.name)
+    }
+    warm = ", just read by somebody else" if case.is_warm else ""
+    since = "" if case.since_share is None else f", the newest {case.since_share:.0%} of its time"
+    return f"{case.shape}{warm}{since}, {unusual}"
+
+
+USUAL = Churn()
+
+
 def draw_case(kind: Kind, seed: int) -> Case:
     chance = random.Random(f"{kind.name}/{seed}")  # noqa: S311 - no secret
     shape = draw_shape(chance)
@@ -578,6 +595,6 @@ def draw_case(kind: Kind, seed: int) -> Case:
     return Case(
         shape,
         build_churn(settings),
-        is_warm=chance.random() < 0.3,
+        is_warm=chance.random() < 0.3 and kind.may_be_warm,
         since_share=chance.choice([0.02, 0.1, 0.3, 0.8]) if kind.has_since else None,
     )

@@ -1,6 +1,7 @@
 """One full listing of the campaign, judged."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from exporter.emulator.churn import Order, OrderBy
@@ -20,6 +21,8 @@ from tests.campaign.wire import (
     no_trace,
 )
 from tests.simulation import GATEWAY, NEWEST_MS
+
+MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Judgement:
     """Sessions that an incremental run cannot know of, and the next full one has to deliver."""
     fell_back: bool = False
     """Whether an incremental run became a full one."""
+    examples: tuple[str, ...] = ()
+    """Some of the sessions that are lost or stale."""
     because: str = ""
     """Why it did, or why it is unproven."""
 
@@ -145,6 +150,11 @@ def is_by_create_time(case: Case) -> bool:
     )
 
 
+def choose_examples(session_ids: Iterable[str]) -> tuple[str, ...]:
+    """As the trace tells them."""
+    return tuple(sorted(session_id[5:13] for session_id in session_ids)[:MAX_EXAMPLES])
+
+
 def judge_listing(name: str, seed: int, *, trace: Trace = no_trace) -> Judgement:
     case = draw_case(KINDS_BY_NAME[name], seed)
     shape = case.shape
@@ -181,6 +191,7 @@ def judge_listing(name: str, seed: int, *, trace: Trace = no_trace) -> Judgement
         seed=seed,
         proof="unproven" if facts is None else facts.proof,
         lost_count=len(truth.lost(seen)),
+        examples=choose_examples(truth.lost(seen)),
         doubled_count=seen.total() - len(seen),
         foreign_count=len(truth.foreign(seen)) + unwanted_count,
         request_count=wire.request_count,

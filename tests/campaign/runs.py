@@ -11,7 +11,7 @@ from exporter.emulator.churning import ChurningSessions
 from exporter.listing.increment import Increment
 from exporter.listing.known import Known
 from exporter.runs.state import FullRunNeeded, State, dump_state, read_state
-from tests.campaign.listings import Judgement, build_sessions, count_pages
+from tests.campaign.listings import Judgement, build_sessions, choose_examples, count_pages
 from tests.campaign.sequences import SEQUENCES_BY_NAME, draw_sequence
 from tests.campaign.wire import (
     FAULTS_OF_LISTINGS,
@@ -126,6 +126,7 @@ def judge_run(
     ]
     return replace(
         run,
+        examples=choose_examples([*lost, *stale]),
         lost_count=0 if masks else len(lost),
         unnoticed_count=len(lost) if masks else 0,
         stale_count=len(stale),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import fmean
 
 from tests.campaign.kinds import KINDS_BY_NAME, Kind
@@ -38,6 +38,8 @@ class Tally:
     costly: list[Judgement] = field(default_factory=list)
     unproven: list[Judgement] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
+    """Of several kinds summed up."""
 
     def add(self, judgement: Judgement) -> None:
         self.count += 1
@@ -73,7 +75,9 @@ class Tally:
 
     def misses(self) -> list[str]:
         """The goals that are missed."""
-        kind = KINDS_BY_NAME.get(self.name) or SEQUENCES_BY_NAME[self.name]
+        kind = KINDS_BY_NAME.get(self.name) or SEQUENCES_BY_NAME.get(self.name)
+        if kind is None:
+            return self.missed
         found = []
         if self.wrong:
             found.append("wrong")
@@ -101,11 +105,25 @@ def collect(judgements: Iterable[Judgement]) -> dict[str, Tally]:
     return tallies
 
 
-def print_tables(tallies: dict[str, Tally]) -> None:
+def sum_up(tallies: list[Tally]) -> Tally:
+    """All kinds of listings of a part of the list as one."""
+    whole = Tally("all of these with `--since`")
+    for tally in tallies:
+        for name in (each.name for each in fields(Tally) if each.name != "name"):
+            setattr(whole, name, getattr(whole, name) + getattr(tally, name))
+        whole.missed += [each for each in tally.misses() if each not in whole.missed]
+    return whole
+
+
+def print_tables(tallies: dict[str, Tally], *, each: bool) -> None:
     order = [*KINDS_BY_NAME, *SEQUENCES_BY_NAME]
     in_order = sorted(tallies.values(), key=lambda tally: order.index(tally.name))
     listings = [tally for tally in in_order if tally.name in KINDS_BY_NAME]
     runs = [tally for tally in in_order if tally.name in SEQUENCES_BY_NAME]
+    if not each:
+        parts = [tally for tally in listings if KINDS_BY_NAME[tally.name].has_since]
+        listings = [tally for tally in listings if tally not in parts]
+        listings += [sum_up(parts)] if parts else []
     if listings:
         print_table("listings", listings, full=False)
     if runs:
@@ -172,10 +190,16 @@ def print_failures(tallies: dict[str, Tally], *, most: int, unproven: bool) -> N
 
 
 def say(each: Judgement) -> str:
-    return (
-        f"{each.kind}, seed {each.seed}: {each.proof}, lost {each.lost_count},"
-        f" stale {each.stale_count}, doubled {each.doubled_count}, foreign {each.foreign_count},"
-        f" {each.request_count} requests for {each.page_count} pages"
-        f"{f', {each.trouble}' if each.trouble else ''}"
-        f"{f', because {each.because}' if each.because else ''}"
-    )
+    counts = {
+        "lost": each.lost_count,
+        "stale": each.stale_count,
+        "doubled": each.doubled_count,
+        "foreign": each.foreign_count,
+        "not noticed": each.unnoticed_count,
+    }
+    parts = [f"{name} {count}" for name, count in counts.items() if count > 0]
+    parts += ["such as " + " ".join(each.examples)] if each.examples else []
+    parts += [f"{each.request_count} requests for {each.page_count} pages"]
+    parts += [each.trouble] if each.trouble else []
+    parts += [f"because {each.because}"] if each.because else []
+    return f"{each.kind}, seed {each.seed}: {each.proof}, {', '.join(parts)}"
