@@ -93,7 +93,7 @@ def main() -> int:
     args = parser.parse_args()
     names: list[str] = args.kind or [*KINDS_BY_NAME, *SEQUENCES_BY_NAME]
     if args.trace:
-        return max(trace(name, args.seed) for name in names)
+        return max([trace(name, args.seed) for name in names])
     none_given = args.listings is None and args.runs is None
     chunks = plan(
         names,
