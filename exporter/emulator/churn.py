@@ -94,11 +94,17 @@ class PageFault:
     """Whether each of `page_nums` is hit only the first time it is asked for."""
     answers: tuple[int, ...] = ()
     """Numbers of answers that are hit, counted from 1, whatever they are about."""
+    start_s: float = 0.0
+    """How long after the first request it begins."""
+    lasts_s: float | None = None
+    """How long it goes on; None: for ever."""
+    spares_next: bool = False
+    """Whether no page is hit in two answers about it that follow each other."""
     zero_total: bool = False
     """Whether an answer that is hit tells 0 as the total."""
 
     def __post_init__(self) -> None:
-        refuse_below(self, 0, "rate", "missing_count")
+        refuse_below(self, 0, "rate", "missing_count", "start_s", "lasts_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,19 +141,19 @@ class Timeless:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backdating:
-    """Sessions with a create time before they came.
+    """Sessions that claim to have been created before they came, or after.
 
     Raises UsageError where a number is out of its range.
     """
 
     share: float = 0.0
     by_s: float = 3600.0
-    """At most; by chance."""
+    """At most, by chance; below 0 they claim to be newer."""
     in_place: bool = True
     """Whether they come where their create time says, far behind the head, or at the head."""
 
     def __post_init__(self) -> None:
-        refuse_below(self, 0, "share", "by_s")
+        refuse_below(self, 0, "share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,9 +199,15 @@ class Churn:
     order: Order = Order.NEWEST_FIRST
     order_by: OrderBy = OrderBy.CREATE
     """Any other needs `run_s`."""
+    tells_order_time: bool = False
+    """Whether the time that the list is ordered by is told as the create time."""
     running_last: bool = False
     """Whether a list ordered by end time has the sessions that still run where its oldest ones are,
     and not where its newest ones are.
+    """
+    shards: int = 1
+    """Parts of the list, one behind the other, each of them in order: a new session comes in the
+    middle, where its own part begins.
     """
     insertions: Flow = Flow()
     """New sessions: at the head of a list that is newest first."""
@@ -213,6 +225,12 @@ class Churn:
     late: LateShow = LateShow()
     backdating: Backdating = Backdating()
     timeless: Timeless = Timeless()
+    twins: float = 0.0
+    """Share of rows that are the same session as their neighbour: the list has it twice."""
+    twins_apart: bool = False
+    """Whether they are the same session as any older row, and not as their neighbour."""
+    withheld: float = 0.0
+    """Share of rows that no answer shows, though each counts as a row of its page."""
     time_step_ms: int = 1
     """Create times are told as multiples of this, rounded down; the order is the exact one's."""
     tie_size: int = 1
@@ -251,6 +269,12 @@ class Churn:
     """Pages are counted in this size when a greater one is asked for, which no answer tells."""
     page_cap_share: float = 1.0
     """Share of answers to which `page_cap` applies, by chance."""
+    page_sizes: tuple[int, ...] = ()
+    """If any, pages are counted in the least of these that is not below the one asked for, or in
+    the greatest.
+    """
+    last_page_again: bool = False
+    """Whether a page behind the end is answered with the last one, and not with an empty one."""
     depth: int | None = None
     """No row behind so many places is shown, whatever the total says."""
     max_page_num: int | None = None
@@ -263,8 +287,11 @@ class Churn:
     def __post_init__(self) -> None:
         refuse_below(self, 0, "keep_count", "keep_age_s", "run_s", "settle_s", "odd_states")
         refuse_below(self, 0, "total_cap", "total_cache_s", "page_cache_s", "page_cap_share")
-        refuse_below(self, 0, "depth", "max_page_num")
-        refuse_below(self, 1, "tie_size", "page_cap", "total_step", "time_step_ms")
+        refuse_below(self, 0, "depth", "max_page_num", "twins", "withheld")
+        refuse_below(self, 1, "shards", "tie_size", "page_cap", "total_step", "time_step_ms")
+        for size in self.page_sizes:
+            if size < 1:
+                raise UsageError(f"page_sizes has {size}", hint="give 1 or more")
         for lag_s in self.replicas:
             if not lag_s >= 0:
                 raise UsageError(f"replicas lag by {lag_s}", hint="give 0 or more")
@@ -274,6 +301,10 @@ class Churn:
             raise UsageError(
                 f"order_by is {self.order_by.value} and sessions never end",
                 hint="give run_s, how long they run",
+            )
+        if self.tells_order_time and self.order_by is not OrderBy.UPDATE:
+            raise UsageError(
+                "tells_order_time of what is in order", hint='give order_by = "update"'
             )
         if self.touches.per_s > 0 and self.order_by is not OrderBy.UPDATE:
             raise UsageError("touches move nothing", hint='give order_by = "update"')

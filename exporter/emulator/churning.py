@@ -16,7 +16,7 @@ from exporter.emulator.history import (
     SessionPage,
     SessionSeries,
 )
-from exporter.emulator.live_list import LiveList
+from exporter.emulator.replica import Replica, Shown
 from exporter.emulator.session_rows import SessionRows
 from exporter.gateway import Gateway
 
@@ -52,38 +52,6 @@ class Truth:
         known = orjson.loads(text)
         ids = {name: frozenset(known[name]) for name in ("owed", "allowed")}
         return cls(**{field.name: known[field.name] for field in fields(cls)} | ids)
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """An answer before anything is wrong with it."""
-
-    state: int
-    at_s: float
-    """The instant that its rows are of."""
-    start: int
-    total_count: int
-    serials: list[int]
-    before: Sequence[int]
-    """The row before the first one, where that may matter."""
-
-
-class Replica:
-    """One copy of the list, which lags."""
-
-    def __init__(self, drift: Drift, *, lag_s: float, is_late: bool) -> None:
-        self.lag_s = lag_s
-        self._drift = drift
-        # A copy that does not lag is the drift's own.
-        self._late = drift.initial() if is_late or lag_s > 0 else None
-        self._state = 0
-
-    def rows(self, state: int) -> LiveList:
-        if self._late is None:
-            return self._drift.live
-        self._drift.replay(self._late, self._state, state)
-        self._state = max(self._state, state)
-        return self._late
 
 
 class ChurningSessions:
@@ -176,10 +144,10 @@ class ChurningSessions:
 
     def sessions(self) -> Iterator[RawSession]:
         """What answers show by now, in list order."""
-        replica = self._replicas[0]
+        replica = min(self._replicas, key=lambda each: each.lag_s)
         shown, _ = self._states(self._elapsed_s - replica.lag_s)
         live = replica.rows(shown)
-        serials = live.pick(0, len(live), draw=self.answer_count)
+        serials = self._unveil(live.pick(0, len(live), draw=self.answer_count))
         return (self._rows.build(serial, self._elapsed_s)[0] for serial in serials)
 
     def insert(self, now_s: float) -> None:
@@ -228,7 +196,8 @@ class ChurningSessions:
         rows: dict[str, RawSession] = {}
         first_s = self._answer_s[first_answer - 1] - max(self._churn.replicas or (0.0,))
         first_s -= self._churn.page_cache_s + max(0.0, -self._churn.total_lag_s)
-        for serial in self._drift.held_throughout(answers[0][0], answers[-1][1]):
+        serials = list(self._drift.held_throughout(answers[0][0], answers[-1][1]))
+        for serial in self._unveil(serials):
             row, is_final = self._rows.build(serial, first_s)
             if is_final:
                 rows[row["sessionId"]] = row
@@ -259,6 +228,7 @@ class ChurningSessions:
         self._answers.append((shown.state, self._states(self._elapsed_s)[0]))
         self._answer_s.append(self._elapsed_s)
         serials = self._distortion.cut(question, shown.start, shown.serials)
+        serials = self._unveil(serials)
         if self._churn.doubled_rows:
             serials = self._distortion.double(question, serials, shown.before)
         missing, zero_total = self._distortion.draw_missing(question, len(serials))
@@ -276,12 +246,12 @@ class ChurningSessions:
         return shown
 
     def _show(self, question: Question) -> Shown:
-        churn, page_size = self._churn, question.page_size
+        churn = self._churn
+        page_size = self._round_size(question.page_size)
         if churn.page_cap is not None and (
             churn.page_cap_share >= 1 or self._random.random() < churn.page_cap_share
         ):
             page_size = min(page_size, churn.page_cap)
-        start = (question.page_num - 1) * page_size
         chosen = self._draw_replica()
         telling = self._draw_replica() if churn.total_of_any_replica else chosen
         replica = self._replicas[chosen]
@@ -289,6 +259,10 @@ class ChurningSessions:
         state, _ = self._states(at_s)
         told_s = question.at_s - self._replicas[telling].lag_s
         live = replica.rows(state)
+        page_num = question.page_num
+        if churn.last_page_again:
+            page_num = min(page_num, max(1, -(-len(live) // page_size)))
+        start = (page_num - 1) * page_size
         before: Sequence[int] = ()
         if churn.doubled_rows and start > 0:
             before = live.pick(start - 1, start, draw=question.number)
@@ -302,6 +276,18 @@ class ChurningSessions:
             live.pick(start, start + page_size, draw=question.number),
             before,
         )
+
+    def _round_size(self, page_size: int) -> int:
+        sizes = sorted(self._churn.page_sizes)
+        return (
+            next((size for size in sizes if size >= page_size), sizes[-1]) if sizes else page_size
+        )
+
+    def _unveil(self, serials: list[int]) -> list[int]:
+        """Those that answers show at all."""
+        if self._churn.withheld == 0:
+            return serials
+        return [serial for serial in serials if not self._drift.traits.is_withheld(serial)]
 
     def _draw_replica(self) -> int:
         return 0 if len(self._replicas) == 1 else self._random.randrange(len(self._replicas))
@@ -336,6 +322,12 @@ class ChurningSessions:
         return (self._series.created_ms(serial) - self._newest_created_ms) / 1000
 
     def _ids(self, serials: Iterable[int]) -> Iterator[str]:
+        """Of the sessions that answers show."""
+        churn, traits = self._churn, self._drift.traits
+        if churn.withheld > 0:
+            serials = (serial for serial in serials if not traits.is_withheld(serial))
+        if churn.twins > 0:
+            serials = map(traits.original, serials)
         return map(self._series.session_id, serials)
 
 

@@ -24,6 +24,8 @@ class Distortion:
         self._faults = random.Random(f"{seed}/faults")  # noqa: S311  # no secret
         self._doubling = random.Random(f"{seed}/doubling")  # noqa: S311  # no secret
         self._faults_done: set[tuple[int, int]] = set()
+        # Pages whose latest answer was hit.
+        self._just_hit: set[tuple[int, int]] = set()
         # By rule and page: until when it is answered so, and which row is doubled.
         self._doubled: dict[tuple[int, int, int], tuple[float, float]] = {}
         # By replica: until when which total is told.
@@ -81,10 +83,16 @@ class Distortion:
             # Drawn for each answer, as above.
             hit = self._faults.random() < fault.rate or question.number in fault.answers
             page_num = question.page_num
+            age_s = question.at_s - fault.start_s
+            if age_s < 0 or (fault.lasts_s is not None and age_s > fault.lasts_s):
+                continue
             if page_num in fault.page_nums and (number, page_num) not in self._faults_done:
                 hit = True
                 if fault.once:
                     self._faults_done.add((number, page_num))
+            if fault.spares_next:
+                hit &= (number, page_num) not in self._just_hit
+                (self._just_hit.add if hit else self._just_hit.discard)((number, page_num))
             if hit:
                 count = row_count if fault.missing_count is None else fault.missing_count
                 missing = max(missing, min(count, row_count))

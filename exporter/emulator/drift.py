@@ -11,9 +11,14 @@ from math import inf
 from exporter.emulator.churn import Churn, Cleanup, Flow, Order, OrderBy, Place
 from exporter.emulator.history import mix64
 from exporter.emulator.live_list import LiveList, build_key
+from exporter.emulator.traits import Traits
 
 NEVER_S = 10**9
 """Beyond all times of a list, in seconds."""
+
+
+RANK_BITS = 56
+"""More than the rank of any time takes."""
 
 
 class Change(IntEnum):
@@ -27,43 +32,6 @@ class Change(IntEnum):
     """Of a session that came a while ago."""
     SESSION_END = 5
     CLEANUP = 6
-
-
-class Traits:
-    """What chance made of each session: a function of the seed and its serial."""
-
-    def __init__(self, churn: Churn, *, seed: str) -> None:
-        self._churn = churn
-        self._salt = random.Random(f"{seed}/traits").getrandbits(64)  # noqa: S311  # no secret
-        self.backdates = churn.backdating.share > 0
-
-    def draw(self, serial: int, trait: int) -> float:
-        """From 0 to 1, for each trait anew."""
-        return mix64((serial << 4 | trait) ^ self._salt) / 2**64
-
-    def backdated_s(self, serial: int) -> float:
-        """By how much its create time is before its coming."""
-        if not self.backdates or self.draw(serial, 0) >= self._churn.backdating.share:
-            return 0.0
-        return self._churn.backdating.by_s * self.draw(serial, 1)
-
-    def is_late(self, number: int) -> bool:
-        """Of the insertions, by their number."""
-        return self.draw(number, 2) < self._churn.late.share
-
-    def run_s(self, serial: int) -> float:
-        """How long it runs."""
-        least_s = self._churn.run_s or 0.0
-        if self._churn.max_run_s is None:
-            return least_s
-        tie = serial - serial % self._churn.tie_size
-        return least_s + (self._churn.max_run_s - least_s) * self.draw(tie, 3)
-
-    def is_timeless(self, serial: int) -> bool:
-        return self.draw(serial, 4) < self._churn.timeless.share
-
-    def ends_oddly(self, serial: int) -> bool:
-        return self.draw(serial, 5) < self._churn.odd_states
 
 
 class Drift:
@@ -191,15 +159,23 @@ class Drift:
 
     def came_s(self, serial: int) -> float:
         """When it came; sessions of one tie have the time of the first of them."""
+        if not self._churn.twins_apart:
+            serial = self.traits.original(serial)
         serial -= serial % self._churn.tie_size
         if serial < self.initial_count:
             return self._initial_s(serial)
         return self._came_s[serial - self.initial_count]
 
+    def order_s(self, serial: int) -> float:
+        """The time that its place by now is of; of a list that is ordered by update time."""
+        return (self._ranks[serial] & (1 << RANK_BITS) - 1) / 1_000_000 - 2 * NEVER_S
+
     def created_s(self, serial: int) -> float:
         """When it came, unless it claims to be older."""
         came_s = self.came_s(serial)
-        return came_s - self.traits.backdated_s(serial) if self.traits.backdates else came_s
+        if not self.traits.backdates:
+            return came_s
+        return came_s - self.traits.backdated_s(self.traits.original(serial))
 
     def held_throughout(self, first: int, last: int) -> Iterator[int]:
         """Serials that were in the list in both states and so in all between, oldest first."""
@@ -227,7 +203,7 @@ class Drift:
         if churn.order is Order.UNORDERED or churn.order_by is OrderBy.CREATE:
             return self._rank(serial)
         came_s = self.came_s(serial)
-        ends_s = came_s + self.traits.run_s(serial)
+        ends_s = came_s + self.traits.run_s(self.traits.original(serial))
         if ends_s <= 0:
             rank_s = ends_s
         else:
@@ -235,7 +211,7 @@ class Drift:
             rank_s = came_s
             if churn.order_by is OrderBy.END:
                 rank_s += -NEVER_S if churn.running_last else NEVER_S
-        self._ranks[serial] = to_rank(rank_s)
+        self._ranks[serial] = self._place(serial, rank_s)
         return self._ranks[serial]
 
     def _rank(self, serial: int) -> int:
@@ -244,14 +220,20 @@ class Drift:
             return mix64(serial ^ self._salt)
         if churn.order_by is OrderBy.CREATE:
             in_place = churn.backdating.in_place
-            return to_rank(self.created_s(serial) if in_place else self.came_s(serial))
+            return self._place(serial, (self.created_s if in_place else self.came_s)(serial))
         return self._ranks[serial]
+
+    def _place(self, serial: int, at_s: float) -> int:
+        rank = to_rank(at_s)
+        if self._churn.shards > 1:
+            rank |= self.traits.shard(serial) << RANK_BITS
+        return rank
 
     def _move(self, serial: int, at_s: float) -> None:
         """To the place of what is just now updated or ended."""
         former = build_key(self._ranks[serial], serial)
         at_s = max(at_s, self._changed_s[-1]) if self._changed_s else at_s
-        self._ranks[serial] = to_rank(at_s)
+        self._ranks[serial] = self._place(serial, at_s)
         self._note(former, build_key(self._ranks[serial], serial), at_s)
 
     # Changes

@@ -42,6 +42,7 @@ class SessionRows:
 
     def find(self, serial: int, at_s: float) -> RawSession:
         """The row at this second; whoever takes it must not change it."""
+        serial = self._drift.traits.original(serial)
         row = self._final.get(serial)
         if row is not None:
             return row
@@ -53,7 +54,9 @@ class SessionRows:
     def build(self, serial: int, at_s: float) -> tuple[RawSession, bool]:
         """The row at this second, and whether it stays as it is."""
         churn, traits = self._churn, self._drift.traits
-        created_s = self._drift.created_s(serial)
+        serial = traits.original(serial)
+        moves = churn.tells_order_time
+        created_s = (self._drift.order_s if moves else self._drift.created_s)(serial)
         created_ms = round(self._newest_created_ms + created_s * 1000)
         created_ms -= created_ms % churn.time_step_ms
         row, is_final = self._build_row(serial, created_ms, at_s)
@@ -64,7 +67,7 @@ class SessionRows:
             row["createTime"] = FORMS[form](created_ms)
             if row["createTime"] is NO_VALUE:
                 del row["createTime"]
-        return row, is_final
+        return row, is_final and not moves
 
     def _build_row(self, serial: int, created_ms: int, at_s: float) -> tuple[RawSession, bool]:
         churn, traits = self._churn, self._drift.traits

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from exporter.emulator.churn import (
@@ -47,14 +47,21 @@ class Shape:
         return self.latency_s * (self.page_count / self.in_flight + 3)
 
     def flow(self, per_page: float, *, burst: int = 1) -> Flow:
-        """About so many changes for each page that is read."""
-        return Flow(per_s=per_page * self.page_count / self.duration_s, burst=burst)
+        """About so many changes for each page that is read; fewer where pages are tiny, or a list
+        would grow faster than anybody reads.
+        """
+        share = min(1.0, self.page_size / 20)
+        return Flow(per_s=per_page * share * self.page_count / self.duration_s, burst=burst)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     shape: Shape
     churn: Churn
+    is_warm: bool = False
+    """Whether somebody else has just read the list, so that it moves and caches are full."""
+    since_share: float | None = None
+    """How much of the list's time is wanted, from its newest session on; None: all."""
 
 
 Draw = Callable[[random.Random, Shape], Settings]
@@ -66,8 +73,14 @@ class Kind:
     draw: Draw
     impossible: bool = False
     """Whether nothing can be proven of such a list: exit 4 is no fault."""
+    beyond: bool = False
+    """Whether the server is worse than README has it: only false proofs are faults."""
+    has_since: bool = False
+    """Whether only sessions since some time are wanted."""
     max_mean: float = 2.0
     """Requests relative to the pages."""
+    may_be_warm: bool = True
+    """Whether somebody else may have read the list just before."""
     mixes: bool = True
     """Whether it is one of those that mixtures are made of."""
     moves: bool = True
@@ -149,7 +162,13 @@ def deletions(chance: random.Random, shape: Shape) -> Settings:
 
 
 def ties(chance: random.Random, shape: Shape) -> Settings:
-    return {"tie_size": chance.choice([2, 9, 25])}
+    return {"tie_size": min(chance.choice([2, 9, 25]), max(2, shape.page_size // 4))}
+
+
+def kept_ties(chance: random.Random, shape: Shape) -> Settings:
+    """Ties over a page, in an order that stays."""
+    rows = shape.page_size * chance.choice([1.0, 2.5])
+    return {"time_step_ms": max(2, round(rows * shape.spacing_ms))} | retention(chance, shape)
 
 
 def large_ties(chance: random.Random, shape: Shape) -> Settings:
@@ -161,12 +180,70 @@ def coarse_times(chance: random.Random, shape: Shape) -> Settings:
     return {"time_step_ms": chance.choice([1_000, 60_000])} | background(chance, shape)
 
 
+def equal_times(chance: random.Random, shape: Shape) -> Settings:
+    """Many sessions of one create time, in an order that stays."""
+    span_ms = max(1, shape.session_count * shape.spacing_ms)
+    return {"time_step_ms": round(span_ms * chance.choice([0.1, 0.5])) or 1}
+
+
+def noisy_times(chance: random.Random, shape: Shape) -> Settings:
+    """By clocks that are some rows apart."""
+    by_s = shape.spacing_ms / 1000 * chance.choice([2, 10, 50]) * chance.choice([1, -1])
+    return {"backdating": Backdating(share=chance.choice([0.3, 1.0]), by_s=by_s, in_place=False)}
+
+
+def future_times(chance: random.Random, shape: Shape) -> Settings:
+    share = chance.choice([0.01, 0.1])
+    return {"backdating": Backdating(share=share, by_s=-8 * 3600, in_place=False)}
+
+
+def history_import(chance: random.Random, shape: Shape) -> Settings:
+    """Old sessions come in, most of them at the list's end or behind it."""
+    span_s = shape.session_count * shape.spacing_ms / 1000
+    return {
+        "backdating": Backdating(share=chance.choice([0.5, 1.0]), by_s=3 * span_s),
+        "insertions": shape.flow(chance.choice([0.2, 1.0]), burst=chance.choice([1, 20])),
+    }
+
+
+def middle_swaps(chance: random.Random, shape: Shape) -> Settings:
+    """As many sessions go as come, both anywhere: the total stays what it is."""
+    flow = shape.flow(chance.choice([0.03, 0.2]))
+    span_s = shape.session_count * shape.spacing_ms / 1000
+    return {
+        "insertions": flow,
+        "deletions": flow,
+        "backdating": Backdating(share=1.0, by_s=span_s),
+    }
+
+
+def twins(chance: random.Random, shape: Shape) -> Settings:
+    return {"twins": chance.choice([2 / max(2, shape.session_count), 0.01, 0.05])}
+
+
+def shards(chance: random.Random, shape: Shape) -> Settings:
+    return {"shards": chance.choice([2, 3])} | background(chance, shape)
+
+
+def twins_apart(chance: random.Random, shape: Shape) -> Settings:
+    share = chance.choice([2 / max(2, shape.session_count), 0.01])
+    return {"twins": share, "twins_apart": True}
+
+
+def times_follow(chance: random.Random, shape: Shape) -> Settings:
+    return update_order(chance, shape) | {"tells_order_time": True}
+
+
 def oldest_first(chance: random.Random, shape: Shape) -> Settings:
-    return {"order": Order.OLDEST_FIRST}
+    return {"order": Order.OLDEST_FIRST} | (bursts(chance, shape) if chance.random() < 0.3 else {})
 
 
 def unordered(chance: random.Random, shape: Shape) -> Settings:
-    return {"order": Order.UNORDERED} | ({} if chance.random() < 0.5 else insertions(chance, shape))
+    return {"order": Order.UNORDERED}
+
+
+def unordered_growing(chance: random.Random, shape: Shape) -> Settings:
+    return {"order": Order.UNORDERED} | insertions(chance, shape)
 
 
 def redrawn(chance: random.Random, shape: Shape) -> Settings:
@@ -185,7 +262,7 @@ def update_order(chance: random.Random, shape: Shape) -> Settings:
     return running(chance, shape) | {
         "order_by": OrderBy.UPDATE,
         "order": chance.choice([Order.NEWEST_FIRST, Order.NEWEST_FIRST, Order.OLDEST_FIRST]),
-        "touches": shape.flow(rate(chance)),
+        "touches": shape.flow(rate(chance), burst=chance.choice([1, 1, 50, 200])),
     }
 
 
@@ -200,6 +277,8 @@ def total_cap(chance: random.Random, shape: Shape) -> Settings:
     cap = round(max(1, shape.session_count) * chance.uniform(0.2, 1.0))
     if chance.random() < 0.7:
         cap = max(shape.page_size, cap - cap % shape.page_size)
+    if chance.random() < 0.1:
+        cap = chance.choice([0, 1, shape.page_size])
     return {"total_cap": cap}
 
 
@@ -232,6 +311,10 @@ def total_above(chance: random.Random, shape: Shape) -> Settings:
     return {"total_offset": chance.choice([1, 7, shape.page_size])}
 
 
+def total_absurd(chance: random.Random, shape: Shape) -> Settings:
+    return {"total_offset": chance.choice([10**5, 2**31, 2**62])}
+
+
 def total_elsewhere(chance: random.Random, shape: Shape) -> Settings:
     return replicas(chance, shape) | {"total_of_any_replica": True}
 
@@ -244,15 +327,42 @@ def page_bound(chance: random.Random, shape: Shape) -> Settings:
     return {"max_page_num": max(1, round(shape.page_count * chance.uniform(0.2, 0.9)))}
 
 
+def withheld(chance: random.Random, shape: Shape) -> Settings:
+    return {"withheld": chance.choice([0.01, 0.2])}
+
+
+def last_page_again(chance: random.Random, shape: Shape) -> Settings:
+    return {"last_page_again": True}
+
+
+def rounded_sizes(chance: random.Random, shape: Shape) -> Settings:
+    size = shape.page_size
+    return {
+        "page_sizes": chance.choice([(size,), (size // 2 or 1, size), (1, 2, 5, 10, 20, 50, 100)])
+    }
+
+
 def empty_answers(chance: random.Random, shape: Shape) -> Settings:
     total_is_told = chance.random() < 0.3
     form = chance.choice(["rate", "rate", "number", "first page"])
     known: dict[str, Settings] = {
         "rate": {"rate": chance.choice([0.01, 0.05, 0.1])},
-        "number": {"answers": (chance.randint(1, shape.page_count + 2),)},
+        "number": {"answers": tuple(chance.sample(range(1, shape.page_count + 4), 2))},
         "first page": {"page_nums": (1,)},
     }
-    return {"page_faults": (PageFault(zero_total=not total_is_told, **known[form]),)}
+    return {
+        "page_faults": (PageFault(zero_total=not total_is_told, spares_next=True, **known[form]),)
+    }
+
+
+def empty_for_a_while(chance: random.Random, shape: Shape) -> Settings:
+    fault = PageFault(
+        rate=1.0,
+        zero_total=True,
+        start_s=shape.duration_s * chance.uniform(0.3, 0.9),
+        lasts_s=shape.latency_s * chance.choice([1, 3, 10]),
+    )
+    return {"page_faults": (fault,)}
 
 
 def short_answers(chance: random.Random, shape: Shape) -> Settings:
@@ -321,7 +431,7 @@ def cleanups(chance: random.Random, shape: Shape) -> Settings:
     found = tuple(
         Cleanup(
             at_s=shape.duration_s * chance.uniform(0.0, 0.9),
-            count=max(1, round(shape.session_count * chance.uniform(0.02, 0.3))),
+            count=max(1, round(shape.session_count * chance.choice([0.02, 0.1, 0.3]))),
             place=chance.choice(list(Place)),
         )
         for _ in range(chance.choice([1, 1, 2]))
@@ -354,37 +464,60 @@ KINDS = (
     Kind("retention", retention, moves=False),
     Kind("deletions", deletions, moves=False),
     Kind("shuffled ties", ties, max_mean=2.5),
-    Kind("ties over a page", large_ties, max_mean=2.5, moves=False),
+    Kind("ties over a page", kept_ties, moves=False),
+    Kind(
+        "shuffled ties over a page",
+        large_ties,
+        max_mean=4.0,
+        moves=False,
+        mixes=False,
+        impossible=True,
+    ),
     Kind("coarse times", coarse_times, moves=False),
     Kind("oldest first", oldest_first),
-    Kind("no order", unordered, mixes=False, moves=False, impossible=True, max_mean=4.0),
+    Kind("equal times", equal_times),
+    Kind("noisy times", noisy_times),
+    Kind("times ahead", future_times),
+    Kind("no order, still", unordered, mixes=False, moves=False, max_mean=2.5),
+    Kind("no order", unordered_growing, mixes=False, moves=False, impossible=True, max_mean=4.0),
     Kind("order redrawn", redrawn, mixes=False, impossible=True, max_mean=4.0),
+    Kind("parts in order", shards, moves=False, mixes=False, beyond=True),
     Kind("by end time", end_order),
     Kind("by update time", update_order),
+    Kind("create times follow", times_follow, mixes=False, beyond=True),
     Kind("total capped", total_cap),
     Kind("total lags", total_lag, moves=False),
     Kind("total cached", total_cache),
     Kind("total in steps", total_step),
     Kind("total too low", total_below),
     Kind("total too high", total_above, impossible=True, mixes=False),
+    Kind("total absurd", total_absurd, impossible=True, mixes=False),
     Kind("total of another copy", total_elsewhere, moves=False),
     Kind("depth", depth, impossible=True, mixes=False, max_mean=1.5),
     Kind("pages bounded", page_bound, impossible=True, mixes=False, max_mean=1.5),
+    Kind("rows withheld", withheld, impossible=True, mixes=False),
+    Kind("last page again", last_page_again),
+    Kind("page sizes rounded", rounded_sizes, mixes=False, beyond=True),
     Kind("empty answers", empty_answers),
+    Kind("empty for a while", empty_for_a_while, mixes=False, beyond=True, may_be_warm=False),
     Kind("short answers", short_answers),
     Kind("doubled rows", doubled_rows),
-    Kind("doubled across pages", doubled_across, impossible=True, mixes=False),
+    Kind("doubled across pages", doubled_across, mixes=False, beyond=True),
+    Kind("rows twice for good", twins),
+    Kind("rows twice, far apart", twins_apart, mixes=False, beyond=True),
     Kind("some timeless", timeless),
     Kind("times as text", times_as_text),
-    Kind("all timeless", all_timeless, impossible=True, mixes=False, max_mean=4.0),
+    Kind("all timeless", all_timeless, mixes=False),
     Kind("back-dated", backdated, moves=False),
+    Kind("history import", history_import, moves=False),
+    Kind("swaps in the middle", middle_swaps, moves=False),
     Kind("replicas", replicas, moves=False),
     Kind("pages cached", page_cache, moves=False),
     Kind("shown late", late_show, moves=False),
     Kind("cleanup", cleanups),
-    Kind("begun anew", begun_anew, mixes=False, moves=False, max_mean=4.0),
+    Kind("begun anew", begun_anew, mixes=False, moves=False, max_mean=4.0, impossible=True),
     Kind("pages capped", page_caps),
-    Kind("some pages capped", some_page_caps, mixes=False),
+    Kind("some pages capped", some_page_caps, mixes=False, beyond=True),
     Kind("null when empty", null_when_empty),
 )
 
@@ -400,8 +533,22 @@ def mixture(chance: random.Random, shape: Shape) -> Settings:
     return found
 
 
-KINDS_BY_NAME: Mapping[str, Kind] = {
-    kind.name: kind for kind in (*KINDS, Kind(MIXED, mixture, mixes=False, max_mean=2.5))
+SINCE = "since: "
+WITHOUT_SINCE = {
+    "no order",
+    "order redrawn",
+    "begun anew",
+    "total absurd",
+    "null when empty",
+    # Where one part ends, nothing tells that newer sessions come behind it.
+    "parts in order",
+}
+
+ALL_KINDS = (*KINDS, Kind(MIXED, mixture, mixes=False, beyond=True))
+KINDS_BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in ALL_KINDS} | {
+    SINCE + kind.name: replace(kind, name=SINCE + kind.name, has_since=True)
+    for kind in ALL_KINDS
+    if kind.name not in WITHOUT_SINCE
 }
 
 
@@ -420,7 +567,23 @@ def build_churn(settings: Settings) -> Churn:
         return Churn(**settings)
     except UsageError:
         # A mixture took the order from another kind.
-        return Churn(**{name: value for name, value in settings.items() if name != "touches"})
+        left = {"touches", "tells_order_time"}
+        return Churn(**{name: value for name, value in settings.items() if name not in left})
+
+
+def tell_case(case: Case) -> str:
+    """On one line, without what is as usual."""
+    unusual = {
+        field.name: getattr(case.churn, field.name)
+        for field in fields(Churn)
+        if getattr(case.churn, field.name) != getattr(USUAL, field.name)
+    }
+    warm = ", just read by somebody else" if case.is_warm else ""
+    since = "" if case.since_share is None else f", the newest {case.since_share:.0%} of its time"
+    return f"{case.shape}{warm}{since}, {unusual}"
+
+
+USUAL = Churn()
 
 
 def draw_case(kind: Kind, seed: int) -> Case:
@@ -429,4 +592,9 @@ def draw_case(kind: Kind, seed: int) -> Case:
     settings = kind.draw(chance, shape)
     if kind.moves:
         settings = merge(settings, background(chance, shape))
-    return Case(shape, build_churn(settings))
+    return Case(
+        shape,
+        build_churn(settings),
+        is_warm=chance.random() < 0.3 and kind.may_be_warm,
+        since_share=chance.choice([0.02, 0.1, 0.3, 0.8]) if kind.has_since else None,
+    )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from multiprocessing import get_context
 
-from tests.campaign.kinds import KINDS_BY_NAME, draw_case
+from tests.campaign.kinds import KINDS_BY_NAME, draw_case, tell_case
 from tests.campaign.listings import Judgement, judge_listing
 from tests.campaign.runs import judge_sequence
 from tests.campaign.sequences import SEQUENCES_BY_NAME, draw_sequence
@@ -63,10 +63,10 @@ def judge_all(chunks: list[Chunk], *, jobs: int) -> Iterator[Judgement]:
 
 def trace(name: str, seed: int) -> int:
     if name in KINDS_BY_NAME:
-        print(draw_case(KINDS_BY_NAME[name], seed))
+        print(tell_case(draw_case(KINDS_BY_NAME[name], seed)))
         judged = [judge_listing(name, seed, trace=print_trace)]
     else:
-        print(draw_sequence(SEQUENCES_BY_NAME[name], seed))
+        print(tell_case(draw_sequence(SEQUENCES_BY_NAME[name], seed).case))
         judged = []
         for each in judge_sequence(name, seed, trace=print_trace):
             print(f"-- run {len(judged) + 1}: {say(each)}")
@@ -87,12 +87,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first one of each kind")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--show", type=int, default=2, help="failures told of each kind")
+    parser.add_argument("--each", action="store_true", help="a row for each kind with --since, too")
     parser.add_argument("--unproven", action="store_true", help="tell of those, too, and why")
     parser.add_argument("--trace", action="store_true", help="one seed of one kind, each answer")
     args = parser.parse_args()
     names: list[str] = args.kind or [*KINDS_BY_NAME, *SEQUENCES_BY_NAME]
     if args.trace:
-        return max(trace(name, args.seed) for name in names)
+        return max([trace(name, args.seed) for name in names])
     none_given = args.listings is None and args.runs is None
     chunks = plan(
         names,
@@ -101,7 +102,7 @@ def main() -> int:
         first_seed=args.seed,
     )
     tallies = collect(judge_all(list(chunks), jobs=args.jobs))
-    print_tables(tallies)
+    print_tables(tallies, each=args.each or args.kind is not None)
     print_failures(tallies, most=args.show, unproven=args.unproven)
     return int(any(tally.misses() for tally in tallies.values()))
 

@@ -11,8 +11,7 @@ from exporter.emulator.churning import ChurningSessions
 from exporter.listing.increment import Increment
 from exporter.listing.known import Known
 from exporter.runs.state import FullRunNeeded, State, dump_state, read_state
-from tests.campaign.kinds import Case
-from tests.campaign.listings import Judgement, build_sessions, count_pages
+from tests.campaign.listings import Judgement, build_sessions, choose_examples, count_pages
 from tests.campaign.sequences import SEQUENCES_BY_NAME, draw_sequence
 from tests.campaign.wire import (
     FAULTS_OF_LISTINGS,
@@ -27,8 +26,9 @@ from tests.simulation import GATEWAY, NEWEST_MS
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def open_increment(known: Known | None, case: Case, *, now_s: float) -> Increment:
-    return Increment(GATEWAY, known, page_size=case.shape.page_size)
+def open_increment(known: Known | None, *, page_size: int, now_s: float) -> Increment:
+    """`now_s` counts from `NEWEST_MS`."""
+    return Increment(GATEWAY, known, page_size=page_size)
 
 
 def carry_on(known: Known | None, now_s: float) -> Known | None:
@@ -53,14 +53,15 @@ def carry_on(known: Known | None, now_s: float) -> Known | None:
 def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator[Judgement]:
     """A run that proves nothing publishes nothing: the next one goes on from the one before it."""
     sequence = draw_sequence(SEQUENCES_BY_NAME[name], seed)
-    case = sequence.case
-    sessions = build_sessions(case, seed)
+    sessions = build_sessions(sequence.case, seed)
     union: dict[str, dict[str, Any]] = {}
     known: Known | None = None
     now_s = 0.0
     for number, pause_s in enumerate((0.0, *sequence.pauses_s)):
         now_s += pause_s
-        listing = open_increment(known, case, now_s=now_s)
+        page_size = sequence.page_sizes[number]
+        case = replace(sequence.case, shape=replace(sequence.case.shape, page_size=page_size))
+        listing = open_increment(known, page_size=page_size, now_s=now_s)
         wire = CampaignWire(
             sessions,
             latency_s=case.shape.latency_s,
@@ -84,12 +85,14 @@ def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator
         if proof != "unproven":
             union.update((row["sessionId"], row) for row in rows)
             known = carry_on(listing.known, wire.now_s)
+        is_full = facts is not None and facts.mode == "full"
         yield judge_run(
             sessions,
             first_answer,
             Counter(row["sessionId"] for row in rows),
             union,
-            Judgement(
+            masks=sequence.masks and not is_full,
+            run=Judgement(
                 kind=name,
                 seed=seed,
                 proof=proof,
@@ -110,6 +113,8 @@ def judge_run(
     first_answer: int,
     seen: Counter[str],
     union: dict[str, dict[str, Any]],
+    *,
+    masks: bool,
     run: Judgement,
 ) -> Judgement:
     truth = sessions.truth(first_answer)
@@ -121,7 +126,9 @@ def judge_run(
     ]
     return replace(
         run,
-        lost_count=len(lost),
+        examples=choose_examples([*lost, *stale]),
+        lost_count=0 if masks else len(lost),
+        unnoticed_count=len(lost) if masks else 0,
         stale_count=len(stale),
         doubled_count=seen.total() - len(seen),
         foreign_count=len(truth.foreign(seen)),

@@ -11,6 +11,8 @@ from exporter.emulator.churn import (
     DoubledRow,
     Flow,
     LateShow,
+    Order,
+    OrderBy,
     PageFault,
     Place,
     TimeForm,
@@ -30,6 +32,10 @@ class SequenceKind:
     max_full: float | None = None
     """Share of runs that may fall back to a full listing; None: any."""
     mixes: bool = True
+    beyond: bool = False
+    """Whether the server is worse than README has it: only false proofs are faults."""
+    resizes: bool = False
+    """Whether runs ask for pages of different sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,18 @@ class Sequence:
     case: Case
     pauses_s: tuple[float, ...]
     """Before each run but the first."""
+    page_sizes: tuple[int, ...]
+    """Asked for by each run."""
+
+    @property
+    def masks(self) -> bool:
+        """Whether a session may come far behind the head while another one goes: where nothing is
+        read, and no count differs, only a full run can notice it.
+        """
+        churn = self.case.churn
+        goes = churn.expiries.per_s + churn.deletions.per_s > 0 or bool(churn.cleanups)
+        goes |= churn.keep_count is not None or churn.keep_age_s is not None
+        return goes and churn.backdating.share > 0 and churn.backdating.in_place
 
 
 def draw_shape(chance: random.Random) -> Shape:
@@ -177,7 +195,9 @@ def timeless(chance: random.Random, shape: Shape) -> Settings:
 
 
 def empty_answers(chance: random.Random, shape: Shape) -> Settings:
-    fault = PageFault(rate=chance.choice([0.02, 0.1]), zero_total=chance.random() < 0.7)
+    fault = PageFault(
+        rate=chance.choice([0.02, 0.1]), zero_total=chance.random() < 0.7, spares_next=True
+    )
     return {"page_faults": (fault,)}
 
 
@@ -195,6 +215,63 @@ def page_caps(chance: random.Random, shape: Shape) -> Settings:
 
 def page_cache(chance: random.Random, shape: Shape) -> Settings:
     return {"page_cache_s": chance.choice([1.0, 60.0])}
+
+
+def turned_over(chance: random.Random, shape: Shape) -> Settings:
+    """Hardly any session of the last run is left in the next."""
+    return {"insertions": hourly(20 * shape.page_size), "keep_count": 2 * shape.page_size}
+
+
+def begun_anew(chance: random.Random, shape: Shape) -> Settings:
+    cleanup = Cleanup(at_s=HOUR_S * chance.uniform(0.2, 3), count=10**6, every_s=5 * HOUR_S)
+    return {"cleanups": (cleanup,), "insertions": hourly(chance.choice([30, 300]))}
+
+
+def swaps(chance: random.Random, shape: Shape) -> Settings:
+    """As many sessions go as come, both anywhere: the total stays what it is."""
+    flow = hourly(chance.choice([1, 10]))
+    span_s = shape.session_count * shape.spacing_ms / 1000
+    return {
+        "insertions": flow,
+        "deletions": flow,
+        "backdating": Backdating(share=1.0, by_s=span_s),
+    }
+
+
+def history_import(chance: random.Random, shape: Shape) -> Settings:
+    span_s = shape.session_count * shape.spacing_ms / 1000
+    return {
+        "insertions": hourly(100, burst=chance.choice([1, 50])),
+        "backdating": Backdating(share=chance.choice([0.5, 1.0]), by_s=3 * span_s),
+    }
+
+
+def noisy_times(chance: random.Random, shape: Shape) -> Settings:
+    by_s = shape.spacing_ms / 1000 * chance.choice([2, 10]) * chance.choice([1, -1])
+    return {"backdating": Backdating(share=0.5, by_s=by_s, in_place=False)}
+
+
+def twins(chance: random.Random, shape: Shape) -> Settings:
+    return {"twins": chance.choice([0.01, 0.1])}
+
+
+def last_page_again(chance: random.Random, shape: Shape) -> Settings:
+    return {"last_page_again": True}
+
+
+def oldest_first(chance: random.Random, shape: Shape) -> Settings:
+    return {"order": Order.OLDEST_FIRST}
+
+
+def end_order(chance: random.Random, shape: Shape) -> Settings:
+    return ends(chance, shape) | {
+        "order_by": OrderBy.END,
+        "running_last": chance.random() < 0.5,
+    }
+
+
+def update_order(chance: random.Random, shape: Shape) -> Settings:
+    return ends(chance, shape) | {"order_by": OrderBy.UPDATE}
 
 
 SEQUENCES = (
@@ -224,6 +301,17 @@ SEQUENCES = (
     SequenceKind("runs: doubled rows", doubled_rows),
     SequenceKind("runs: pages capped", page_caps, max_full=0.05),
     SequenceKind("runs: pages cached", page_cache),
+    SequenceKind("runs: page sizes differ", nothing, mixes=False, resizes=True),
+    SequenceKind("runs: turned over", turned_over, mixes=False),
+    SequenceKind("runs: begun anew", begun_anew, mixes=False),
+    SequenceKind("runs: swaps in the middle", swaps, mixes=False, beyond=True),
+    SequenceKind("runs: history import", history_import, mixes=False),
+    SequenceKind("runs: noisy times", noisy_times),
+    SequenceKind("runs: rows twice for good", twins),
+    SequenceKind("runs: last page again", last_page_again),
+    SequenceKind("runs: oldest first", oldest_first, mixes=False),
+    SequenceKind("runs: by end time", end_order, mixes=False),
+    SequenceKind("runs: by update time", update_order, mixes=False),
 )
 
 MIXABLE = tuple(kind for kind in SEQUENCES if kind.mixes)
@@ -238,7 +326,8 @@ def mixture(chance: random.Random, shape: Shape) -> Settings:
 
 
 SEQUENCES_BY_NAME: Mapping[str, SequenceKind] = {
-    kind.name: kind for kind in (*SEQUENCES, SequenceKind("runs: mixture", mixture, mixes=False))
+    kind.name: kind
+    for kind in (*SEQUENCES, SequenceKind("runs: mixture", mixture, mixes=False, beyond=True))
 }
 
 
@@ -249,4 +338,7 @@ def draw_sequence(kind: SequenceKind, seed: int) -> Sequence:
     pace_s = chance.choice([30.0, 600.0, HOUR_S, HOUR_S])
     pauses = [pace_s * chance.uniform(0.1, 2.0) for _ in range(chance.randint(4, 9))]
     churn: Churn = build_churn(settings)
-    return Sequence(Case(shape, churn), tuple(pauses))
+    sizes = [shape.page_size] * (len(pauses) + 1)
+    if kind.resizes:
+        sizes = [chance.choice([100, 50, 37, 20, 7]) for _ in sizes]
+    return Sequence(Case(shape, churn), tuple(pauses), tuple(sizes))

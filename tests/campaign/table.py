@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import fmean
 
 from tests.campaign.kinds import KINDS_BY_NAME, Kind
@@ -25,6 +25,7 @@ class Tally:
     count: int = 0
     unproven_count: int = 0
     full_count: int = 0
+    unnoticed_count: int = 0
     false_count: int = 0
     doubled_count: int = 0
     foreign_count: int = 0
@@ -37,11 +38,14 @@ class Tally:
     costly: list[Judgement] = field(default_factory=list)
     unproven: list[Judgement] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
+    """Of several kinds summed up."""
 
     def add(self, judgement: Judgement) -> None:
         self.count += 1
         self.unproven_count += judgement.is_unproven
         self.full_count += judgement.fell_back
+        self.unnoticed_count += judgement.unnoticed_count > 0
         self.false_count += judgement.is_false
         self.doubled_count += judgement.doubled_count > 0
         self.foreign_count += judgement.foreign_count > 0
@@ -71,10 +75,14 @@ class Tally:
 
     def misses(self) -> list[str]:
         """The goals that are missed."""
-        kind = KINDS_BY_NAME.get(self.name) or SEQUENCES_BY_NAME[self.name]
+        kind = KINDS_BY_NAME.get(self.name) or SEQUENCES_BY_NAME.get(self.name)
+        if kind is None:
+            return self.missed
         found = []
         if self.wrong:
             found.append("wrong")
+        if kind.beyond:
+            return found
         if self.unproven_count > MAX_UNPROVEN * self.count and not kind.impossible:
             found.append("exit 4")
         if isinstance(kind, Kind) and self.mean > kind.max_mean:
@@ -97,11 +105,25 @@ def collect(judgements: Iterable[Judgement]) -> dict[str, Tally]:
     return tallies
 
 
-def print_tables(tallies: dict[str, Tally]) -> None:
+def sum_up(tallies: list[Tally]) -> Tally:
+    """All kinds of listings of a part of the list as one."""
+    whole = Tally("all of these with `--since`")
+    for tally in tallies:
+        for name in (each.name for each in fields(Tally) if each.name != "name"):
+            setattr(whole, name, getattr(whole, name) + getattr(tally, name))
+        whole.missed += [each for each in tally.misses() if each not in whole.missed]
+    return whole
+
+
+def print_tables(tallies: dict[str, Tally], *, each: bool) -> None:
     order = [*KINDS_BY_NAME, *SEQUENCES_BY_NAME]
     in_order = sorted(tallies.values(), key=lambda tally: order.index(tally.name))
     listings = [tally for tally in in_order if tally.name in KINDS_BY_NAME]
     runs = [tally for tally in in_order if tally.name in SEQUENCES_BY_NAME]
+    if not each:
+        parts = [tally for tally in listings if KINDS_BY_NAME[tally.name].has_since]
+        listings = [tally for tally in listings if tally not in parts]
+        listings += [sum_up(parts)] if parts else []
     if listings:
         print_table("listings", listings, full=False)
     if runs:
@@ -111,12 +133,13 @@ def print_tables(tallies: dict[str, Tally]) -> None:
 def print_table(noun: str, tallies: list[Tally], *, full: bool) -> None:
     print(
         f"| kind | {noun} | false proofs | exit 4 | requests, relative to the pages: mean (worst)"
-        f" |{' full runs | requests a run |' if full else ''} doubled | missed |"
+        f" |{' full runs | requests a run | not noticed |' if full else ''} doubled | missed |"
     )
-    print("| --- " * (9 if full else 7) + "|")
+    print("| --- " * (10 if full else 7) + "|")
     for tally in tallies:
         runs = (
             f" {share(tally.full_count, tally.count)} | {fmean(tally.requests):.1f} |"
+            f" {tally.unnoticed_count} |"
             if full
             else ""
         )
@@ -134,6 +157,7 @@ def print_table(noun: str, tallies: list[Tally], *, full: bool) -> None:
     runs = (
         f" {share(sum(tally.full_count for tally in tallies), count)}"
         f" | {fmean(each for tally in tallies for each in tally.requests):.1f} |"
+        f" {sum(tally.unnoticed_count for tally in tallies)} |"
         if full
         else ""
     )
@@ -151,8 +175,9 @@ def print_failures(tallies: dict[str, Tally], *, most: int, unproven: bool) -> N
     """How to see each of the first failures again."""
     for tally in tallies.values():
         kind = KINDS_BY_NAME.get(tally.name) or SEQUENCES_BY_NAME[tally.name]
-        told = [*tally.wrong[:most], *tally.costly[:most]]
-        if unproven or not kind.impossible:
+        told = tally.wrong[:most]
+        if unproven or not kind.beyond:
+            told += tally.costly[:most]
             told += tally.unproven[: most if unproven or "exit 4" in tally.misses() else 0]
         for each in told:
             print(
@@ -165,10 +190,16 @@ def print_failures(tallies: dict[str, Tally], *, most: int, unproven: bool) -> N
 
 
 def say(each: Judgement) -> str:
-    return (
-        f"{each.kind}, seed {each.seed}: {each.proof}, lost {each.lost_count},"
-        f" stale {each.stale_count}, doubled {each.doubled_count}, foreign {each.foreign_count},"
-        f" {each.request_count} requests for {each.page_count} pages"
-        f"{f', {each.trouble}' if each.trouble else ''}"
-        f"{f', because {each.because}' if each.because else ''}"
-    )
+    counts = {
+        "lost": each.lost_count,
+        "stale": each.stale_count,
+        "doubled": each.doubled_count,
+        "foreign": each.foreign_count,
+        "not noticed": each.unnoticed_count,
+    }
+    parts = [f"{name} {count}" for name, count in counts.items() if count > 0]
+    parts += ["such as " + " ".join(each.examples)] if each.examples else []
+    parts += [f"{each.request_count} requests for {each.page_count} pages"]
+    parts += [each.trouble] if each.trouble else []
+    parts += [f"because {each.because}"] if each.because else []
+    return f"{each.kind}, seed {each.seed}: {each.proof}, {', '.join(parts)}"
