@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.emulator.churning import ChurningSessions
 from exporter.listing.increment import Increment
-from exporter.listing.known import Known
+from exporter.listing.known import Known, Watch
 from exporter.runs.state import FullRunNeeded, State, dump_state, read_state
 from tests.campaign.listings import Judgement, build_sessions, choose_examples, count_pages
 from tests.campaign.sequences import SEQUENCES_BY_NAME, draw_sequence
@@ -28,7 +28,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def open_increment(known: Known | None, *, page_size: int, now_s: float) -> Increment:
     """`now_s` counts from `NEWEST_MS`."""
-    return Increment(GATEWAY, known, page_size=page_size)
+    watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=3_600_000)
+    return Increment(GATEWAY, known, page_size=page_size, watch=watch)
 
 
 def carry_on(known: Known | None, now_s: float) -> Known | None:
