@@ -313,7 +313,11 @@ class Coverage:
             return True
         # Rows come and go meanwhile: a cut at the same place is the same, and one behind the same row.
         former, looks = self._told.get(window), (is_doubled, page.row_count, page.session_ids[-1])
-        if former is not None and former[0] == is_doubled and not set(former[1:]).isdisjoint(looks[1:]):
+        if (
+            former is not None
+            and former[0] == is_doubled
+            and not set(former[1:]).isdisjoint(looks[1:])
+        ):
             return True
         self._told[window] = looks
         self._tells[window] += 1

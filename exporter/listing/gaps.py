@@ -69,9 +69,7 @@ class GapFinder:
     def find_bottom(self, page: int) -> int:
         """The place behind the run of rows that an answer is in."""
         pages = self._observations.pages
-        return max(
-            each.stop for at, each in enumerate(pages) if self._runs[at] == self._runs[page]
-        )
+        return max(each.stop for at, each in enumerate(pages) if self._runs[at] == self._runs[page])
 
     def _find_extents(self, *, by_ranks: bool) -> list[tuple[int, int]]:
         """Where each answer begins and ends, on a scale on which sessions do not move."""
@@ -108,9 +106,9 @@ class GapFinder:
             start, stop = min(start, stop), max(start, stop)
             margin = overlap + self._misses[key] * page_size // 4
             self._misses[key] += 1
-            windows += surround(
-                start, stop, margin=margin, most=page_size, overlap=overlap
-            )[:MAX_GAP_WINDOWS]
+            windows += surround(start, stop, margin=margin, most=page_size, overlap=overlap)[
+                :MAX_GAP_WINDOWS
+            ]
         return list(dict.fromkeys(windows))
 
     def _locate(self, at: int, place: int, *, by_ranks: bool, page: PageSeen) -> int:

@@ -40,7 +40,8 @@ LAG_WAITS_S = (0.0, 0.5, 2.0)
 MAX_ROUNDS = 24
 MAX_GAP_ROUNDS = 6
 
-PRUNED = "the known sessions are not at the head of the list any more: it was pruned or reordered"
+TURNED_OVER = "none of the known sessions was met: they have gone, or the list was reordered"
+REORDERED = "the list is not newest first any more"
 CHANGED = "sessions came in the middle of the list"
 SHORT = "answers hold fewer sessions than asked for"
 EMPTY = "the list is empty"
@@ -72,12 +73,14 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """A new session that may still change."""
+    """A new session, where it was seen first."""
 
-    serial: int
+    place: int
+    total_count: int
     session_id: str
-    create_time_ms: int
-    digest: str
+    create_time_ms: int | None
+    digest: str | None
+    """None of one that does not change any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Growth:
         """To be asked once more, since what they showed is evidence of nothing."""
         self._empty_count = 0
         self._shown: dict[int, PageTimes] = {}
-        """What pages of this round showed, by number."""
+        """What pages showed, by number."""
         self._round_count = 0
         self._gap_rounds = 0
         self._lag_tells = 0
@@ -137,7 +140,6 @@ class Growth:
         self._gone_count = 0
         """Sessions that went from behind the head."""
         self._came: list[Came] = []
-        self._new_anchors = Thinned()
 
     def has_left(self, session_id: str) -> bool:
         return session_id in self.new or session_id in self.changed
@@ -184,7 +186,7 @@ class Growth:
         ids = page.session_ids
         met = [(at, self._places[each]) for at, each in enumerate(ids) if each in self._places]
         if not is_newest_first([time for time in times if time is not None]):
-            self.trouble = PRUNED
+            self.trouble = REORDERED
             return []
         fresh = self._find_fresh(window, page, times, met)
         if self.trouble:
@@ -278,7 +280,7 @@ class Growth:
             )
         timed = [time for time in times if time is not None]
         if timed and max(timed) < self._known.head_oldest_ms:
-            self.trouble = PRUNED
+            self.trouble = TURNED_OVER
             return False
         return True
 
@@ -334,14 +336,18 @@ class Growth:
         if not first_seen:
             return []
         self.new.update(ids[at] for at in first_seen)
-        top = self._estimate_base(page.total_count) - window.start
-        first = min(first_seen)
-        self._new_anchors.add(Anchor(top - first, ids[first], times[first]))
         watched = set(self._watch.find(page.sessions))
+        first = min(first_seen)
         self._came += [
-            Came(top - at, ids[at], times[at] or 0, digest_of(page.sessions[at]))
+            Came(
+                window.start + at,
+                page.total_count,
+                ids[at],
+                times[at],
+                digest_of(page.sessions[at]) if at in watched else None,
+            )
             for at in sorted(first_seen)
-            if at in watched
+            if at in watched or at == first
         ]
         return first_seen
 
@@ -382,8 +388,6 @@ class Growth:
         """
         if self.trouble:
             return []
-        self._note_misses()
-        self._shown.clear()
         again, self._again = self._again, []
         if again:
             wait_s = EMPTY_WAITS_S[self._empty_count - 1] if self._empty_count > 0 else 0.0
@@ -412,7 +416,7 @@ class Growth:
         total_count = self._totals[-1]
         if not self._meetings:
             if self._swept_to >= total_count:
-                self.trouble = PRUNED
+                self.trouble = TURNED_OVER
                 return []
             grown = total_count - self._known.total_count + MIN_KNOWN_ROWS
             stop = max(grown, self._swept_to + PAGES_AT_ONCE * self._page_size)
@@ -422,9 +426,7 @@ class Growth:
             stop = self._swept_to + 1
         windows = []
         while self._swept_to < min(stop, max(total_count, self._swept_to + 1)):
-            windows.append(
-                reach_on(self._swept_to, most=self._page_size, overlap=self._overlap)
-            )
+            windows.append(reach_on(self._swept_to, most=self._page_size, overlap=self._overlap))
             self._swept_to = windows[-1].stop
             if self._swept_to >= total_count:
                 break
@@ -468,19 +470,14 @@ class Growth:
 
     def _choose_pages(self, lookups: Iterable[Lookup]) -> Plan:
         base = self._estimate_base(self._totals[-1])
-        pages = {
-            each.choose_page((base - each.serial) // self._page_size + 1) for each in lookups
-        }
-        return [(self._page(page_num), 0.0) for page_num in sorted(pages)]
-
-    def _note_misses(self) -> None:
-        anchor = [] if self._anchor is None else [self._anchor]
-        for each in [*self._wanted.values(), *anchor]:
-            for page_num, times in self._shown.items():
-                if each.is_open:
-                    each.note_miss(page_num, times)
-            if each.is_lost:
+        pages = set()
+        for each in lookups:
+            page_num = each.choose_page((base - each.serial) // self._page_size + 1, self._shown)
+            if page_num is not None:
+                pages.add(page_num)
+            elif each.is_lost:
                 self.trouble = LOST
+        return [(self._page(page_num), 0.0) for page_num in sorted(pages)]
 
     # What it proves
 
@@ -557,13 +554,14 @@ class Growth:
             unfinished=(
                 *(
                     Unfinished(
-                        each.serial,
+                        self._estimate_base(each.total_count) - each.place,
                         each.session_id,
-                        each.create_time_ms,
+                        each.create_time_ms or 0,
                         each.digest,
                         self._watch.now_ms,
                     )
                     for each in self._came
+                    if each.digest is not None
                 ),
                 *(
                     Unfinished(
@@ -603,6 +601,7 @@ class Growth:
         for found in self._wanted.values():
             if found.place is not None:
                 anchors.add(Anchor(found.serial, found.session_id, found.create_time_ms))
-        for anchor, _ in self._new_anchors.kept():
-            anchors.add(anchor)
+        for each in self._came:
+            serial = self._estimate_base(each.total_count) - each.place
+            anchors.add(Anchor(serial, each.session_id, each.create_time_ms))
         return tuple(anchor for anchor, _ in anchors.kept() if anchor.serial <= base)

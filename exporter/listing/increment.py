@@ -38,7 +38,12 @@ class Increment:
     """
 
     def __init__(
-        self, gateway: Gateway, known: Known | None, *, page_size: int, watch: Watch,
+        self,
+        gateway: Gateway,
+        known: Known | None,
+        *,
+        page_size: int,
+        watch: Watch,
         full_because: str = "",
     ) -> None:
         """Without anything known, or for a reason that is given, a full listing."""

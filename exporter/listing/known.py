@@ -9,11 +9,13 @@ then, in the version that is told by a digest, or in a final one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
 
+from exporter.listing.overlap import find_longest_rise
 from exporter.records import RawSession
 from exporter.records.encode import encode_json
 
+TOLERANCE_MS = 60_000
+"""By how much newer than a session in front of it a session may be."""
 DAY_MS = 24 * 3600 * 1000
 
 FINAL_STATES = frozenset({"terminated", "error"})
@@ -127,16 +129,29 @@ def digest_of(session: RawSession) -> str:
 
 
 def is_newest_first(times: Sequence[int]) -> bool:
-    """By and large: a service may order by another time that is not quite the create time."""
-    if times == sorted(times, reverse=True):
+    """Whether new sessions can be told by where they stand.
+
+    A service may order by another time that is not quite the create time, and a session may bear an
+    old one. But where newer sessions stand behind older ones, new ones may come anywhere.
+    """
+    falling = [-time for time in times]
+    if falling == sorted(falling):
         return True
-    rises = sum(later > former for former, later in pairwise(times))
-    return rises * 10 <= len(times)
+    kept = find_longest_rise([(each, at) for at, each in enumerate(falling)])
+    if len(kept) * 10 < len(times) * 9:
+        return False
+    in_order = set(kept)
+    reached = falling[kept[0]]
+    for at, each in enumerate(falling):
+        if at in in_order:
+            reached = each
+        elif each < reached - TOLERANCE_MS:
+            # Newer than one that keeps the order and stands in front of it.
+            return False
+    return True
 
 
-def cut_head(
-    session_ids: Sequence[str], times: Sequence[int | None], *, total_count: int
-) -> int:
+def cut_head(session_ids: Sequence[str], times: Sequence[int | None], *, total_count: int) -> int:
     """How many of the first rows to keep as the head.
 
     Where the list goes on, the last row may share its time with one that is not seen, and the two

@@ -5,6 +5,7 @@ list that is newest first tell which way to go, and a page that shows both older
 shows that it has gone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,9 +35,12 @@ class Lookup:
         "serial",
         "session_id",
         "since_ms",
+        "_again",
         "_high",
+        "_is_sure",
         "_low",
         "_next",
+        "_stride",
         "_tries",
     )
 
@@ -65,35 +69,58 @@ class Lookup:
         self._low = 1
         self._high: int | None = None
         self._next: int | None = None
+        self._stride = 1
         self._tries = 0
+        self._again: set[int] = set()
+        self._is_sure = False
 
     @property
     def is_open(self) -> bool:
         return self.place is None and not self.is_gone and not self.is_lost
 
-    def choose_page(self, expected: int) -> int:
-        """The page to look on next; `expected` is the one it should be on, by its serial."""
-        self._tries += 1
+    def choose_page(self, expected: int, shown: Mapping[int, PageTimes]) -> int | None:
+        """The page to look on next; None when it need not, or cannot, be looked for any more.
+
+        `expected` is the page it should be on, by its serial; `shown` is what the pages showed that
+        were asked for, none of which shows it.
+        """
         if self._next is None:
             self._next = max(1, expected)
-        return self._next
+        while self.is_open and self._next is not None:
+            if self._next not in shown or self._next in self._again:
+                self._again.discard(self._next)
+                self._tries += 1
+                self.is_lost = self._tries > MAX_TRIES
+                return None if self.is_lost else self._next
+            self._step(self._next, shown[self._next])
+        return None
 
-    def note_miss(self, page_num: int, times: PageTimes) -> None:
-        """Take in that the page it was looked for on does not show it."""
-        if page_num != self._next:
-            return
+    def _step(self, page_num: int, times: PageTimes) -> None:
+        """Go on from a page that does not show it."""
         way = self._tell_way(times)
-        if way == "gone":
-            self.is_gone = True
-            return
-        if way == "here" or self._tries >= MAX_TRIES:
-            self.is_lost = True
-            return
+        self.is_gone = way == "gone"
+        self.is_lost = way == "here"
         if way == "front":
             self._high = page_num - 1
-        else:
+            self._next = max(self._low, page_num - self._stride)
+        elif way == "back":
             self._low = page_num + 1
-        self._choose_next(page_num, way)
+            far = page_num + self._stride
+            self._next = far if self._high is None else min(self._high, far)
+        self._stride *= 2
+        if self._high is not None and self._low > self._high:
+            self._end_between(max(1, self._high), self._low)
+
+    def _end_between(self, *pages: int) -> None:
+        """It stands between two pages that do not show it: gone, unless the list has moved since one
+        of the two was asked for.
+        """
+        if self._is_sure:
+            self.is_gone = True
+            return
+        self._is_sure = True
+        self._again = set(pages)
+        self._low, self._high, self._next, self._stride = pages[0], pages[-1], pages[0], 1
 
     def _tell_way(self, times: PageTimes) -> Literal["front", "back", "here", "gone"]:
         if times.newest_ms is None or times.oldest_ms is None:
@@ -106,14 +133,3 @@ class Lookup:
         if self.create_time_ms <= times.oldest_ms:
             return "back"
         return "gone" if times.is_sorted else "here"
-
-    def _choose_next(self, page_num: int, way: str) -> None:
-        if self._high is not None and self._low > self._high:
-            # It stands between two pages that do not show it: gone, unless the list just moved.
-            self.is_gone = True
-        elif way == "front":
-            self._next = max(self._low, page_num - self._tries)
-        elif self._high is None:
-            self._next = page_num + self._tries
-        else:
-            self._next = min(self._high, page_num + self._tries)

@@ -159,9 +159,7 @@ class Observations:
         """Distinct sessions that were seen."""
         return 0 if self._index is None else len(self._index)
 
-    def add(
-        self, window: Window, page: SessionPage, *, size: int, is_evidence: bool
-    ) -> list[int]:
+    def add(self, window: Window, page: SessionPage, *, size: int, is_evidence: bool) -> list[int]:
         """Take in an answer that has rows, of `size` that could be; the positions of those that were
         seen before.
         """
@@ -201,7 +199,9 @@ class Observations:
         latest = len(self.pages) - 1
         # What an answer shows twice tells of no other.
         groups.pop(latest, None)
-        overlaps = {former: self._note_shared(former, group, page) for former, group in groups.items()}
+        overlaps = {
+            former: self._note_shared(former, group, page) for former, group in groups.items()
+        }
         if not self.pages[latest].is_evidence:
             return
         joined: list[int] = []

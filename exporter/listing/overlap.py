@@ -8,8 +8,10 @@ has moved to the head of the list is in two answers as well, and joins nothing.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 MIN_SHARED = 2
 """Sessions that two answers have to share: one alone may have moved."""
@@ -80,30 +82,24 @@ def is_one_run(overlaps: Sequence[Overlap], *, row_count: int) -> bool:
     )
 
 
-def find_longest_rise(values: Sequence[int]) -> list[int]:
+T = TypeVar("T", int, tuple[int, int])
+
+
+def find_longest_rise(values: Sequence[T]) -> list[int]:
     """The positions of a longest subsequence that ascends."""
-    if is_ascending(values):
+    if all(former < later for former, later in pairwise(values)):
         return list(range(len(values)))
-    tails: list[int] = []
+    tails: list[T] = []
     ends: list[int] = []
-    former: list[int] = []
+    former_of: list[int] = []
     for at, value in enumerate(values):
         place = bisect_left(tails, value)
-        former.append(ends[place - 1] if place > 0 else -1)
+        former_of.append(ends[place - 1] if place > 0 else -1)
         tails[place : place + 1] = [value]
         ends[place : place + 1] = [at]
     kept = []
     at = ends[-1]
     while at >= 0:
         kept.append(at)
-        at = former[at]
+        at = former_of[at]
     return kept[::-1]
-
-
-def is_ascending(values: Iterable[int]) -> bool:
-    former = -1
-    for value in values:
-        if value <= former:
-            return False
-        former = value
-    return True
