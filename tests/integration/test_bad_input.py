@@ -153,7 +153,6 @@ def test_no_region_is_refused(program: "Program") -> None:
         ("folder/", "'folder' holds something else", "folder/sessions.parquet"),
         ("no/such/", "No such file or directory", "mkdir -p no"),
         ("/dev/full/out.parquet", "Not a directory", "/dev/full is a file"),
-        (f"{'n' * 250}.parquet", "File name too long", "shorten the name"),
     ],
     ids=lambda value: value[:30],
 )
@@ -172,6 +171,19 @@ def test_output_that_cannot_be_written_is_refused_before_a_request(
 
     refuse(program, ended, code=1, says=says, hints=hints)
     assert program.listing() == before
+
+
+@pytest.mark.parametrize(
+    ("length", "says", "hints"),
+    [(300, "should have no name over 255 bytes", "output"), (240, "File name too long", "shorten")],
+)
+def test_output_of_a_name_too_long_is_refused(
+    length: int, says: str, hints: str, program: "Program"
+) -> None:
+    ended = program.run("export", "--workspace", "w-1", "-o", f"{'n' * length}.parquet")
+
+    refuse(program, ended, code=2, says=says, hints=hints)
+    assert program.listing() == {}
 
 
 def test_manifest_that_cannot_be_written_is_refused(program: "Program") -> None:

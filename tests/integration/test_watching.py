@@ -93,16 +93,20 @@ def test_metrics_of_an_interrupted_run_are_written(
     assert read_metrics(slow_program)["livy_exporter_run_exit_code"] == code
 
 
-@pytest.mark.parametrize("place", ["none/livy.prom", "folder.prom"])
-def test_metrics_that_cannot_be_written_undo_nothing(place: str, program: "Program") -> None:
-    (program.folder / "folder.prom").mkdir()
-
-    ended = program.run(*EXPORT, "--metrics-file", place, "-q")
+def test_metrics_that_cannot_be_written_undo_nothing(program: "Program") -> None:
+    ended = program.run(*EXPORT, "--metrics-file", "none/livy.prom", "-q")
 
     assert ended.code == 0
-    assert ended.stderr_lines[0].startswith(f"error: cannot write the metrics to '{place}': ")
+    assert ended.stderr_lines[0].startswith("error: cannot write the metrics to 'none/livy.prom': ")
     assert ended.stderr_lines[1].startswith("hint: ")
     assert program.run("verify", "o.parquet").code == 0
+
+
+def test_metrics_that_cannot_be_written_hide_no_error(program: "Program") -> None:
+    ended = program.run(*EXPORT, "--gateway", "lc-9", "--metrics-file", "none/livy.prom", "-q")
+
+    assert ended.code == 2
+    assert [line.partition(": ")[0] for line in ended.stderr_lines] == ["warning", "error", "hint"]
 
 
 def test_metrics_in_the_place_of_the_output_are_refused(program: "Program") -> None:
