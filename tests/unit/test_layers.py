@@ -15,7 +15,7 @@ import exporter
 PACKAGE = Path(exporter.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("gateway", "messages"),
+    ("gateway", "messages", "own_task"),
     ("errors",),
     ("local_files",),
     ("events", "options"),
