@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import termios
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -32,12 +31,10 @@ from exporter.emulator.server import Emulator, open_emulator
 from exporter.emulator.stats import EmulatorStats
 from exporter.events import Event, RunFinished
 from exporter.pipeline import export
+from tests.patience import HANG_S, wait_until
 
 if TYPE_CHECKING:  # pytest finds the fixtures by their names; this folder is no package
     from tests.integration.conftest import Program, ProgramFor
-
-HANG_S = 120.0
-"""What takes longer hangs: even a machine that has much else to do is faster."""
 
 SIGNALS = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
@@ -111,13 +108,6 @@ def read_stats(emulator: Emulator) -> EmulatorStats:
     # Not `urlopen`, which keeps for ever the proxies that the environment had at its first use.
     with build_opener(ProxyHandler({})).open(f"{emulator.endpoint}/emulator/stats") as answer:
         return EmulatorStats.from_json(answer.read())
-
-
-def wait_until(reached: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + HANG_S
-    while not reached():
-        assert time.monotonic() < until_s, "the stage was never reached"
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.emulator.churn import Churn, Flow, Order
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
+from tests.patience import HANG_S, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Program, ProgramFor
@@ -79,14 +80,11 @@ def test_metrics_of_a_failed_run_keep_the_last_success(
 def test_metrics_of_an_interrupted_run_are_written(
     number: signal.Signals, code: int, slow_program: "Program"
 ) -> None:
-    running = slow_program.start(*EXPORT, *METRICS, "-q")
-    deadline_s = time.monotonic() + 20
-    while not list(slow_program.folder.glob(".o.parquet.*.partial")):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    running = slow_program.start(*EXPORT, *METRICS, "-q", "--concurrency", "1")
+    wait_until(lambda: list(slow_program.folder.glob(".o.parquet.*.partial")))
 
     running.send_signal(number)
-    _, stderr = running.communicate(timeout=20)
+    _, stderr = running.communicate(timeout=HANG_S)
 
     assert running.returncode == code
     assert b"interrupted" in stderr

@@ -24,6 +24,7 @@ from exporter.api.credentials import (
     read_profile_region,
 )
 from exporter.errors import CredentialsError
+from tests.patience import HANG_S
 
 SECRET = "EXAMPLEsecretKey0123456789abcde"
 TOKEN = "CAIS" + "+/".join(str(1000 + number) for number in range(100)) + "=="
@@ -151,7 +152,7 @@ def probe(home: Path, *, profile: str | None, **environ: str) -> tuple[dict[str,
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=True,
     )
     found = json.loads(done.stdout)

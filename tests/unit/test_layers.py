@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import exporter
+from tests.patience import HANG_S
 
 PACKAGE = Path(exporter.__file__).parent
 
@@ -287,7 +288,7 @@ def loaded_by(*arguments: str) -> set[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=HANG_S,
     )
     return set(ended.stderr.split())
 
