@@ -63,6 +63,23 @@ def check_endpoint(url: str) -> str:
     return f"{scheme}://{host}{'' if port == usual else port}"
 
 
+def require_url(url: str, *, source: str) -> None:
+    """Raises UsageError for what a client could not even ask: the URL of an object store that
+    `source` names, which may have a path and be `http://` to anywhere.
+    """
+    match = re.fullmatch(
+        r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[!-~]*)?",
+        url,
+        re.ASCII | re.IGNORECASE,
+    )
+    is_fit = match is not None and is_host(match[1]) and 1 <= int(match[2] or 443) <= 65535
+    if not is_fit or re.search(r"[?#@]", url) is not None:
+        raise UsageError(
+            f"{source} is '{shorten(mask_url(url))}', which is no endpoint",
+            hint="an endpoint reads like https://HOST:PORT",
+        )
+
+
 def is_host(host: str) -> bool:
     """Whether an address in brackets is one, or a name's labels are as long as DNS has them."""
     import ipaddress

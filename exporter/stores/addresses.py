@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Final, Literal, Protocol, TypeGuard, get_args
 
 from exporter.config import mask_url
+from exporter.endpoints import require_url
 from exporter.errors import UsageError
 from exporter.messages import quote, shorten
 
@@ -133,13 +134,16 @@ def choose_s3_endpoint(bucket: str, access: StoreAccess, *, region: str | None) 
     """By the AWS rules: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else the region's own.
 
     An endpoint of the environment may be `http://` to anywhere: that is the user's AWS setup.
+    Raises UsageError for one that is none, and for a region that can be none.
     """
-    named = (
-        access.endpoint
-        or access.environ.get("AWS_ENDPOINT_URL_S3")
-        or access.environ.get("AWS_ENDPOINT_URL")
-    )
+    named = access.endpoint
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if not named and access.environ.get(variable):
+            named = access.environ[variable]
+            require_url(named, source=variable)
     at = region or AWS_REGION
+    if re.fullmatch(r"[A-Za-z0-9-]{1,50}", at) is None:
+        raise UsageError(f"{quote(at)} is no region of AWS", hint="correct AWS_REGION")
     base = named or f"https://s3.{at}.amazonaws.com{'.cn' if at.startswith('cn-') else ''}"
     # A certificate of *.HOST does not cover a bucket with a dot.
     by_path = access.addressing == "path" or (named is None and "." in bucket)

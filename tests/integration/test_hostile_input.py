@@ -345,6 +345,43 @@ def test_variable_of_any_text_ends_well(
         said.assert_told(1, 3, 2, REACHED)
 
 
+S3_KEY: Final = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "code"),
+    [
+        ("AWS_ENDPOINT_URL", "nonsense", 2),
+        ("AWS_ENDPOINT_URL", "http://", 2),
+        ("AWS_ENDPOINT_URL", "ftp://host", 2),
+        ("AWS_ENDPOINT_URL", f"http://{LONG}", 2),
+        ("AWS_ENDPOINT_URL", "http://h:99999", 2),
+        ("AWS_ENDPOINT_URL", "http://h:0", 2),
+        ("AWS_ENDPOINT_URL", "http://[1:2]", 2),
+        ("AWS_ENDPOINT_URL", "http://a\nb", 2),
+        ("AWS_ENDPOINT_URL", "\udcff", 2),
+        ("AWS_ENDPOINT_URL_S3", "https://me:hunter2@host/?q", 2),
+        ("AWS_REGION", "a\nb", 2),
+        ("AWS_REGION", "\udcff", 2),
+        ("AWS_DEFAULT_REGION", LONG, 2),
+        ("AWS_ACCESS_KEY_ID", "a\udcff", 3),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2\n", 3),
+        ("AWS_SESSION_TOKEN", "hunter2\u7528", 3),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_variable_of_an_object_store_is_refused_before_it_is_asked(
+    variable: str, text: str, code: int, run: Run
+) -> None:
+    said = run(
+        *("export", "--workspace=w-1", "--output=s3://bucket/out.parquet"),
+        environ={**S3_KEY, variable: text},
+    )
+
+    said.assert_told(code)
+    assert "hunter2" not in said.stderr
+
+
 NAMES: Final = st.text(st.characters(exclude_characters="=\0"), max_size=30).filter(
     fits_environment
 )

@@ -552,3 +552,23 @@ def test_no_region_is_read_from_a_missing_or_broken_file(tmp_path: Path, text: s
         write_profiles(tmp_path, text)
 
     assert read_profile_region(profile="plain", environ={"HOME": str(tmp_path)}) is None
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "\udcff", "n/" * 3000])
+@pytest.mark.parametrize("variable", ["HOME", "ALIBABA_CLOUD_CREDENTIALS_FILE"])
+def test_folder_that_cannot_be_is_one_without_credentials(name: str, variable: str) -> None:
+    environ = {
+        "HOME": "/nowhere",
+        "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
+        variable: f"/{name}",
+    }
+
+    assert not chain_has_a_source(environ)
+    assert read_profile_region(profile=None, environ=environ) is None
+
+
+def test_pipe_in_the_place_of_the_profiles_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / ".aliyun").mkdir()
+    os.mkfifo(tmp_path / ".aliyun" / "config.json")
+
+    assert read_profile_region(profile=None, environ={"HOME": str(tmp_path)}) is None
