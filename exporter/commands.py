@@ -13,6 +13,7 @@ from exporter.destinations import holds_delta, resolve_destination
 from exporter.errors import CredentialsError, UsageError
 from exporter.events import Event, Listener
 from exporter.loading import Loaded, build_json_schema, dump_toml
+from exporter.local_files import require_name
 from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
 from exporter.runs.journal import MOST_BYTES
@@ -178,6 +179,7 @@ def show_verify(
 ) -> tuple[Problem, ...]:
     """Read an output again and print what was counted; returns what is wrong with it."""
     # The format is the manifest's to tell: any name will do, such as one that tells none.
+    require_name(output, flag="OUTPUT", is_url=scheme_of(output) is not None)
     access = build_store_access(
         settings, region_id=find_region(settings, environ=environ), environ=environ
     )

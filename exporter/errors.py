@@ -3,6 +3,7 @@
 ExporterError                     1
 ├── UsageError                    2   flags, file, environment
 │   ├── UnknownIdError            2   a workspace or gateway that discovery does not find
+│   ├── UnusableNameError         2   no file can have that name; a DestinationError too
 │   └── MissingExtraError         2   an optional dependency is not installed
 ├── DestinationError              1   the output cannot be written
 ├── LockHeldError                 5   another run holds the output's lock
@@ -55,6 +56,9 @@ class UsageError(ExporterError):
 
     exit_code = 2
 
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or "see `livy-exporter --help`")
+
 
 class UnknownIdError(UsageError):
     """Raised when a workspace or gateway that was asked for is not among those discovered."""
@@ -72,6 +76,10 @@ class MissingExtraError(UsageError):
 
 class DestinationError(ExporterError):
     """Raised when the output cannot be created, written or published."""
+
+
+class UnusableNameError(UsageError, DestinationError):
+    """Raised when a name is of no file, or of none that can be written: too long, a device."""
 
 
 class LockHeldError(ExporterError):

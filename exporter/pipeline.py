@@ -27,6 +27,7 @@ from exporter.listing.fetch import fetch_sessions
 from exporter.listing.increment import Increment
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.outputs import open_output
+from exporter.own_task import run_in_own_task
 from exporter.preparing import Run, prepare
 from exporter.records import RawSession
 from exporter.resuming import end_journal, find_span, open_journal
@@ -36,9 +37,7 @@ from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
 from exporter.runs.publishing import Publisher
 from exporter.runs.state import State, dump_state
-from exporter.service import (
-    open_service,
-)
+from exporter.service import open_service
 from exporter.sinks import Output
 from exporter.stores import StagedFile
 from exporter.stores.local import LocalStore
@@ -68,8 +67,22 @@ async def export(
     Raises an ExporterError, or an ExceptionGroup of them, with nothing published: UsageError and
     DestinationError before the first request, LockHeldError when another run writes the same
     output, IncompleteError when completeness could not be proven and `allow_incomplete` is off.
-    What was read is kept for the next run, if that may go on from there.
+    What was read is kept for the next run, if that may go on from there. Cancelled in any way, it
+    has published nothing; where it has, it goes on to its end and returns.
     """
+    return await run_in_own_task(
+        lambda: prepare_and_export(settings, run_id=run_id, environ=environ, emit=emit)
+    )
+
+
+async def prepare_and_export(
+    settings: Settings,
+    *,
+    run_id: str,
+    environ: Mapping[str, str],
+    emit: Callable[[Event], None],
+) -> dict[str, Any]:
+    """Check, take the lock, and run."""
     started_s = anyio.current_time()
     run = await anyio.to_thread.run_sync(
         partial(prepare, settings, run_id=run_id, environ=environ, emit=emit)

@@ -9,6 +9,7 @@ from exporter.config import Settings
 from exporter.destinations import Destination, hold_file, resolve_destination
 from exporter.errors import UsageError
 from exporter.events import Event
+from exporter.messages import shorten
 from exporter.service import Service, build_store_access, require_workspace, resolve_service
 from exporter.span import Span, resolve_span
 from exporter.stores import Store
@@ -80,7 +81,7 @@ def require_sequel(settings: Settings, destination: Destination) -> None:
     if (settings.incremental or settings.state) and (home is None or home.state is None):
         what = "an incremental run" if settings.incremental else "a state"
         raise UsageError(
-            f"{what} needs a folder or a table, not '{destination.output}'",
+            f"{what} needs a folder or a table, not '{shorten(destination.output)}'",
             hint="name a folder to add parts to, such as --output sessions/",
         )
     if settings.incremental and (settings.since or settings.until):
@@ -94,7 +95,7 @@ def require_folder(settings: Settings, destination: Destination) -> None:
     """Raises UsageError for partitions of what is no folder."""
     if settings.partition_by and destination.kind in {"file", "stream"}:
         raise UsageError(
-            f"partitions need a folder, not '{destination.output}'",
+            f"partitions need a folder, not '{shorten(destination.output)}'",
             hint="name a folder, such as --output sessions/, or leave out --partition-by",
         )
 

@@ -9,6 +9,7 @@ freezes the loop when two tasks meet.
 import asyncio
 import itertools
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ import orjson
 
 from exporter.api.refusals import scrub
 from exporter.errors import CredentialsError
+from exporter.local_files import read_regular
 
 REUSE_S = 60.0
 """How long a fetched credential is used before its provider is asked again; providers renew a token
@@ -30,6 +32,8 @@ REUSE_S = 60.0
 
 MASKED_FROM = 12
 """A secret is masked from its first this many characters on; fewer of them tell nothing."""
+
+MAX_PROFILES_BYTES = 1 << 20
 
 METADATA_SERVER = ("100.100.100.200", 80)
 METADATA_PROBE_S = 0.4
@@ -227,7 +231,7 @@ def chain_has_a_source(environ: Mapping[str, str]) -> bool:
             environ.get("ALIBABA_CLOUD_CREDENTIALS_FILE") or home / ".alibabacloud/credentials.ini"
         ),
     )
-    if any(environ.get(name) for name in variables) or any(path.is_file() for path in files):
+    if any(environ.get(name) for name in variables) or any(map(os.path.isfile, files)):
         return True
     disabled = environ.get("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "").lower() == "true"
     return not disabled and metadata_server_answers()
@@ -282,7 +286,7 @@ def read_profile_region(*, profile: str | None, environ: Mapping[str, str]) -> s
     """
     path = Path(environ.get("HOME") or Path.home()) / ".aliyun" / "config.json"
     try:
-        document = orjson.loads(path.read_bytes())
+        document = orjson.loads(read_regular(path, max_bytes=MAX_PROFILES_BYTES))
     except (OSError, orjson.JSONDecodeError):
         return None
     if not isinstance(document, dict):

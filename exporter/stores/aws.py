@@ -1,5 +1,7 @@
 """The identity of `s3://`: the key in the environment, a profile's, or what the client finds."""
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ def choose_aws_identity(environ: Mapping[str, str]) -> tuple[KeySource | None, s
     key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if key_id and secret:
         key = EnvironmentKey(key_id, secret, environ.get("AWS_SESSION_TOKEN") or None)
+        require_ascii(key)
         return (lambda: key), region
     if not environ.get("AWS_PROFILE"):
         if has_role_variable(environ):
@@ -47,6 +50,16 @@ def choose_aws_identity(environ: Mapping[str, str]) -> tuple[KeySource | None, s
         return None, region
     session = Session(profile=environ.get("AWS_PROFILE") or None)
     return build_session_fetch(session), region or read_session_region(session)
+
+
+def require_ascii(key: EnvironmentKey) -> None:
+    """Raises CredentialsError for a key that no header could carry."""
+    parts = (key.access_key_id, key.access_key_secret, key.security_token or "")
+    if not all(re.fullmatch(r"[!-~]*", part) for part in parts):
+        raise CredentialsError(
+            "the AWS key in the environment holds more than plain ASCII letters",
+            hint="copy it again, without spaces or the end of its line",
+        )
 
 
 def has_role_variable(environ: Mapping[str, str]) -> bool:
@@ -66,7 +79,7 @@ def has_profile_file(environ: Mapping[str, str]) -> bool:
         environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials",
         environ.get("AWS_CONFIG_FILE") or folder / "config",
     )
-    return any(Path(each).is_file() for each in files)
+    return any(os.path.isfile(each) for each in files)  # noqa: PTH113 - never raises
 
 
 def require_metadata_server(environ: Mapping[str, str]) -> None:

@@ -126,7 +126,10 @@ class Failures:
                 f"cannot {doing} '{path}': the store {why}",
                 hint="check the network and the bucket's name" + self._asked(),
             )
-        return DestinationError(f"cannot {doing} '{path}': {first_line(text)}")
+        return DestinationError(
+            f"cannot {doing} '{path}': {first_line(text)}",
+            hint="check the output's name and the settings of its store" + self._asked(),
+        )
 
     def _region_remedy(self) -> str:
         match self._scheme:

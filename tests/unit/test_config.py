@@ -5,14 +5,8 @@ from typing import Any
 
 import pytest
 
-from exporter.config import (
-    Field,
-    Settings,
-    build_endpoint,
-    check_endpoint,
-    check_region,
-    read_fields,
-)
+from exporter.config import Field, Settings, read_fields
+from exporter.endpoints import build_endpoint, check_endpoint, check_region
 from exporter.errors import UsageError
 from exporter.loading import build_json_schema, dump_toml, load_settings
 from exporter.options import format_size, parse_duration, parse_size
@@ -558,7 +552,13 @@ def test_json_schema_takes_a_duration_as_number_or_text() -> None:
 def test_dumped_settings_are_the_same_when_loaded_again(tmp_path: Path) -> None:
     nasty = 'quote " back\\slash\ttab \x7f del, 用户 \u2028 #no comment'
     loaded = load_settings(
-        {"output": nasty, "workspace": ["w-1", nasty], "timeout": "1h", "quiet": True},
+        {
+            "output": nasty,
+            "profile": nasty,
+            "workspace": ["w-1", "用户"],
+            "timeout": "1h",
+            "quiet": True,
+        },
         environ={"LIVY_EXPORTER_PAGE_SIZE": "7"},
         config_file=None,
     )

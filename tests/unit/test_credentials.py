@@ -24,6 +24,7 @@ from exporter.api.credentials import (
     read_profile_region,
 )
 from exporter.errors import CredentialsError
+from tests.patience import HANG_S
 
 SECRET = "EXAMPLEsecretKey0123456789abcde"
 TOKEN = "CAIS" + "+/".join(str(1000 + number) for number in range(100)) + "=="
@@ -151,7 +152,7 @@ def probe(home: Path, *, profile: str | None, **environ: str) -> tuple[dict[str,
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=True,
     )
     found = json.loads(done.stdout)
@@ -551,3 +552,23 @@ def test_no_region_is_read_from_a_missing_or_broken_file(tmp_path: Path, text: s
         write_profiles(tmp_path, text)
 
     assert read_profile_region(profile="plain", environ={"HOME": str(tmp_path)}) is None
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "\udcff", "n/" * 3000])
+@pytest.mark.parametrize("variable", ["HOME", "ALIBABA_CLOUD_CREDENTIALS_FILE"])
+def test_folder_that_cannot_be_is_one_without_credentials(name: str, variable: str) -> None:
+    environ = {
+        "HOME": "/nowhere",
+        "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
+        variable: f"/{name}",
+    }
+
+    assert not chain_has_a_source(environ)
+    assert read_profile_region(profile=None, environ=environ) is None
+
+
+def test_pipe_in_the_place_of_the_profiles_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / ".aliyun").mkdir()
+    os.mkfifo(tmp_path / ".aliyun" / "config.json")
+
+    assert read_profile_region(profile=None, environ={"HOME": str(tmp_path)}) is None

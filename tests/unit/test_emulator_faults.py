@@ -14,6 +14,7 @@ from exporter.emulator.quota import Quota
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.errors import UsageError
+from tests.patience import HANG_S
 
 SESSIONS = "ListLivyComputeSessions"
 WORKSPACES = "ListWorkspaces"
@@ -94,8 +95,8 @@ class Gate:
 
 
 @contextmanager
-def no_longer_than(limit_s: float) -> Iterator[None]:
-    with anyio.fail_after(limit_s):
+def hanging_is_told() -> Iterator[None]:
+    with anyio.fail_after(HANG_S):
         yield
 
 
@@ -144,7 +145,7 @@ def striking(fault: Fault, scenario: Scenario = CALM, **settings: float) -> Scen
 
 async def ask_struck(fault: Fault) -> Seen:
     """What the struck request sees, after a proof that the next one is answered right."""
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(striking(fault)) as emulator:
             struck = await ask(emulator)
             right = await ask(emulator)
@@ -269,7 +270,7 @@ async def test_hanging_request_is_answered_right_after_its_time() -> None:
 
 
 async def test_hanging_request_ends_when_its_client_is_gone() -> None:
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(striking(Fault.HANG, hang_s=3600)) as emulator:
             async with connected(emulator) as (_, writer):
                 writer.write(f"GET {SESSIONS_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -294,7 +295,7 @@ async def test_slow_body_is_right_and_comes_in_parts_over_its_time() -> None:
 async def test_client_that_leaves_a_slow_body_breaks_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(striking(Fault.SLOW_BODY, slow_s=0.5)) as emulator:
             async with connected(emulator) as (reader, writer):
                 writer.write(f"GET {SESSIONS_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -310,7 +311,7 @@ async def test_client_that_leaves_a_slow_body_breaks_nothing(
 async def test_connections_are_refused_for_a_while_and_then_accepted_on_the_same_port() -> None:
     gate = Gate()
     scenario = striking(Fault.REFUSED_CONNECTIONS, refuse_s=0.1)
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(scenario, sleep=gate) as emulator:
             async with connected(emulator) as (reader, writer):
                 struck = await ask(emulator)
@@ -336,7 +337,7 @@ async def ask_until_accepted(emulator: Emulator) -> Seen:
 
 
 async def test_emulator_closes_while_connections_are_refused() -> None:
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(striking(Fault.REFUSED_CONNECTIONS, refuse_s=3600)) as emulator:
             await ask(emulator)
 
@@ -348,7 +349,7 @@ async def test_every_session_is_read_although_half_of_all_answers_are_broken() -
     rule = FaultRule(rate=0.5, hang_s=0.01, slow_s=0.01, refuse_s=0.01)
     scenario = replace(CALM, seed=3, faults=(rule,), quota=Quota(rate_per_s=1e6, burst=1000))
     sessions: list[object] = []
-    with no_longer_than(60):
+    with hanging_is_told():
         async with open_emulator(scenario) as emulator:
             for page_num in range(1, 26):
                 path = f"{SESSIONS_PATH}?pageSize=10&pageNum={page_num}"
