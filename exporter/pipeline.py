@@ -18,7 +18,7 @@ from exporter.api.client import Client
 from exporter.api.discovery import choose_gateways
 from exporter.config import Settings
 from exporter.destinations import require_local
-from exporter.errors import DeadlineError, IncompleteError, UsageError
+from exporter.errors import DeadlineError, UsageError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
@@ -36,6 +36,8 @@ from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
 from exporter.runs.publishing import Publisher
 from exporter.runs.state import State, dump_state
+from exporter.runs.unreadable import UnreadableRows
+from exporter.runs.verdict import require_complete
 from exporter.service import (
     open_service,
 )
@@ -136,15 +138,28 @@ async def export_run(
                     journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
                     run = replace(run, span=find_span(run, journal))
                 listings = [build_listing(run, past, gateway) for gateway in gateways]
+                unreadable = UnreadableRows(run.span)
                 facts = await list_into_output(
-                    client, listings, opened.output, run=run, journal=journal
+                    client,
+                    listings,
+                    opened.output,
+                    run=run,
+                    journal=journal,
+                    unreadable=unreadable,
                 )
-        status = judge(facts, allow_incomplete=settings.allow_incomplete)
+        status = require_complete(facts, unreadable, allow_incomplete=settings.allow_incomplete)
         if seat is not None:
             await seat.assure()
         state = build_state(run, past, listings, facts, exported_at=exported_at)
         manifest = await publish(
-            run, seat, opened, facts, client=client, status=status, state=state
+            run,
+            seat,
+            opened,
+            facts,
+            client=client,
+            status=status,
+            state=state,
+            unreadable=unreadable,
         )
     except BaseException as exc:
         # Cancellation included: the partial output goes, whatever stopped the run.
@@ -176,7 +191,12 @@ def build_state(
     exported_at: datetime,
 ) -> bytes | None:
     """What the next incremental run goes on from; None where it has to begin anew."""
-    found = {each.gateway: each.known for each in listings if isinstance(each, Increment)}
+    unproven = {each.gateway for each in facts if each.proof == "unproven"}
+    found = {
+        each.gateway: None if each.gateway in unproven else each.known
+        for each in listings
+        if isinstance(each, Increment)
+    }
     if len(found) < len(listings) or run.state_at is None:
         return None
     return dump_state(
@@ -269,6 +289,7 @@ async def list_into_output(
     *,
     run: Run,
     journal: AnswerLog,
+    unreadable: UnreadableRows,
 ) -> list[ListingFacts]:
     """Drive the listings and write their rows as they come; one outcome a gateway."""
 
@@ -280,40 +301,24 @@ async def list_into_output(
         )
 
     async def hand_on(gateway: Gateway, sessions: list[RawSession]) -> None:
-        await anyio.to_thread.run_sync(output.write, gateway, sessions)
-        run.emit(SessionsWritten(len(sessions)))
+        readable = unreadable.leave_out(gateway, sessions)
+        await anyio.to_thread.run_sync(output.write, gateway, readable)
+        run.emit(SessionsWritten(len(readable)))
 
-    return await fetch_sessions(
+    def note(_: Listing, request: PageRequest, page: roa.SessionPage) -> None:
+        unreadable.note(request, page)
+
+    facts = await fetch_sessions(
         listings,
         fetch_page=fetch_page,
         hand_on=hand_on,
         page_size=run.settings.page_size,
         concurrency=run.settings.concurrency,
-        emit=run.emit,
+        emit=lambda event: run.emit(unreadable.amend_event(event)),
+        note=note,
         journal=journal,
     )
-
-
-def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
-    """The status of the run. Raises IncompleteError when a listing is unproven and that is not
-    allowed.
-    """
-    unproven = [facts for facts in listings if facts.proof == "unproven"]
-    if not unproven:
-        return "complete"
-    if allow_incomplete:
-        return "incomplete"
-    first = unproven[0]
-    more = f", and {len(unproven) - 1} more gateways" if len(unproven) > 1 else ""
-    error = IncompleteError(
-        f"cannot prove that {first.gateway} is complete: {first.missing};"
-        f" {first.session_count:,} distinct sessions seen, the total was"
-        f" {first.total_count_first:,} at first and {first.total_count_last:,} at last{more}",
-        hint="nothing was published: run again when fewer sessions come and go, or publish as it is"
-        " with --allow-incomplete",
-    )
-    error.gateway = first.gateway if not more else None
-    raise error
+    return unreadable.amend(facts)
 
 
 async def publish(
@@ -325,6 +330,7 @@ async def publish(
     client: Client,
     status: Status,
     state: bytes | None,
+    unreadable: UnreadableRows,
 ) -> dict[str, Any]:
     facts = await anyio.to_thread.run_sync(opened.output.close)
     finished_at = datetime.now(UTC)
@@ -348,6 +354,8 @@ async def publish(
         requests=client.counts,
         learnt_rps=client.learnt_rps,
         span=run.span,
+        unreadable_count=unreadable.count,
+        unreadable=unreadable.build_entries(),
     )
 
     def act() -> None:

@@ -900,7 +900,8 @@ async def test_missing_credentials_send_nothing() -> None:
         pytest.param(answer(TOKEN.encode()), id="body"),
         pytest.param(answer({"totalCount": TOKEN, "sessions": []}), id="total"),
         pytest.param(
-            answer({"totalCount": 1, "sessions": [{"sessionId": [TOKEN]}]}), id="session id"
+            answer({"code": TOKEN, "success": False, "totalCount": 0, "sessions": []}),
+            id="code with a status of success",
         ),
     ],
 )
