@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from exporter.errors import UsageError
 from exporter.options import Bounds, Distinct, Duration, Filled, Option, Size, Text, format_size
 from exporter.span import Instant
+from exporter.urls import mask_url
 
 ENVIRONMENT_PREFIX = "LIVY_EXPORTER_"
 
@@ -352,12 +353,6 @@ def check_endpoint(url: str) -> str:
     # An HTTP client leaves the usual port out of the Host header, which is signed.
     usual = {"http": ":80", "https": ":443"}[scheme]
     return f"{scheme}://{host}{'' if port == usual else port}"
-
-
-def mask_url(url: str) -> str:
-    """A URL without what may be a password in it: all before the last `@`, all after a `?`."""
-    _, at, host = url.partition("?")[0].rpartition("@")
-    return f"***@{host}" if at else host
 
 
 def is_loopback(host: str) -> bool:

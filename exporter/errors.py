@@ -14,6 +14,7 @@ ExporterError                     1
 ├── CredentialsError              3   no identity, or one that cannot be read
 │   └── StoreRefusedError         3   the output's store refuses it; a DestinationError too
 ├── NetworkError                  1   no answer: refused, reset, cut off, timed out   (retryable)
+│   └── ProxyRefusedError         1   the proxy does not let requests through
 └── ApiError                      1   the service answered, and not with a value
     ├── ThrottledError            1   too many requests                               (retryable)
     ├── ServiceError              1   5xx and "busy"                                  (retryable)
@@ -121,6 +122,12 @@ class NetworkError(ExporterError):
         super().__init__(message, hint=hint)
         self.unreachable = unreachable
         """The endpoint could not even be connected to: refused, unknown host, bad certificate."""
+
+
+class ProxyRefusedError(NetworkError):
+    """Raised when the proxy in between does not let requests through."""
+
+    retryable = False
 
 
 class ApiError(ExporterError):

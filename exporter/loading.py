@@ -14,6 +14,7 @@ from exporter.config import (
     read_fields,
 )
 from exporter.errors import UsageError
+from exporter.urls import mask_urls
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 """Names the TOML file, as `--config` does; no setting itself."""
@@ -218,7 +219,10 @@ def without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dump_toml(loaded: Loaded) -> str:
-    """The effective settings as a TOML file, each line with its origin; unset ones are comments."""
+    """The effective settings as a TOML file, each line with its origin; unset ones are comments.
+
+    A password in a URL is masked.
+    """
     lines = []
     for name, value in asdict(loaded.settings).items():
         if value is None:
@@ -233,7 +237,7 @@ def toml_value(value: object) -> str:
     import orjson
 
     # JSON's texts, numbers, booleans and flat arrays are TOML's as well, but for a bare DEL.
-    return orjson.dumps(value).decode().replace("\x7f", "\\u007F")
+    return mask_urls(orjson.dumps(value).decode().replace("\x7f", "\\u007F"))
 
 
 def printable(text: str) -> str:

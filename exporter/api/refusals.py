@@ -28,7 +28,9 @@ from exporter.errors import (
 
 WRONG_ENDPOINT = "check --endpoint and --region: this host does not offer the call"
 
-BAD_ROWS = "the service's answer is not as documented: report it to its support with the request id"
+BAD_PAGE = "the service's answer is not as documented: report it to its support with the request id"
+
+TOO_LARGE = "check --endpoint; where sessions are that large, lower --page-size"
 
 SUCCESS_CODES = frozenset({"", "0", "200", "1000000", "ok", "success"})
 """What a body that holds the value may say of itself, in any case of letters: ListLivyCompute says
@@ -155,13 +157,15 @@ def build_api_error(
     code: str | None = None,
     request_id: object = None,
     retry_after_s: float | None = None,
+    hint: str | None = None,
 ) -> ApiError:
+    """The error of a kind as it is told; `hint` in place of the kind's own."""
     known_id = as_text(request_id)
     parts = [f"HTTP {status}", *(scrub(part) for part in (code, reason) if part is not None)]
     message = f"{label}: " + ", ".join(part for part in parts if part)
     if known_id is not None:
         message += f" (request {scrub(known_id)})"
-    hint = HINTS.get(kind)
+    hint = hint or HINTS.get(kind)
     if kind is RefusedError and (code is None or code.lower().endswith(".notfound")):
         hint = WRONG_ENDPOINT
     return kind(

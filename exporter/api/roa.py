@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from exporter.api.credentials import Credential
 from exporter.api.refusals import (
-    BAD_ROWS,
+    BAD_PAGE,
     build_api_error,
     fold_keys,
     is_refusal,
@@ -230,16 +230,14 @@ def read_answer(
         return call.parse(document, body)
     except ValueError as exc:
         folded = fold_keys(document)
-        error = build_api_error(
+        raise build_api_error(
             BadAnswerError,
             call.label,
             status=status,
             reason=str(exc),
             request_id=folded.get("requestid"),
-        )
-        if "sessions" in folded:
-            error.hint = BAD_ROWS
-        raise error from exc
+            hint=BAD_PAGE if "sessions" in folded else None,
+        ) from exc
 
 
 def read_session_page(body: bytes) -> SessionPage:

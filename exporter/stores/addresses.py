@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, Literal, Protocol, TypeGuard, get_args
 
-from exporter.config import mask_url
 from exporter.errors import UsageError
+from exporter.urls import mask_url
 
 Scheme = Literal["s3", "oss", "gs"]
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO, assert_never
 
 from exporter.gateway import Gateway
+from exporter.urls import mask_urls
 
 LogFormat = Literal["text", "json"]
 WriteLine = Callable[[str], None]
@@ -66,11 +67,16 @@ def line_writer(stream: TextIO) -> WriteLine:
 
 
 def json_line(fields: Mapping[str, object], *, at: datetime, level: str) -> str:
-    """One JSON object: the time (RFC 3339, UTC, milliseconds), the level, then `fields`."""
+    """One JSON object: the time (RFC 3339, UTC, milliseconds), the level, then `fields`, whose URLs
+    show no password.
+    """
     import orjson
 
     ts = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return orjson.dumps({"ts": ts, "level": level, **fields}).decode()
+    shown = {
+        name: mask_urls(each) if isinstance(each, str) else each for name, each in fields.items()
+    }
+    return orjson.dumps({"ts": ts, "level": level, **shown}).decode()
 
 
 def gateway_fields(gateway: Gateway) -> dict[str, str]:
@@ -128,7 +134,8 @@ class TextFormatter(logging.Formatter):
         if error is not None:
             parts.append(error)
         # Part of it is what a server sent: that must not steer the terminal or pass for two lines.
-        line = CONTROL_CHARACTERS.sub(lambda char: f"\\x{ord(char[0]):02x}", ": ".join(parts))
+        whole = mask_urls(": ".join(parts))
+        line = CONTROL_CHARACTERS.sub(lambda char: f"\\x{ord(char[0]):02x}", whole)
         if self._is_full and record.exc_info is not None:
             return f"{line}\n{traceback_of(record)}"
         return line
@@ -172,4 +179,5 @@ def error_of(record: logging.LogRecord) -> str | None:
 
 def traceback_of(record: logging.LogRecord) -> str:
     error = None if record.exc_info is None else record.exc_info[1]
-    return "" if error is None else "".join(traceback.format_exception(error)).rstrip("\n")
+    text = "" if error is None else "".join(traceback.format_exception(error))
+    return mask_urls(text.rstrip("\n"))

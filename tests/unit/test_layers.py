@@ -15,7 +15,7 @@ import exporter
 PACKAGE = Path(exporter.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("gateway",),
+    ("gateway", "urls"),
     ("errors",),
     ("events", "options"),
     ("span",),
@@ -51,8 +51,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("destinations",),
     ("outputs",),
     ("api",),
-    ("api.refusals",),
-    ("api.credentials",),
+    ("api.refusals", "api.proxy", "api.body"),
+    ("api.credentials", "api.failures"),
     ("api.roa",),
     ("api.pacing", "api.retrying"),
     ("api.gate",),
@@ -218,7 +218,10 @@ def test_emulator_shares_no_code_with_the_client_it_judges() -> None:
 @pytest.mark.parametrize(
     ("library", "importers"),
     [
-        ("aiohttp", {"api.client", "emulator.server", "emulator.service", "emulator.wire"}),
+        (
+            "aiohttp",
+            {"api.client", "api.failures", "emulator.server", "emulator.service", "emulator.wire"},
+        ),
         ("alibabacloud_credentials", {"api.credentials"}),
         ("prometheus_client", {"terminal.metrics"}),
         ("pydantic", {"loading", "emulator.reading"}),
