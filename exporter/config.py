@@ -125,6 +125,19 @@ class Settings:
         bool,
         Option("publish although completeness is not proven", "output"),
     ] = False
+    allow_empty: Annotated[
+        bool,
+        Option("publish no session in place of an output that has some", "output"),
+    ] = False
+    omit: Annotated[
+        tuple[Text, ...],
+        Distinct(),
+        Option(
+            "field to leave out of every output, such as sparkConf or spark_conf, repeatable",
+            "output",
+            metavar="FIELD",
+        ),
+    ] = ()
     manifest: Annotated[
         Text | None,
         Option(

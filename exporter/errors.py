@@ -11,6 +11,7 @@ ExporterError                     1
 ├── DeadlineError                 1   the run took longer than it may
 ├── ReplayError                   1   what a killed run left cannot be followed
 ├── IncompleteError               4   completeness could not be proven
+│   └── EmptiedError              4   nothing is shown where the output holds sessions
 ├── CredentialsError              3   no identity, or one that cannot be read
 │   └── StoreRefusedError         3   the output's store refuses it; a DestinationError too
 ├── NetworkError                  1   no answer: refused, reset, cut off, timed out   (retryable)
@@ -101,6 +102,10 @@ class IncompleteError(ExporterError):
     """Raised when it cannot be proven that every session is in the output exactly once."""
 
     exit_code = 4
+
+
+class EmptiedError(IncompleteError):
+    """Raised when the service shows no session where the output to be replaced holds some."""
 
 
 class CredentialsError(ExporterError):

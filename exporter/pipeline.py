@@ -1,7 +1,6 @@
 """One run, start to publish: wires identity, client, listing, sink and destination together."""
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,19 +16,21 @@ from exporter.api import roa
 from exporter.api.client import Client
 from exporter.api.discovery import choose_gateways
 from exporter.config import Settings
-from exporter.destinations import require_local
-from exporter.errors import DeadlineError, UsageError
+from exporter.errors import DeadlineError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import Listing, ListingFacts, PageRequest
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.increment import Increment
+from exporter.listing.known import Known
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
-from exporter.outputs import open_output
+from exporter.outputs import open_output, stage_manifest_copy
 from exporter.preparing import Run, prepare
 from exporter.records import RawSession
+from exporter.records.omit import Omission
 from exporter.resuming import end_journal, find_span, open_journal
+from exporter.runs.emptied import find_silent, require_kept
 from exporter.runs.journal import Journal, is_worth_resuming
 from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
@@ -43,7 +44,6 @@ from exporter.service import (
 )
 from exporter.sinks import Output
 from exporter.stores import StagedFile
-from exporter.stores.local import LocalStore
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,13 @@ def recover(run: Run, publisher: Publisher) -> Past:
     if run.destination.kind == "dataset":  # a table knows its own
         publisher.require_manifest()
         require_partitions(manifest, run.settings.partition_by, output=run.destination.output)
-    return read_past(run.state_at, manifest, output=run.output_key, region_id=run.service.region_id)
+    return read_past(
+        run.state_at,
+        manifest,
+        output=run.output_key,
+        region_id=run.service.region_id,
+        omit=run.omit,
+    )
 
 
 async def export_run(
@@ -138,7 +144,7 @@ async def export_run(
                     journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
                     run = replace(run, span=find_span(run, journal))
                 listings = [build_listing(run, past, gateway) for gateway in gateways]
-                unreadable = UnreadableRows(run.span)
+                unreadable, omission = UnreadableRows(run.span), Omission(run.omit)
                 facts = await list_into_output(
                     client,
                     listings,
@@ -146,11 +152,15 @@ async def export_run(
                     run=run,
                     journal=journal,
                     unreadable=unreadable,
+                    omission=omission,
                 )
         status = require_complete(facts, unreadable, allow_incomplete=settings.allow_incomplete)
+        silent: Mapping[Gateway, Known] = {}
+        if seat is not None and not settings.allow_empty:
+            silent = await anyio.to_thread.run_sync(require_sessions, run, seat, facts)
         if seat is not None:
             await seat.assure()
-        state = build_state(run, past, listings, facts, exported_at=exported_at)
+        state = build_state(run, past, listings, facts, silent=silent, exported_at=exported_at)
         manifest = await publish(
             run,
             seat,
@@ -160,6 +170,7 @@ async def export_run(
             status=status,
             state=state,
             unreadable=unreadable,
+            omitted=omission.counts,
         )
     except BaseException as exc:
         # Cancellation included: the partial output goes, whatever stopped the run.
@@ -172,6 +183,17 @@ async def export_run(
     with anyio.CancelScope(shield=True):  # it is published: to be stopped now changes nothing
         await anyio.to_thread.run_sync(partial(end_journal, journal, keep=False))
     return manifest
+
+
+def require_sessions(run: Run, seat: Seat, facts: Sequence[ListingFacts]) -> dict[Gateway, Known]:
+    """Raises EmptiedError where empty lists would take sessions away from the output; blocks.
+
+    A run that adds takes none: which of its gateways were silent, and what was known of them.
+    """
+    if run.settings.incremental:
+        return find_silent(seat.past.known, facts)
+    require_kept(run.destination, seat.publisher.read_manifest(), facts, span=run.span)
+    return {}
 
 
 def build_listing(run: Run, past: Past, gateway: Gateway) -> Listing:
@@ -188,9 +210,13 @@ def build_state(
     listings: Sequence[Listing],
     facts: Sequence[ListingFacts],
     *,
+    silent: Mapping[Gateway, Known],
     exported_at: datetime,
 ) -> bytes | None:
-    """What the next incremental run goes on from; None where it has to begin anew."""
+    """What the next incremental run goes on from; None where it has to begin anew.
+
+    Of a `silent` gateway that is what this one went on from.
+    """
     unproven = {each.gateway for each in facts if each.proof == "unproven"}
     found = {
         each.gateway: None if each.gateway in unproven else each.known
@@ -207,7 +233,8 @@ def build_state(
             region_id=run.service.region_id,
             output=run.output_key,
             format_name=run.destination.format,
-            gateways=build_next_gateways(past, found, facts),
+            gateways=build_next_gateways(past, {**found, **silent}, facts),
+            omit=run.omit,
         )
     )
 
@@ -227,7 +254,7 @@ class Opened:
 
 def open_outputs(run: Run, exported_at: datetime) -> Opened:
     """Both of them or none. Raises UsageError and DestinationError."""
-    manifest_copy = stage_manifest_copy(run)
+    manifest_copy = stage_manifest_copy(run.settings.manifest, run.destination, run_id=run.run_id)
     try:
         output = open_output(
             run.destination,
@@ -244,27 +271,6 @@ def open_outputs(run: Run, exported_at: datetime) -> Opened:
             manifest_copy.discard()
         raise
     return Opened(output, manifest_copy)
-
-
-def stage_manifest_copy(run: Run) -> StagedFile | None:
-    """The file of `--manifest`; None where that is the manifest's own place, or none is named."""
-    path, destination = run.settings.manifest, run.destination
-    if path is None:
-        return None
-    require_local(path)
-    home = destination.home
-    if path == "-" or os.path.realpath(path) == os.path.realpath(destination.output):
-        raise UsageError(
-            f"the manifest of '{destination.output}' cannot go to '{path}'",
-            hint="give --manifest the name of another file",
-        )
-    if home is not None:
-        beside = home.store.path_of(home.manifest)
-        if os.path.realpath(path) == os.path.realpath(beside):
-            return None
-    store, name = LocalStore.holding(path)
-    store.remove_leftovers([name])
-    return store.stage(name, run_id=run.run_id)
 
 
 @contextmanager
@@ -290,6 +296,7 @@ async def list_into_output(
     run: Run,
     journal: AnswerLog,
     unreadable: UnreadableRows,
+    omission: Omission,
 ) -> list[ListingFacts]:
     """Drive the listings and write their rows as they come; one outcome a gateway."""
 
@@ -301,12 +308,13 @@ async def list_into_output(
         )
 
     async def hand_on(gateway: Gateway, sessions: list[RawSession]) -> None:
-        readable = unreadable.leave_out(gateway, sessions)
+        readable = omission.leave_out(unreadable.leave_out(gateway, sessions))
         await anyio.to_thread.run_sync(output.write, gateway, readable)
         run.emit(SessionsWritten(len(readable)))
 
     def note(_: Listing, request: PageRequest, page: roa.SessionPage) -> None:
         unreadable.note(request, page)
+        omission.blank(page.sessions)
 
     facts = await fetch_sessions(
         listings,
@@ -331,6 +339,7 @@ async def publish(
     status: Status,
     state: bytes | None,
     unreadable: UnreadableRows,
+    omitted: Mapping[str, int],
 ) -> dict[str, Any]:
     facts = await anyio.to_thread.run_sync(opened.output.close)
     finished_at = datetime.now(UTC)
@@ -356,6 +365,7 @@ async def publish(
         span=run.span,
         unreadable_count=unreadable.count,
         unreadable=unreadable.build_entries(),
+        omitted=omitted,
     )
 
     def act() -> None:

@@ -79,6 +79,12 @@ VALUES: dict[str, list[Written]] = {
     ],
     "compression": [Written(f'"{name}"', name, name, name) for name in ("none", "lz4", "gzip")],
     "allow_incomplete": [Written("true", "true", True, True)] * 3,
+    "allow_empty": [Written("true", "true", True, True)] * 3,
+    "omit": [
+        Written('["sparkConf"]', "sparkConf", ["sparkConf"], ("sparkConf",)),
+        Written('["info", "extra"]', "info, extra", ["info", "extra"], ("info", "extra")),
+        Written('["web_ui", "name"]', "web_ui,name", ["web_ui,name"], ("web_ui", "name")),
+    ],
     "manifest": TEXTS,
     "wait": [
         Written('"90s"', "90", "1.5m", 90.0),
