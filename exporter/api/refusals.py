@@ -25,6 +25,7 @@ from exporter.errors import (
     ThrottledError,
     TokenExpiredError,
 )
+from exporter.urls import mask_urls
 
 WRONG_ENDPOINT = "check --endpoint and --region: this host does not offer the call"
 
@@ -211,12 +212,12 @@ def describe_body(body: bytes, *, document: object) -> str:
 
 
 def scrub(message: str) -> str:
-    """One line of at most 300 characters, without the full stop.
+    """One line of at most 300 characters, without the full stop and the passwords of URLs.
 
     A SignatureDoesNotMatch message repeats the canonical request with the STS token in it, so
     everything from there on is cut.
     """
-    line = " ".join(message.split())
+    line = mask_urls(" ".join(message.split()))
     cut = re.search(
         r"server string\s?to\s?sign|StringToSign|CanonicalRequest|x-acs-", line, re.IGNORECASE
     )
