@@ -104,11 +104,10 @@ def count_rows(destination: Destination, manifest: Mapping[str, Any] | None) -> 
         if destination.kind == "dataset":
             return -1 if any(is_part(each.name) for each in store.list_files()) else 0
         return -1 if has_any_key(destination) else 0
-    return sum(
-        count
-        for each in manifest["files"]
-        if (count := row_count_of(each)) > 0 and store.size_of(name or each["path"]) is not None
-    )
+    files = [each for each in manifest["files"] if row_count_of(each) > 0]
+    if not any(store.size_of(name or each["path"]) is not None for each in files):
+        return 0
+    return sum(map(row_count_of, files))
 
 
 def row_count_of(file: Mapping[str, Any]) -> int:
