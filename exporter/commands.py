@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from exporter.api.credentials import read_environment_credential
+from exporter.api.proxy import find_proxy
 from exporter.config import Settings
 from exporter.destinations import holds_delta, resolve_destination
 from exporter.errors import CredentialsError, UsageError
@@ -218,10 +219,20 @@ def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:
         where = f"{exc} ({exc.hint})"
     else:
         where = f"{service.endpoint} (region {service.region_id})"
+        where += name_proxy(service.endpoint, environ=environ)
     identity = describe_identity(loaded.settings, environ=environ)
     print_text(
         f"{dump_toml(loaded)}\n# identity: {printable(identity)}\n# endpoint: {printable(where)}\n"
     )
+
+
+def name_proxy(endpoint: str, *, environ: Mapping[str, str]) -> str:
+    """What to add to an endpoint for a reader: nothing where there is no proxy."""
+    try:
+        proxy = find_proxy(endpoint, environ=environ)
+    except UsageError as exc:
+        return f", {exc}"
+    return "" if proxy is None else f", through the proxy {proxy.url} of {proxy.variable}"
 
 
 def describe_identity(settings: Settings, *, environ: Mapping[str, str]) -> str:

@@ -136,6 +136,19 @@ class Settings:
         bool,
         Option("publish although completeness is not proven", "output"),
     ] = False
+    allow_empty: Annotated[
+        bool,
+        Option("publish no session in place of an output that has some", "output"),
+    ] = False
+    omit: Annotated[
+        tuple[Text, ...],
+        Distinct(),
+        Option(
+            "field to leave out of every output, such as sparkConf or spark_conf, repeatable",
+            "output",
+            metavar="FIELD",
+        ),
+    ] = ()
     manifest: Annotated[
         Text | None,
         PathName(PARTIAL_BYTES),
@@ -329,9 +342,3 @@ def build_field(name: str, hint: Any, default: object) -> Field:
     if name == "verbose":
         return Field(name, option, default, "count", ())
     return Field(name, option, default, "number" if bare in (int, float) else "text", ())
-
-
-def mask_url(url: str) -> str:
-    """A URL without what may be a password in it: all before the last `@`, all after a `?`."""
-    _, at, host = url.partition("?")[0].rpartition("@")
-    return f"***@{host}" if at else host

@@ -11,7 +11,6 @@ from typing import Literal, assert_never
 
 import orjson
 
-from exporter.config import mask_url
 from exporter.errors import DestinationError, UnusableNameError, UsageError
 from exporter.local_files import describe_kind, find_fault
 from exporter.messages import quote, shorten
@@ -22,6 +21,7 @@ from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
 from exporter.stores.partials import mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
+from exporter.urls import mask_url
 
 Kind = Literal["file", "stream", "dataset", "table"]
 """One file; stdout, a pipe or a device; a folder of parts; what has a log of its own."""

@@ -2,9 +2,9 @@
 
 import re
 
-from exporter.config import mask_url
 from exporter.errors import UsageError
 from exporter.messages import quote, shorten
+from exporter.urls import mask_url
 
 MAX_REGION_LENGTH = 50
 """With it a host's label is still one."""

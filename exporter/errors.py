@@ -12,9 +12,11 @@ ExporterError                     1
 ├── DeadlineError                 1   the run took longer than it may
 ├── ReplayError                   1   what a killed run left cannot be followed
 ├── IncompleteError               4   completeness could not be proven
+│   └── EmptiedError              4   nothing is shown where the output holds sessions
 ├── CredentialsError              3   no identity, or one that cannot be read
 │   └── StoreRefusedError         3   the output's store refuses it; a DestinationError too
 ├── NetworkError                  1   no answer: refused, reset, cut off, timed out   (retryable)
+│   └── ProxyRefusedError         1   the proxy does not let requests through
 └── ApiError                      1   the service answered, and not with a value
     ├── ThrottledError            1   too many requests                               (retryable)
     ├── ServiceError              1   5xx and "busy"                                  (retryable)
@@ -110,6 +112,10 @@ class IncompleteError(ExporterError):
     exit_code = 4
 
 
+class EmptiedError(IncompleteError):
+    """Raised when the service shows no session where the output to be replaced holds some."""
+
+
 class CredentialsError(ExporterError):
     """Raised when no identity is found, or the one asked for cannot be read."""
 
@@ -129,6 +135,12 @@ class NetworkError(ExporterError):
         super().__init__(message, hint=hint)
         self.unreachable = unreachable
         """The endpoint could not even be connected to: refused, unknown host, bad certificate."""
+
+
+class ProxyRefusedError(NetworkError):
+    """Raised when the proxy in between does not let requests through."""
+
+    retryable = False
 
 
 class ApiError(ExporterError):

@@ -11,6 +11,7 @@ from exporter.endpoints import check_endpoint, check_region
 from exporter.errors import UsageError
 from exporter.local_files import read_toml
 from exporter.messages import quote, shorten
+from exporter.urls import mask_urls
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -215,7 +216,10 @@ def without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dump_toml(loaded: Loaded) -> str:
-    """The effective settings as a TOML file, each line with its origin; unset ones are comments."""
+    """The effective settings as a TOML file, each line with its origin; unset ones are comments.
+
+    A password in a URL is masked.
+    """
     lines = []
     for name, value in asdict(loaded.settings).items():
         if value is None:
@@ -230,7 +234,7 @@ def toml_value(value: object) -> str:
     import orjson
 
     # JSON's texts, numbers, booleans and flat arrays are TOML's as well, but for a bare DEL.
-    return orjson.dumps(value).decode().replace("\x7f", "\\u007F")
+    return mask_urls(orjson.dumps(value).decode().replace("\x7f", "\\u007F"))
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from exporter.destinations import Destination, hold_file, resolve_destination
 from exporter.errors import UsageError
 from exporter.events import Event
 from exporter.messages import shorten
+from exporter.records.omit import resolve_fields
 from exporter.service import Service, build_store_access, require_workspace, resolve_service
 from exporter.span import Span, resolve_span
 from exporter.stores import Store
@@ -31,6 +32,8 @@ class Run:
     span: Span
     service: Service
     destination: Destination
+    omit: tuple[str, ...]
+    """The service's names of the fields that are left out."""
     state_at: tuple[Store, str] | None
     """The store and name of the state; None where runs cannot build on each other."""
     environ: Mapping[str, str]
@@ -69,6 +72,7 @@ def prepare(
         span=resolve_span(settings.since, settings.until, now=started_at),
         service=service,
         destination=destination,
+        omit=resolve_fields(settings.omit, partition_by=settings.partition_by),
         state_at=place_state(settings, destination, access=access),
         environ=environ,
         emit=emit,

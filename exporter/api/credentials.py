@@ -26,6 +26,8 @@ from exporter.api.refusals import scrub
 from exporter.errors import CredentialsError
 from exporter.local_files import read_regular
 
+logger = logging.getLogger(__name__)
+
 REUSE_S = 60.0
 """How long a fetched credential is used before its provider is asked again; providers renew a token
 15 minutes before it expires, so this only spares the thread."""
@@ -74,6 +76,8 @@ def drop_start(text: str, start: str) -> str:
 class Identity:
     """A credential that is fetched when first needed, shared by all tasks, and fetched anew when it
     ages.
+
+    One that cannot be had anew is used on: whether it still holds is the service's to say.
     """
 
     def __init__(self, fetch: Callable[[], Credential], *, now_s: Callable[[], float]) -> None:
@@ -82,28 +86,46 @@ class Identity:
         self._lock = anyio.Lock()
         self._credential: Credential | None = None
         self._fetched_s = 0.0
+        self._warned = False
 
     async def get(self) -> Credential:
         """The current credential. Raises CredentialsError when there is none."""
-        if self._credential is None or self._now_s() - self._fetched_s >= REUSE_S:
+        if self._is_due:
             async with self._lock:
-                if self._credential is None or self._now_s() - self._fetched_s >= REUSE_S:
-                    await self._renew()
+                if self._is_due:
+                    await self._renew_or_keep()
         assert self._credential is not None  # noqa: S101 - _renew sets it or raises
         return self._credential
 
     async def renew(self, refused: Credential) -> bool:
         """Fetch anew unless another task already did; whether the credential differs from the
-        refused one.
+        refused one. Raises CredentialsError when none can be had.
         """
         async with self._lock:
             if self._credential == refused:
                 await self._renew()
         return self._credential != refused
 
+    @property
+    def _is_due(self) -> bool:
+        return self._credential is None or self._now_s() - self._fetched_s >= REUSE_S
+
+    async def _renew_or_keep(self) -> None:
+        kept = self._credential
+        try:
+            await self._renew()
+        except CredentialsError as exc:
+            if kept is None:
+                raise
+            self._fetched_s = self._now_s()  # the provider is not asked for each request
+            if not self._warned:
+                self._warned = True
+                logger.warning("the credential is used on: %s", kept.mask(str(exc)))
+
     async def _renew(self) -> None:
         self._credential = await asyncio.wrap_future(start_daemon(self._fetch))
         self._fetched_s = self._now_s()
+        self._warned = False
 
 
 def start_daemon(fetch: Callable[[], Credential]) -> Future[Credential]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, Literal, Protocol, TypeGuard, get_args
 
-from exporter.config import mask_url
 from exporter.endpoints import require_url
 from exporter.errors import UsageError
 from exporter.messages import quote, shorten
+from exporter.urls import mask_url
 
 MAX_LABEL_LENGTH: Final = 63
 """Of a bucket's name, between its dots: it becomes part of a host's."""

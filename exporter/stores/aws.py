@@ -10,6 +10,7 @@ from typing import Any, Final
 from exporter.errors import CredentialsError, MissingExtraError
 from exporter.stores.addresses import KeySource
 from exporter.stores.failures import NO_IDENTITY
+from exporter.urls import mask_urls
 
 METADATA_SERVER: Final = ("169.254.169.254", 80)
 METADATA_PROBE_S: Final = 1.0
@@ -109,7 +110,9 @@ def build_session_fetch(session: Any) -> KeySource:
             found = session.get_credentials()
             frozen = None if found is None else found.get_frozen_credentials()
         except BotoCoreError as exc:
-            raise CredentialsError(f"no AWS credentials: {exc}", hint=NO_IDENTITY["s3"]) from exc
+            raise CredentialsError(
+                f"no AWS credentials: {mask_urls(str(exc))}", hint=NO_IDENTITY["s3"]
+            ) from exc
         if frozen is None or not frozen.access_key or not frozen.secret_key:
             raise CredentialsError("no AWS credentials found", hint=NO_IDENTITY["s3"])
         return EnvironmentKey(frozen.access_key, frozen.secret_key, frozen.token)
@@ -124,6 +127,7 @@ def read_session_region(session: Any) -> str | None:
         region = session.get_config_variable("region")
     except BotoCoreError as exc:
         raise CredentialsError(
-            f"no AWS credentials: {exc}", hint="correct AWS_PROFILE, or the files in ~/.aws"
+            f"no AWS credentials: {mask_urls(str(exc))}",
+            hint="correct AWS_PROFILE, or the files in ~/.aws",
         ) from exc
     return region if isinstance(region, str) and region else None

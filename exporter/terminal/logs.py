@@ -11,6 +11,7 @@ from typing import Literal, TextIO, assert_never
 from exporter.gateway import Gateway
 from exporter.messages import one_line, shorten_values
 from exporter.terminal.json_text import dump_json
+from exporter.urls import mask_urls
 
 LogFormat = Literal["text", "json"]
 WriteLine = Callable[[str], None]
@@ -65,9 +66,14 @@ def line_writer(stream: TextIO) -> WriteLine:
 
 
 def json_line(fields: Mapping[str, object], *, at: datetime, level: str) -> str:
-    """One JSON object: the time (RFC 3339, UTC, milliseconds), the level, then `fields`."""
+    """One JSON object: the time (RFC 3339, UTC, milliseconds), the level, then `fields`, whose URLs
+    show no password.
+    """
     ts = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return dump_json({"ts": ts, "level": level, **fields})
+    shown = {
+        name: mask_urls(each) if isinstance(each, str) else each for name, each in fields.items()
+    }
+    return dump_json({"ts": ts, "level": level, **shown})
 
 
 def gateway_fields(gateway: Gateway) -> dict[str, str]:
@@ -124,7 +130,7 @@ class TextFormatter(logging.Formatter):
         error = error_of(record)
         if error is not None:
             parts.append(error)
-        line = shorten_values(one_line(": ".join(parts)))
+        line = shorten_values(one_line(mask_urls(": ".join(parts))))
         if self._is_full and record.exc_info is not None:
             return f"{line}\n{traceback_of(record)}"
         return line
@@ -168,4 +174,5 @@ def error_of(record: logging.LogRecord) -> str | None:
 
 def traceback_of(record: logging.LogRecord) -> str:
     error = None if record.exc_info is None else record.exc_info[1]
-    return "" if error is None else "".join(traceback.format_exception(error)).rstrip("\n")
+    text = "" if error is None else "".join(traceback.format_exception(error))
+    return mask_urls(text.rstrip("\n"))

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from exporter.errors import ExporterError
 from exporter.messages import one_line, shorten_values
+from exporter.urls import mask_urls
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ class Teller:
     def _trace(self, error: BaseException) -> str:
         import traceback
 
-        return "".join(traceback.format_exception(error))
+        return mask_urls("".join(traceback.format_exception(error)))
 
 
 def guess_teller(arguments: Sequence[str], *, environ: Mapping[str, str]) -> Teller:
@@ -118,10 +119,11 @@ def name_gateway(error: BaseException) -> dict[str, str]:
 
 
 def describe(error: BaseException) -> tuple[str, str | None]:
+    """Message and hint, without the passwords of URLs that a setting or a library put into them."""
     if isinstance(error, ExporterError):
-        return str(error), error.hint
+        return mask_urls(str(error)), None if error.hint is None else mask_urls(error.hint)
     return (
-        f"internal error, {type(error).__name__}: {error}",
+        mask_urls(f"internal error, {type(error).__name__}: {error}"),
         "run again with LIVY_EXPORTER_VERBOSE=2 and report the traceback",
     )
 

@@ -73,6 +73,12 @@ VALUES: dict[str, list[Written]] = {
     ],
     "compression": [Written(f'"{name}"', name, name, name) for name in ("none", "lz4", "gzip")],
     "allow_incomplete": [Written("true", "true", True, True)] * 3,
+    "allow_empty": [Written("true", "true", True, True)] * 3,
+    "omit": [
+        Written('["sparkConf"]', "sparkConf", ["sparkConf"], ("sparkConf",)),
+        Written('["info", "extra"]', "info, extra", ["info", "extra"], ("info", "extra")),
+        Written('["web_ui", "name"]', "web_ui,name", ["web_ui,name"], ("web_ui", "name")),
+    ],
     "manifest": TEXTS,
     "wait": [
         Written('"90s"', "90", "1.5m", 90.0),
@@ -570,6 +576,7 @@ def test_dumped_settings_are_the_same_when_loaded_again(tmp_path: Path) -> None:
     assert tomllib.loads(text) == known | {
         "workspace": list(loaded.settings.workspace),
         "gateway": ["all"],
+        "omit": [],
         "partition_by": [],
     }
 

@@ -498,6 +498,84 @@ async def test_failed_fetch_is_told_to_the_caller_and_tried_anew_by_the_next() -
     assert (await identity.get()).access_key_id == "key-2"
 
 
+def failing_after(count: int, message: str = "the metadata server is away") -> Callable[[], Any]:
+    """Gives one credential so many times, and then none."""
+    fetch = FakeFetch()
+
+    def fetch_or_fail() -> Credential:
+        credential = fetch()
+        if fetch.count > count:
+            raise CredentialsError(message)
+        return credential
+
+    return fetch_or_fail
+
+
+async def test_credential_is_kept_while_it_cannot_be_renewed_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    identity = Identity(failing_after(1, f"no token for {SECRET}"), now_s=clock)
+    first = await identity.get()
+
+    kept = []
+    for _ in range(3):
+        clock.now_s += REUSE_S
+        kept.append(await identity.get())
+
+    assert kept == [first] * 3
+    [record] = caplog.records
+    assert "no token for" in record.getMessage()
+    assert SECRET not in record.getMessage()
+
+
+async def test_provider_in_trouble_is_not_asked_for_each_request() -> None:
+    clock, fetch = FakeClock(), FakeFetch()
+
+    def fail_later() -> Credential:
+        credential = fetch()
+        if fetch.count > 1:
+            raise CredentialsError("away")
+        return credential
+
+    identity = Identity(fail_later, now_s=clock)
+    await identity.get()
+    clock.now_s += REUSE_S
+    for _ in range(10):
+        await identity.get()
+
+    assert fetch.count == 2
+
+
+async def test_renewal_that_works_again_brings_the_new_credential(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, fetch = FakeClock(), FakeFetch()
+
+    def fail_every_other_time() -> Credential:
+        credential = fetch()
+        if fetch.count % 2 == 0:
+            raise CredentialsError("away")
+        return credential
+
+    identity = Identity(fail_every_other_time, now_s=clock)
+    seen = []
+    for _ in range(4):
+        seen.append((await identity.get()).access_key_id)
+        clock.now_s += REUSE_S
+
+    assert seen == ["key-1", "key-1", "key-3", "key-3"]
+    assert len(caplog.records) == 2
+
+
+async def test_refused_credential_is_not_kept() -> None:
+    identity = Identity(failing_after(1), now_s=FakeClock())
+    refused = await identity.get()
+
+    with pytest.raises(CredentialsError, match="metadata server is away"):
+        await identity.renew(refused)
+
+
 async def test_cancelled_fetch_neither_blocks_nor_spoils_the_next() -> None:
     fetch = SlowFetch()
     identity = Identity(fetch, now_s=FakeClock())

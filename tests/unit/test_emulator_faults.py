@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -36,6 +37,7 @@ REFUSALS = {
     Fault.ERROR_504: (504, "code", "InternalError"),
     Fault.NONCE_USED: (400, "code", "SignatureNonceUsed"),
     Fault.NO_PERMISSION_429: (429, "code", "CCAI.TenantPermission.NoAuth"),
+    Fault.TOLD_THROTTLING_200: (200, "code", "Throttling.User"),
 }
 PAGES_OF_HTML = {
     Fault.HTML_500: 500,
@@ -51,6 +53,11 @@ PROVEN_ALONE = {
     Fault.EMPTY_OBJECT,
     Fault.WITHOUT_SESSIONS,
     Fault.WITHOUT_TOTAL,
+    Fault.TOLD_ERROR_200,
+    Fault.NULL_ROW,
+    Fault.ROW_WITHOUT_ID,
+    Fault.LONE_SURROGATE,
+    Fault.NOT_A_NUMBER,
     Fault.RESET,
     Fault.CLOSED,
     Fault.CUT_OFF,
@@ -227,6 +234,39 @@ async def test_answer_lacks_one_key_and_is_right_otherwise(fault: Fault, key: st
     del right[key]
     assert seen.status == 200
     assert without_request_id(seen.body) == right
+
+
+async def test_error_may_be_told_by_an_empty_list_with_a_status_of_success() -> None:
+    seen = await ask_struck(Fault.TOLD_ERROR_200)
+
+    told = orjson.loads(seen.body)
+    assert seen.status == 200
+    assert (told["code"], told["success"], told["sessions"]) == ("InternalError", False, [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "field", "value"),
+    [
+        (Fault.NULL_ROW, None, None),
+        (Fault.ROW_WITHOUT_ID, "sessionId", None),
+        (Fault.LONE_SURROGATE, "name", "half of \ud83e"),
+        (Fault.NOT_A_NUMBER, "cuHours", pytest.approx(float("nan"), nan_ok=True)),
+    ],
+)
+async def test_one_row_in_the_middle_is_bad_and_the_others_are_right(
+    fault: Fault, field: str | None, value: object
+) -> None:
+    seen = json.loads((await ask_struck(fault)).body)["sessions"]
+
+    right = orjson.loads(await right_body())["sessions"]
+    bad = seen.pop(10)
+    was = right.pop(10)
+    assert seen == right
+    if field is None:
+        assert bad is None
+    else:
+        assert bad.get(field) == value
+        assert {**bad, field: was[field]} == was
 
 
 async def test_reset_connection_brings_no_byte() -> None:

@@ -16,7 +16,7 @@ from tests.patience import HANG_S
 PACKAGE = Path(exporter.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("gateway", "messages", "own_task"),
+    ("gateway", "messages", "own_task", "urls"),
     ("errors",),
     ("local_files",),
     ("events", "options"),
@@ -25,8 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("endpoints",),
     ("loading",),
     ("records",),
-    ("records.encode",),
-    ("records.schema",),
+    ("records.encode", "records.decode"),
+    ("records.rows", "records.schema", "records.omit"),
     ("stores",),
     ("stores.partials", "stores.metered"),
     ("stores.local", "stores.pipes"),
@@ -54,8 +54,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("destinations",),
     ("outputs",),
     ("api",),
-    ("api.refusals",),
-    ("api.credentials",),
+    ("api.refusals", "api.proxy", "api.body"),
+    ("api.credentials", "api.failures"),
     ("api.roa",),
     ("api.pacing", "api.retrying"),
     ("api.gate",),
@@ -78,7 +78,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runs.promise",
         "runs.reading",
     ),
-    ("runs.lock", "runs.verifying", "runs.past"),
+    ("runs.lock", "runs.verifying", "runs.past", "runs.unreadable", "runs.emptied"),
+    ("runs.verdict",),
     ("service",),
     ("preparing",),
     ("resuming",),
@@ -222,7 +223,10 @@ def test_emulator_shares_no_code_with_the_client_it_judges() -> None:
 @pytest.mark.parametrize(
     ("library", "importers"),
     [
-        ("aiohttp", {"api.client", "emulator.server", "emulator.service", "emulator.wire"}),
+        (
+            "aiohttp",
+            {"api.client", "api.failures", "emulator.server", "emulator.service", "emulator.wire"},
+        ),
         ("alibabacloud_credentials", {"api.credentials"}),
         ("prometheus_client", {"terminal.metrics"}),
         ("pydantic", {"loading", "emulator.reading"}),
