@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from exporter.api.credentials import read_environment_credential
+from exporter.api.proxy import find_proxy
 from exporter.config import Settings
 from exporter.destinations import holds_delta, resolve_destination
 from exporter.errors import CredentialsError, UsageError
 from exporter.events import Event, Listener
 from exporter.loading import Loaded, build_json_schema, dump_toml
+from exporter.local_files import require_name
 from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
 from exporter.runs.journal import MOST_BYTES
@@ -178,6 +180,7 @@ def show_verify(
 ) -> tuple[Problem, ...]:
     """Read an output again and print what was counted; returns what is wrong with it."""
     # The format is the manifest's to tell: any name will do, such as one that tells none.
+    require_name(output, flag="OUTPUT", is_url=scheme_of(output) is not None)
     access = build_store_access(
         settings, region_id=find_region(settings, environ=environ), environ=environ
     )
@@ -216,10 +219,20 @@ def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:
         where = f"{exc} ({exc.hint})"
     else:
         where = f"{service.endpoint} (region {service.region_id})"
+        where += name_proxy(service.endpoint, environ=environ)
     identity = describe_identity(loaded.settings, environ=environ)
     print_text(
         f"{dump_toml(loaded)}\n# identity: {printable(identity)}\n# endpoint: {printable(where)}\n"
     )
+
+
+def name_proxy(endpoint: str, *, environ: Mapping[str, str]) -> str:
+    """What to add to an endpoint for a reader: nothing where there is no proxy."""
+    try:
+        proxy = find_proxy(endpoint, environ=environ)
+    except UsageError as exc:
+        return f", {exc}"
+    return "" if proxy is None else f", through the proxy {proxy.url} of {proxy.variable}"
 
 
 def describe_identity(settings: Settings, *, environ: Mapping[str, str]) -> str:

@@ -4,12 +4,23 @@ It is the only list of settings: flags, TOML keys, environment variables, `--hel
 Schema are made of it. pydantic validates it and is imported only then.
 """
 
-import re
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from exporter.errors import UsageError
-from exporter.options import Bounds, Distinct, Duration, Filled, Option, Size, Text, format_size
+from exporter.local_files import PARTIAL_BYTES
+from exporter.options import (
+    Bounds,
+    Distinct,
+    Duration,
+    Filled,
+    Id,
+    Option,
+    PathName,
+    Size,
+    Text,
+    format_size,
+)
 from exporter.span import Instant
 
 ENVIRONMENT_PREFIX = "LIVY_EXPORTER_"
@@ -48,11 +59,11 @@ class Settings:
         Option("which of the region's endpoints", "identity and service"),
     ] = "public"
     workspace: Annotated[
-        tuple[Text, ...],
+        tuple[Id, ...],
         Option("workspace to list, repeatable; all: each one found", "what to list", metavar="ID"),
     ] = ()
     gateway: Annotated[
-        tuple[Text, ...],
+        tuple[Id, ...],
         Filled(),
         Option(
             "Livy gateway to list, repeatable; all: each one found", "what to list", metavar="ID"
@@ -77,6 +88,7 @@ class Settings:
     ] = None
     output: Annotated[
         Text | None,
+        PathName(),
         Option(
             "file to write, or - for stdout", "output", metavar="FILE", short="o", completes="file"
         ),
@@ -124,8 +136,22 @@ class Settings:
         bool,
         Option("publish although completeness is not proven", "output"),
     ] = False
+    allow_empty: Annotated[
+        bool,
+        Option("publish no session in place of an output that has some", "output"),
+    ] = False
+    omit: Annotated[
+        tuple[Text, ...],
+        Distinct(),
+        Option(
+            "field to leave out of every output, such as sparkConf or spark_conf, repeatable",
+            "output",
+            metavar="FIELD",
+        ),
+    ] = ()
     manifest: Annotated[
         Text | None,
+        PathName(PARTIAL_BYTES),
         Option(
             "write the manifest here too, not only beside the output",
             "output",
@@ -143,6 +169,7 @@ class Settings:
     ] = None
     metrics_file: Annotated[
         Text | None,
+        PathName(PARTIAL_BYTES, is_local=True),
         Option(
             "write what came of the run here, in Prometheus textfile format",
             "output",
@@ -159,6 +186,7 @@ class Settings:
     ] = False
     state: Annotated[
         Text | None,
+        PathName(PARTIAL_BYTES),
         Option(
             "where the next incremental run finds what this one knew; default: in the output",
             "run after run",
@@ -185,6 +213,7 @@ class Settings:
     ] = 86_400.0
     spool: Annotated[
         Text | None,
+        PathName(is_local=True),
         Option(
             "local folder for what a run has read, to resume it; default: beside a local output",
             "run after run",
@@ -285,6 +314,7 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 3600:g}h" if seconds % 3600 == 0 else f"{seconds:g}s"
 
 
+@cache
 def read_fields() -> tuple[Field, ...]:
     """Every setting in the order of its definition."""
     hints = get_type_hints(Settings, include_extras=True)
@@ -312,60 +342,3 @@ def build_field(name: str, hint: Any, default: object) -> Field:
     if name == "verbose":
         return Field(name, option, default, "count", ())
     return Field(name, option, default, "number" if bare in (int, float) else "text", ())
-
-
-def build_endpoint(*, region: str, network: str) -> str:
-    """The service's public or VPC endpoint in a region (the official SDK's endpoint rule)."""
-    suffix = "-vpc" if network == "vpc" else ""
-    return f"https://emr-serverless-spark{suffix}.{region}.aliyuncs.com"
-
-
-def check_region(region: str) -> str:
-    """The region as given. Raises UsageError when it cannot be one; a new one needs no release."""
-    if re.fullmatch(r"[a-z]{2,}(-[a-z0-9]+)+", region) is None:
-        raise UsageError(f"{region!r} is no region id", hint="a region id reads like cn-hangzhou")
-    return region
-
-
-def check_endpoint(url: str) -> str:
-    """The endpoint without a trailing slash.
-
-    Raises UsageError unless it is https://HOST[:PORT], or http:// to a loopback address: requests
-    carry signatures and STS tokens that must not travel in clear. The error never repeats what may
-    be a password in the URL.
-    """
-    match = re.fullmatch(
-        r"(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?/?", url, re.ASCII | re.IGNORECASE
-    )
-    if match is None:
-        raise UsageError(
-            f"'{mask_url(url)}' is no endpoint", hint="an endpoint reads like https://HOST:PORT"
-        )
-    scheme, host, port = match[1].lower(), match[2].lower(), match[3] or ""
-    if port and not 1 <= int(port[1:]) <= 65535:
-        raise UsageError(f"'{url}' has no valid port", hint="ports are 1 to 65535")
-    if scheme == "http" and not is_loopback(host.strip("[]")):
-        raise UsageError(
-            f"http:// to {host} would send signed requests in clear",
-            hint="use https://; http:// is for loopback addresses",
-        )
-    # An HTTP client leaves the usual port out of the Host header, which is signed.
-    usual = {"http": ":80", "https": ":443"}[scheme]
-    return f"{scheme}://{host}{'' if port == usual else port}"
-
-
-def mask_url(url: str) -> str:
-    """A URL without what may be a password in it: all before the last `@`, all after a `?`."""
-    _, at, host = url.partition("?")[0].rpartition("@")
-    return f"***@{host}" if at else host
-
-
-def is_loopback(host: str) -> bool:
-    import ipaddress
-
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -13,6 +13,8 @@ from exporter.config import Settings
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.errors import DestinationError
+from exporter.local_files import require_name
+from exporter.messages import shorten
 from exporter.pipeline import export
 from exporter.preparing import build_run_id
 from exporter.terminal.printing import build_table, print_text
@@ -29,9 +31,9 @@ async def show_demo(directory: str, *, watch: Settings, environ: Mapping[str, st
     """Export every emulated session to both formats below `directory`; print a first look at them.
 
     Of the settings `watch` only those count that say how progress and logs are shown. Raises
-    DestinationError when the directory cannot be made.
+    UsageError and DestinationError when the directory cannot be made.
     """
-    folder = Path(directory)
+    folder = Path(require_name(directory, flag="--directory"))
     is_new = make_folder(folder)
     parquet, ndjson = folder / "sessions.parquet", folder / "sessions.ndjson.zst"
     try:
@@ -57,7 +59,7 @@ def make_folder(folder: Path) -> bool:
         if folder.is_dir():
             return False
         raise DestinationError(
-            f"cannot make the folder '{folder}': {exc.strerror}",
+            f"cannot make the folder '{shorten(str(folder))}': {exc.strerror}",
             hint="name another one with --directory",
         ) from exc
     return True

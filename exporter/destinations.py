@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Literal, assert_never
 
 import orjson
 
-from exporter.config import mask_url
-from exporter.errors import DestinationError, UsageError
+from exporter.errors import DestinationError, UnusableNameError, UsageError
+from exporter.local_files import describe_kind, find_fault
+from exporter.messages import quote, shorten
 from exporter.sinks import FileCodec, Format, Table, TableFormat, resolve_format
 from exporter.stores import Store
 from exporter.stores.addresses import StoreAccess, parse_address, scheme_of
@@ -19,6 +21,7 @@ from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
 from exporter.stores.partials import mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
+from exporter.urls import mask_url
 
 Kind = Literal["file", "stream", "dataset", "table"]
 """One file; stdout, a pipe or a device; a folder of parts; what has a log of its own."""
@@ -67,7 +70,10 @@ class Destination:
     def key(self) -> str:
         """The output's name, the same however it was spelled: what a state or a journal is of."""
         path = self.store.path_of(self.name)
-        return os.path.realpath(path) if isinstance(self.store, LocalStore) else path
+        if isinstance(self.store, LocalStore):
+            # It becomes JSON, and the working folder's name may be no UTF-8.
+            return os.path.realpath(path).encode("utf-8", "backslashreplace").decode()
+        return path
 
     @property
     def home(self) -> Home | None:
@@ -133,6 +139,7 @@ def resolve_destination(
         store = LocalStore(output, makes_folder=True)
         require_dataset(store)
         return Destination(output, "dataset", chosen or "parquet", "none", store, "")
+    require_regular(output)
     output_format, codec = resolve_format(output, chosen)
     # A link stays, and what it points to is replaced; the run's own files stand beside the link.
     store, name = LocalStore.holding(output)
@@ -148,7 +155,7 @@ def resolve_iceberg(
 ) -> Destination:
     """A table of a catalog; the run's own files stand beside its folder."""
     if chosen not in {None, "iceberg"}:
-        raise UsageError(f"'{output}' is no {chosen}", hint="leave out --format")
+        raise UsageError(f"'{shorten(output)}' is no {chosen}", hint="leave out --format")
     from exporter.sinks.iceberg import IcebergTable
 
     table = IcebergTable(output, partition_by=partition_by)
@@ -160,7 +167,7 @@ def holds_delta(output: str, *, access: StoreAccess | None) -> bool:
     """Whether a folder holds a Delta table: one that has been made need not be named as such."""
     if scheme_of(output) is None:
         require_local(output)
-        return output != "-" and (Path(output) / "_delta_log").is_dir()
+        return output != "-" and os.path.isdir(os.path.join(output, "_delta_log"))  # noqa: PTH112, PTH118 - never raises
     name = parse_address(output).key.rpartition("/")[2]
     if access is None or "." in name:
         return False
@@ -173,12 +180,13 @@ def resolve_delta(output: str, *, access: StoreAccess, partition_by: Sequence[st
         require_local(output)
         if output == "-" or is_file(output.rstrip("/")):
             raise UsageError(
-                f"a Delta table needs a folder, not '{output}'",
+                f"a Delta table needs a folder, not '{shorten(output)}'",
                 hint="name a folder, such as --output sessions/",
             )
     elif not parse_address(output).key:
         raise UsageError(
-            f"'{output}' leaves no room beside the table", hint="name a folder in the bucket"
+            f"'{shorten(output)}' leaves no room beside the table",
+            hint="name a folder in the bucket",
         )
     from exporter.sinks.delta import DeltaTable
     from exporter.sinks.delta_storage import open_delta_storage
@@ -200,7 +208,7 @@ def hold_table(location: str, *, access: StoreAccess | None) -> tuple[Store, str
             Path(folder).mkdir(parents=True, exist_ok=True)
         return LocalStore(folder), name
     if access is None:
-        raise UsageError(f"cannot reach '{location}'")
+        raise UsageError(f"cannot reach '{shorten(location)}'", hint="name a local warehouse")
     return open_store(folder.replace("s3a://", "s3://", 1), access), name
 
 
@@ -219,9 +227,12 @@ def resolve_object_store(output: str, *, chosen: Format | None, access: StoreAcc
 def hold_file(url: str, *, access: StoreAccess) -> tuple[Store, str]:
     """The store and the name of a small file that a setting names. Raises UsageError."""
     if url.endswith("/") or url == "-":
-        raise UsageError(f"'{url}' names no file", hint="end it in a name, such as state.json")
+        raise UsageError(
+            f"'{shorten(url)}' names no file", hint="end it in a name, such as state.json"
+        )
     if scheme_of(url) is None:
         require_local(url)
+        require_regular(url)
         return LocalStore.holding(url)
     folder, _, name = url.rpartition("/")
     return open_store(folder, access), name
@@ -232,11 +243,16 @@ def require_local(path: str) -> None:
     scheme = scheme_of(path)
     if scheme is not None:
         raise UsageError(
-            f"cannot write to '{mask_url(path)}': '{scheme}://' is not supported here",
+            f"cannot write to '{shorten(mask_url(path))}': '{shorten(scheme)}://' is not supported"
+            " here",
             hint="name a local file, a folder, or - for stdout",
         )
-    if path == "" or "\0" in path:
-        raise UsageError(f"{path!r} names no file", hint="name a local file, or - for stdout")
+    fault = find_fault(path)
+    if path == "" or fault is not None:
+        raise UsageError(
+            f"{quote(path)} names no file" + (f": a name {fault}" if fault else ""),
+            hint="name a local file, or - for stdout",
+        )
 
 
 PART_NAME = r"part-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-[0-9]{5,}\.(parquet|ndjson)"
@@ -249,6 +265,17 @@ programs call theirs `part-…`, too.
 
 def is_part(name: str) -> bool:
     return re.fullmatch(PART_NAME, name.rpartition("/")[2]) is not None
+
+
+def require_regular(path: str) -> None:
+    """Raises UnusableNameError where something else than a file is in the place of one."""
+    with translated(path):
+        mode = mode_of(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        raise UnusableNameError(
+            f"'{shorten(path)}' is {describe_kind(mode)}, not a file",
+            hint="name a regular or a new file",
+        )
 
 
 def require_dataset(store: Store) -> None:

@@ -9,9 +9,14 @@ from exporter.emulator.reading import read_scenario
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.server import open_emulator
 from exporter.errors import UsageError
+from exporter.messages import quote
 from exporter.options import parse_duration
 from exporter.terminal.printing import print_text, printable
 from exporter.terminal.wording import count_of
+
+MAX_NUMBER = 10**9
+MAX_GATEWAYS = 10_000
+MAX_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,9 @@ def build_scenario(options: EmulatorOptions) -> Scenario:
     scenario = Scenario(
         seed=read_number(options.seed, flag="--seed", default=1),
         workspaces=build_workspaces(
-            gateway_count=read_number(options.gateways, flag="--gateways", default=2),
+            gateway_count=read_number(
+                options.gateways, flag="--gateways", default=2, most=MAX_GATEWAYS
+            ),
             session_count=read_number(options.sessions, flag="--sessions", default=10_000),
         ),
         latency_s=read_seconds(options.latency, flag="--latency", default=0.02),
@@ -89,11 +96,14 @@ async def serve_emulator(options: EmulatorOptions) -> None:
         await anyio.sleep_forever()
 
 
-def read_number(text: str | None, *, flag: str, default: int) -> int:
+def read_number(text: str | None, *, flag: str, default: int, most: int = MAX_NUMBER) -> int:
     if text is None:
         return default
-    if not (text.isascii() and text.isdecimal() and len(text) <= 12):
-        raise UsageError(f"{flag} {text!r}: should be a whole number", hint=f"such as {flag} 100")
+    hint = f"such as {flag} 100"
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(f"{flag} {quote(text)}: should be a whole number", hint=hint)
+    if len(text) > len(str(most)) or int(text) > most:
+        raise UsageError(f"{flag} {quote(text)}: should be at most {most}", hint=hint)
     return int(text)
 
 
@@ -103,6 +113,10 @@ def read_seconds(text: str | None, *, flag: str, default: float) -> float:
     try:
         value = parse_duration(text)
     except ValueError as exc:
-        raise UsageError(f"{flag} {text!r}: {exc}", hint=f"such as {flag} 20ms") from exc
+        raise UsageError(f"{flag} {quote(text)}: {exc}", hint=f"such as {flag} 20ms") from exc
     assert isinstance(value, float)  # noqa: S101 - a text becomes a number or a ValueError
+    if value > MAX_SECONDS:
+        raise UsageError(
+            f"{flag} {quote(text)}: should be at most {MAX_SECONDS:g}s", hint=f"such as {flag} 20ms"
+        )
     return value

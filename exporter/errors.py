@@ -3,6 +3,7 @@
 ExporterError                     1
 ├── UsageError                    2   flags, file, environment
 │   ├── UnknownIdError            2   a workspace or gateway that discovery does not find
+│   ├── UnusableNameError         2   no file can have that name; a DestinationError too
 │   └── MissingExtraError         2   an optional dependency is not installed
 ├── DestinationError              1   the output cannot be written
 ├── LockHeldError                 5   another run holds the output's lock
@@ -11,9 +12,11 @@ ExporterError                     1
 ├── DeadlineError                 1   the run took longer than it may
 ├── ReplayError                   1   what a killed run left cannot be followed
 ├── IncompleteError               4   completeness could not be proven
+│   └── EmptiedError              4   nothing is shown where the output holds sessions
 ├── CredentialsError              3   no identity, or one that cannot be read
 │   └── StoreRefusedError         3   the output's store refuses it; a DestinationError too
 ├── NetworkError                  1   no answer: refused, reset, cut off, timed out   (retryable)
+│   └── ProxyRefusedError         1   the proxy does not let requests through
 └── ApiError                      1   the service answered, and not with a value
     ├── ThrottledError            1   too many requests                               (retryable)
     ├── ServiceError              1   5xx and "busy"                                  (retryable)
@@ -55,6 +58,9 @@ class UsageError(ExporterError):
 
     exit_code = 2
 
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or "see `livy-exporter --help`")
+
 
 class UnknownIdError(UsageError):
     """Raised when a workspace or gateway that was asked for is not among those discovered."""
@@ -72,6 +78,10 @@ class MissingExtraError(UsageError):
 
 class DestinationError(ExporterError):
     """Raised when the output cannot be created, written or published."""
+
+
+class UnusableNameError(UsageError, DestinationError):
+    """Raised when a name is of no file, or of none that can be written: too long, a device."""
 
 
 class LockHeldError(ExporterError):
@@ -102,6 +112,10 @@ class IncompleteError(ExporterError):
     exit_code = 4
 
 
+class EmptiedError(IncompleteError):
+    """Raised when the service shows no session where the output to be replaced holds some."""
+
+
 class CredentialsError(ExporterError):
     """Raised when no identity is found, or the one asked for cannot be read."""
 
@@ -121,6 +135,12 @@ class NetworkError(ExporterError):
         super().__init__(message, hint=hint)
         self.unreachable = unreachable
         """The endpoint could not even be connected to: refused, unknown host, bad certificate."""
+
+
+class ProxyRefusedError(NetworkError):
+    """Raised when the proxy in between does not let requests through."""
+
+    retryable = False
 
 
 class ApiError(ExporterError):

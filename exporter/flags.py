@@ -6,11 +6,12 @@ Only the standard library and the settings' table are imported: `--help` must be
 import argparse
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from exporter.config import Field, read_fields
 from exporter.errors import UsageError
 from exporter.loading import suggest
+from exporter.messages import quote
 from exporter.options import Group
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class Parser(argparse.ArgumentParser):
             message, hint = f"unknown command {word}", suggest(word.strip("'"), known)
         raise UsageError(message, hint=hint)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # `--flag=--` gives the flag this value; the base takes it for the end of all flags, and
+        # would give an empty list.
+        if action.option_strings and arg_strings == ["--"]:
+            return "--"
+        return super()._get_values(action, arg_strings)
+
     def refuse_unknown(self, argument: str) -> NoReturn:
         flag = argument.partition("=")[0]
         known = [name.lstrip("-") for name in self._option_string_actions if name[:2] == "--"]
@@ -83,7 +91,7 @@ class Parser(argparse.ArgumentParser):
             hint = near.replace("did you mean ", "did you mean --")
         else:
             hint = f"see `{self.prog} --help`"
-        raise UsageError(f"unknown argument {flag!r}", hint=hint)
+        raise UsageError(f"unknown argument {quote(flag)}", hint=hint)
 
     def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
         """To stdout like data: a reader that went away, or a full disk, is noticed."""

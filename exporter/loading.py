@@ -3,17 +3,18 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, assert_never
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
-from exporter.config import (
-    ENVIRONMENT_PREFIX,
-    Field,
-    Settings,
-    check_endpoint,
-    check_region,
-    read_fields,
-)
+from exporter.config import ENVIRONMENT_PREFIX, Field, Settings, read_fields
+from exporter.endpoints import check_endpoint, check_region
 from exporter.errors import UsageError
+from exporter.local_files import read_toml
+from exporter.messages import quote, shorten
+from exporter.urls import mask_urls
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 """Names the TOML file, as `--config` does; no setting itself."""
@@ -32,11 +33,11 @@ class Given:
         """As the reader wrote it."""
         match self.source:
             case "file":
-                return f"{self.field.name} = {self.value!r} in {self.file}"
+                return f"{self.field.name} = {quote(self.value)} in {shorten(self.file)}"
             case "environment":
-                return f"{self.field.variable}={self._text!r}"
+                return f"{self.field.variable}={quote(self._text)}"
             case "flag":
-                return f"{self.field.flag} {self._text!r}"
+                return f"{self.field.flag} {quote(self._text)}"
             case _:
                 assert_never(self.source)
 
@@ -98,19 +99,12 @@ def load_settings(
 
 
 def read_file(path: str, known: Mapping[str, Field]) -> Iterator[Given]:
-    import tomllib
-    from pathlib import Path
-
-    hint = "`livy-exporter config show` prints a file with every key"
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise UsageError(f"cannot read '{path}': {exc.strerror}", hint=hint) from exc
-    except ValueError as exc:
-        raise UsageError(f"'{path}' is no TOML: {exc}", hint=hint) from exc
+    document = read_toml(path, hint="`livy-exporter config show` prints a file with every key")
     for key, value in document.items():
         if key not in known:
-            raise UsageError(f"unknown key '{key}' in {path}", hint=suggest(key, list(known)))
+            raise UsageError(
+                f"unknown key '{shorten(key)}' in {shorten(path)}", hint=suggest(key, list(known))
+            )
         yield Given(known[key], value, "file", path)
 
 
@@ -121,7 +115,7 @@ def read_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> 
             continue
         if variable not in by_variable:
             raise UsageError(
-                f"unknown environment variable {variable}",
+                f"unknown environment variable {shorten(variable)}",
                 hint=suggest(variable, [*by_variable, CONFIG_VARIABLE]),
             )
         field = by_variable[variable]
@@ -147,17 +141,23 @@ def suggest(word: str, known: list[str]) -> str:
     """A hint that names the nearest known word, or all of them."""
     import difflib
 
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(shorten(word), known, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
 
+@cache
+def build_validator() -> "TypeAdapter[Settings]":
+    """Once a process: it takes longer than all validation."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Settings)
+
+
 def validate(given: Mapping[str, Given]) -> Settings:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(Settings).validate_python(
-            {name: each.value for name, each in given.items()}
-        )
+        return build_validator().validate_python({name: each.value for name, each in given.items()})
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         wrong = given[str(first["loc"][0])]
@@ -176,11 +176,11 @@ REWORDED = {
     "bool_parsing": "should be true or false",
     "tuple_type": 'should be a list, such as ["w-1", "w-2"]',
     "string_type": "should be text",
-    "string_unicode": "should be text",
+    "string_unicode": "should be text in UTF-8",
     "string_too_short": "should not be empty",
     "too_short": "should not be empty",
-    "greater_than_equal": "should be at least {ge:g}",
-    "less_than_equal": "should be at most {le:g}",
+    "greater_than_equal": "should be at least {ge:.12g}",
+    "less_than_equal": "should be at most {le:.12g}",
 }
 """pydantic's words are for who writes Python, these for who typed the value."""
 
@@ -194,9 +194,7 @@ def reword(error: Mapping[str, Any]) -> str:
 
 def build_json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the TOML file."""
-    from pydantic import TypeAdapter
-
-    schema = TypeAdapter(Settings).json_schema()
+    schema = build_validator().json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "livy-exporter configuration",
@@ -218,7 +216,10 @@ def without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dump_toml(loaded: Loaded) -> str:
-    """The effective settings as a TOML file, each line with its origin; unset ones are comments."""
+    """The effective settings as a TOML file, each line with its origin; unset ones are comments.
+
+    A password in a URL is masked.
+    """
     lines = []
     for name, value in asdict(loaded.settings).items():
         if value is None:
@@ -233,7 +234,7 @@ def toml_value(value: object) -> str:
     import orjson
 
     # JSON's texts, numbers, booleans and flat arrays are TOML's as well, but for a bare DEL.
-    return orjson.dumps(value).decode().replace("\x7f", "\\u007F")
+    return mask_urls(orjson.dumps(value).decode().replace("\x7f", "\\u007F"))
 
 
 def printable(text: str) -> str:

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from exporter.local_files import find_fault
+
 DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?"
 
@@ -72,6 +74,57 @@ Text = Annotated[str, Filled()]
 
 
 @dataclass(frozen=True, slots=True)
+class PathName:
+    """Marks the name of a file or a folder, or a URL."""
+
+    reserved_bytes: int = 0
+    """What is added to the name while the file is being written."""
+    is_local: bool = False
+    """Whether a URL is none."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self.check, handler(source))
+
+    def check(self, value: object) -> object:
+        """The value. Raises ValueError for a name that nothing can have."""
+        if isinstance(value, str):
+            # Each store has its own limits; what none can take is a NUL.
+            is_url = "://" in value
+            if is_url and self.is_local:
+                raise ValueError("should be on this machine, not a URL")  # as below
+            fault = find_fault(value, reserved_bytes=self.reserved_bytes, is_url=is_url)
+            if fault is not None:
+                raise ValueError(fault)  # pydantic collects ValueErrors
+        return value
+
+
+MAX_ID_LENGTH = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """Marks an id that the service gave."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(check_id, handler(source))
+
+
+def check_id(value: str) -> str:
+    """The id. Raises ValueError for what is none, but perhaps a flag without its value."""
+    is_fit = value.isprintable() and not re.search(r"^-|\s", value)
+    if not is_fit or len(value) > MAX_ID_LENGTH:
+        raise ValueError("should be an id, such as w-1a2b3c4d")  # pydantic collects ValueErrors
+    return value
+
+
+Id = Annotated[str, Filled(), Identifier()]
+
+
+@dataclass(frozen=True, slots=True)
 class Duration:
     """Marks a number of seconds that may also be written with a unit, such as `500ms` or `7d`."""
 
@@ -103,6 +156,8 @@ SIZE_UNITS_BYTES = {
     **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
     **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
 }
+MAX_SIZE_BYTES = 1 << 62
+"""Out of all bounds."""
 SIZE_PATTERN = r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?i?[bB])?"
 
 
@@ -142,7 +197,8 @@ def parse_size(value: object) -> object:
     match = re.fullmatch(SIZE_PATTERN, value.strip())
     if match is None or (match[2] or "b").lower() not in SIZE_UNITS_BYTES:
         raise ValueError("should be a size such as 64MiB, 500MB or 1GiB")
-    return int(float(match[1]) * SIZE_UNITS_BYTES[(match[2] or "b").lower()])
+    size_bytes = float(match[1]) * SIZE_UNITS_BYTES[(match[2] or "b").lower()]
+    return int(min(size_bytes, MAX_SIZE_BYTES))  # hundreds of digits are infinity
 
 
 def format_size(size_bytes: int) -> str:

@@ -1,15 +1,19 @@
 """Opens what a run writes to, by the kind of its destination."""
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
 
-from exporter.destinations import Destination, Home
+from exporter.destinations import Destination, Home, require_local
+from exporter.errors import UsageError
 from exporter.sinks import ByteStream, Output, ParquetCodec, Sink, open_gathering, open_sink
 from exporter.sinks.dataset import DatasetOutput, Parts
 from exporter.sinks.partitioned import PartitionedOutput
 from exporter.sinks.partitions import empty_folder
 from exporter.sinks.single import FileOutput
+from exporter.stores import StagedFile
+from exporter.stores.local import LocalStore
 from exporter.stores.pipes import PipeFile
 
 
@@ -91,3 +95,28 @@ def prove_home(home: Home | None, *, run_id: str) -> None:
     """
     if home is not None:
         home.store.stage(home.manifest, run_id=run_id).discard()
+
+
+def stage_manifest_copy(
+    path: str | None, destination: Destination, *, run_id: str
+) -> StagedFile | None:
+    """The file of `--manifest`; None where that is the manifest's own place, or none is named.
+
+    Raises UsageError and DestinationError.
+    """
+    if path is None:
+        return None
+    require_local(path)
+    home = destination.home
+    if path == "-" or os.path.realpath(path) == os.path.realpath(destination.output):
+        raise UsageError(
+            f"the manifest of '{destination.output}' cannot go to '{path}'",
+            hint="give --manifest the name of another file",
+        )
+    if home is not None:
+        beside = home.store.path_of(home.manifest)
+        if os.path.realpath(path) == os.path.realpath(beside):
+            return None
+    store, name = LocalStore.holding(path)
+    store.remove_leftovers([name])
+    return store.stage(name, run_id=run_id)

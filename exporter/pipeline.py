@@ -1,7 +1,6 @@
 """One run, start to publish: wires identity, client, listing, sink and destination together."""
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,31 +16,33 @@ from exporter.api import roa
 from exporter.api.client import Client
 from exporter.api.discovery import choose_gateways
 from exporter.config import Settings
-from exporter.destinations import require_local
-from exporter.errors import DeadlineError, IncompleteError, UsageError
+from exporter.errors import DeadlineError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import Listing, ListingFacts, PageRequest
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.increment import Increment
+from exporter.listing.known import Known
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
-from exporter.outputs import open_output
+from exporter.outputs import open_output, stage_manifest_copy
+from exporter.own_task import run_in_own_task
 from exporter.preparing import Run, prepare
 from exporter.records import RawSession
+from exporter.records.omit import Omission
 from exporter.resuming import end_journal, find_span, open_journal
+from exporter.runs.emptied import find_silent, require_kept
 from exporter.runs.journal import Journal, is_worth_resuming
 from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
 from exporter.runs.publishing import Publisher
 from exporter.runs.state import State, dump_state
-from exporter.service import (
-    open_service,
-)
+from exporter.runs.unreadable import UnreadableRows
+from exporter.runs.verdict import require_complete
+from exporter.service import open_service
 from exporter.sinks import Output
 from exporter.stores import StagedFile
-from exporter.stores.local import LocalStore
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,22 @@ async def export(
     Raises an ExporterError, or an ExceptionGroup of them, with nothing published: UsageError and
     DestinationError before the first request, LockHeldError when another run writes the same
     output, IncompleteError when completeness could not be proven and `allow_incomplete` is off.
-    What was read is kept for the next run, if that may go on from there.
+    What was read is kept for the next run, if that may go on from there. Cancelled in any way, it
+    has published nothing; where it has, it goes on to its end and returns.
     """
+    return await run_in_own_task(
+        lambda: prepare_and_export(settings, run_id=run_id, environ=environ, emit=emit)
+    )
+
+
+async def prepare_and_export(
+    settings: Settings,
+    *,
+    run_id: str,
+    environ: Mapping[str, str],
+    emit: Callable[[Event], None],
+) -> dict[str, Any]:
+    """Check, take the lock, and run."""
     started_s = anyio.current_time()
     run = await anyio.to_thread.run_sync(
         partial(prepare, settings, run_id=run_id, environ=environ, emit=emit)
@@ -104,7 +119,13 @@ def recover(run: Run, publisher: Publisher) -> Past:
     if run.destination.kind == "dataset":  # a table knows its own
         publisher.require_manifest()
         require_partitions(manifest, run.settings.partition_by, output=run.destination.output)
-    return read_past(run.state_at, manifest, output=run.output_key, region_id=run.service.region_id)
+    return read_past(
+        run.state_at,
+        manifest,
+        output=run.output_key,
+        region_id=run.service.region_id,
+        omit=run.omit,
+    )
 
 
 async def export_run(
@@ -136,15 +157,33 @@ async def export_run(
                     journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
                     run = replace(run, span=find_span(run, journal))
                 listings = [build_listing(run, past, gateway) for gateway in gateways]
+                unreadable, omission = UnreadableRows(run.span), Omission(run.omit)
                 facts = await list_into_output(
-                    client, listings, opened.output, run=run, journal=journal
+                    client,
+                    listings,
+                    opened.output,
+                    run=run,
+                    journal=journal,
+                    unreadable=unreadable,
+                    omission=omission,
                 )
-        status = judge(facts, allow_incomplete=settings.allow_incomplete)
+        status = require_complete(facts, unreadable, allow_incomplete=settings.allow_incomplete)
+        silent: Mapping[Gateway, Known] = {}
+        if seat is not None and not settings.allow_empty:
+            silent = await anyio.to_thread.run_sync(require_sessions, run, seat, facts)
         if seat is not None:
             await seat.assure()
-        state = build_state(run, past, listings, facts, exported_at=exported_at)
+        state = build_state(run, past, listings, facts, silent=silent, exported_at=exported_at)
         manifest = await publish(
-            run, seat, opened, facts, client=client, status=status, state=state
+            run,
+            seat,
+            opened,
+            facts,
+            client=client,
+            status=status,
+            state=state,
+            unreadable=unreadable,
+            omitted=omission.counts,
         )
     except BaseException as exc:
         # Cancellation included: the partial output goes, whatever stopped the run.
@@ -157,6 +196,17 @@ async def export_run(
     with anyio.CancelScope(shield=True):  # it is published: to be stopped now changes nothing
         await anyio.to_thread.run_sync(partial(end_journal, journal, keep=False))
     return manifest
+
+
+def require_sessions(run: Run, seat: Seat, facts: Sequence[ListingFacts]) -> dict[Gateway, Known]:
+    """Raises EmptiedError where empty lists would take sessions away from the output; blocks.
+
+    A run that adds takes none: which of its gateways were silent, and what was known of them.
+    """
+    if run.settings.incremental:
+        return find_silent(seat.past.known, facts)
+    require_kept(run.destination, seat.publisher.read_manifest(), facts, span=run.span)
+    return {}
 
 
 def build_listing(run: Run, past: Past, gateway: Gateway) -> Listing:
@@ -173,10 +223,19 @@ def build_state(
     listings: Sequence[Listing],
     facts: Sequence[ListingFacts],
     *,
+    silent: Mapping[Gateway, Known],
     exported_at: datetime,
 ) -> bytes | None:
-    """What the next incremental run goes on from; None where it has to begin anew."""
-    found = {each.gateway: each.known for each in listings if isinstance(each, Increment)}
+    """What the next incremental run goes on from; None where it has to begin anew.
+
+    Of a `silent` gateway that is what this one went on from.
+    """
+    unproven = {each.gateway for each in facts if each.proof == "unproven"}
+    found = {
+        each.gateway: None if each.gateway in unproven else each.known
+        for each in listings
+        if isinstance(each, Increment)
+    }
     if len(found) < len(listings) or run.state_at is None:
         return None
     return dump_state(
@@ -187,7 +246,8 @@ def build_state(
             region_id=run.service.region_id,
             output=run.output_key,
             format_name=run.destination.format,
-            gateways=build_next_gateways(past, found, facts),
+            gateways=build_next_gateways(past, {**found, **silent}, facts),
+            omit=run.omit,
         )
     )
 
@@ -207,7 +267,7 @@ class Opened:
 
 def open_outputs(run: Run, exported_at: datetime) -> Opened:
     """Both of them or none. Raises UsageError and DestinationError."""
-    manifest_copy = stage_manifest_copy(run)
+    manifest_copy = stage_manifest_copy(run.settings.manifest, run.destination, run_id=run.run_id)
     try:
         output = open_output(
             run.destination,
@@ -224,27 +284,6 @@ def open_outputs(run: Run, exported_at: datetime) -> Opened:
             manifest_copy.discard()
         raise
     return Opened(output, manifest_copy)
-
-
-def stage_manifest_copy(run: Run) -> StagedFile | None:
-    """The file of `--manifest`; None where that is the manifest's own place, or none is named."""
-    path, destination = run.settings.manifest, run.destination
-    if path is None:
-        return None
-    require_local(path)
-    home = destination.home
-    if path == "-" or os.path.realpath(path) == os.path.realpath(destination.output):
-        raise UsageError(
-            f"the manifest of '{destination.output}' cannot go to '{path}'",
-            hint="give --manifest the name of another file",
-        )
-    if home is not None:
-        beside = home.store.path_of(home.manifest)
-        if os.path.realpath(path) == os.path.realpath(beside):
-            return None
-    store, name = LocalStore.holding(path)
-    store.remove_leftovers([name])
-    return store.stage(name, run_id=run.run_id)
 
 
 @contextmanager
@@ -269,6 +308,8 @@ async def list_into_output(
     *,
     run: Run,
     journal: AnswerLog,
+    unreadable: UnreadableRows,
+    omission: Omission,
 ) -> list[ListingFacts]:
     """Drive the listings and write their rows as they come; one outcome a gateway."""
 
@@ -280,40 +321,25 @@ async def list_into_output(
         )
 
     async def hand_on(gateway: Gateway, sessions: list[RawSession]) -> None:
-        await anyio.to_thread.run_sync(output.write, gateway, sessions)
-        run.emit(SessionsWritten(len(sessions)))
+        readable = omission.leave_out(unreadable.leave_out(gateway, sessions))
+        await anyio.to_thread.run_sync(output.write, gateway, readable)
+        run.emit(SessionsWritten(len(readable)))
 
-    return await fetch_sessions(
+    def note(_: Listing, request: PageRequest, page: roa.SessionPage) -> None:
+        unreadable.note(request, page)
+        omission.blank(page.sessions)
+
+    facts = await fetch_sessions(
         listings,
         fetch_page=fetch_page,
         hand_on=hand_on,
         page_size=run.settings.page_size,
         concurrency=run.settings.concurrency,
-        emit=run.emit,
+        emit=lambda event: run.emit(unreadable.amend_event(event)),
+        note=note,
         journal=journal,
     )
-
-
-def judge(listings: list[ListingFacts], *, allow_incomplete: bool) -> Status:
-    """The status of the run. Raises IncompleteError when a listing is unproven and that is not
-    allowed.
-    """
-    unproven = [facts for facts in listings if facts.proof == "unproven"]
-    if not unproven:
-        return "complete"
-    if allow_incomplete:
-        return "incomplete"
-    first = unproven[0]
-    more = f", and {len(unproven) - 1} more gateways" if len(unproven) > 1 else ""
-    error = IncompleteError(
-        f"cannot prove that {first.gateway} is complete: {first.missing};"
-        f" {first.session_count:,} distinct sessions seen, the total was"
-        f" {first.total_count_first:,} at first and {first.total_count_last:,} at last{more}",
-        hint="nothing was published: run again when fewer sessions come and go, or publish as it is"
-        " with --allow-incomplete",
-    )
-    error.gateway = first.gateway if not more else None
-    raise error
+    return unreadable.amend(facts)
 
 
 async def publish(
@@ -325,6 +351,8 @@ async def publish(
     client: Client,
     status: Status,
     state: bytes | None,
+    unreadable: UnreadableRows,
+    omitted: Mapping[str, int],
 ) -> dict[str, Any]:
     facts = await anyio.to_thread.run_sync(opened.output.close)
     finished_at = datetime.now(UTC)
@@ -348,6 +376,9 @@ async def publish(
         requests=client.counts,
         learnt_rps=client.learnt_rps,
         span=run.span,
+        unreadable_count=unreadable.count,
+        unreadable=unreadable.build_entries(),
+        omitted=omitted,
     )
 
     def act() -> None:

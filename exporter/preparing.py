@@ -9,6 +9,8 @@ from exporter.config import Settings
 from exporter.destinations import Destination, hold_file, resolve_destination
 from exporter.errors import UsageError
 from exporter.events import Event
+from exporter.messages import shorten
+from exporter.records.omit import resolve_fields
 from exporter.service import Service, build_store_access, require_workspace, resolve_service
 from exporter.span import Span, resolve_span
 from exporter.stores import Store
@@ -30,6 +32,8 @@ class Run:
     span: Span
     service: Service
     destination: Destination
+    omit: tuple[str, ...]
+    """The service's names of the fields that are left out."""
     state_at: tuple[Store, str] | None
     """The store and name of the state; None where runs cannot build on each other."""
     environ: Mapping[str, str]
@@ -68,6 +72,7 @@ def prepare(
         span=resolve_span(settings.since, settings.until, now=started_at),
         service=service,
         destination=destination,
+        omit=resolve_fields(settings.omit, partition_by=settings.partition_by),
         state_at=place_state(settings, destination, access=access),
         environ=environ,
         emit=emit,
@@ -80,7 +85,7 @@ def require_sequel(settings: Settings, destination: Destination) -> None:
     if (settings.incremental or settings.state) and (home is None or home.state is None):
         what = "an incremental run" if settings.incremental else "a state"
         raise UsageError(
-            f"{what} needs a folder or a table, not '{destination.output}'",
+            f"{what} needs a folder or a table, not '{shorten(destination.output)}'",
             hint="name a folder to add parts to, such as --output sessions/",
         )
     if settings.incremental and (settings.since or settings.until):
@@ -94,7 +99,7 @@ def require_folder(settings: Settings, destination: Destination) -> None:
     """Raises UsageError for partitions of what is no folder."""
     if settings.partition_by and destination.kind in {"file", "stream"}:
         raise UsageError(
-            f"partitions need a folder, not '{destination.output}'",
+            f"partitions need a folder, not '{shorten(destination.output)}'",
             hint="name a folder, such as --output sessions/, or leave out --partition-by",
         )
 

@@ -41,6 +41,8 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
             "state": hashlib.sha256(state).hexdigest(),
             # What was published since is newer than what the journal has.
             "predecessor": past.run_id,
+            # It holds whole answers; what is made of them differs.
+            **({"selection_of_fields": list(run.omit)} if run.omit else {}),
         },
         gateways=gateways,
         run_id=run.run_id,

@@ -9,7 +9,8 @@ from functools import cache
 from exporter import __version__
 from exporter.api.client import Client, open_client
 from exporter.api.credentials import Credential, choose_fetch, open_identity, read_profile_region
-from exporter.config import Settings, build_endpoint, check_endpoint, check_region
+from exporter.config import Settings
+from exporter.endpoints import build_endpoint, check_endpoint, check_region
 from exporter.errors import UsageError
 from exporter.events import Event
 from exporter.stores.addresses import StoreAccess

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from exporter.errors import UsageError
+from exporter.messages import quote
 from exporter.options import DURATION_PATTERN, parse_duration
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -130,4 +131,4 @@ def read_setting(flag: str, text: str, *, now: datetime) -> int:
     try:
         return parse_instant(text, now=now)
     except ValueError as exc:
-        raise UsageError(f"{flag} {text!r} {exc}", hint=f"give {EXAMPLES}") from exc
+        raise UsageError(f"{flag} {quote(text)} {exc}", hint=f"give {EXAMPLES}") from exc

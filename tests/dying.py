@@ -51,7 +51,7 @@ class Stage:
 
 _CHANGES = (".replace", ".remove")
 
-LISTED = Stage("listed", ("judge",), "export_run")
+LISTED = Stage("listed", ("require_complete",), "export_run")
 """All rows are written, the files are not ended."""
 CLOSED = Stage("closed", ("build_manifest",))
 """The data are safe and invisible."""

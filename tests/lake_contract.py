@@ -199,7 +199,8 @@ class LakeContract:
 
     def test_second_export_replaces_the_first(self) -> None:
         self.export()
-        self.account.put(newest_first(range(100, 130), state="error"), odd_sessions()[5:])
+        others = newest_first(range(3))
+        self.account.put(newest_first(range(100, 130), state="error"), odd_sessions()[5:], others)
 
         self.export()
 
@@ -209,12 +210,47 @@ class LakeContract:
         self.assert_whole()
         self.assert_nothing_left()
 
+    def test_full_export_that_finds_nothing_takes_nothing_away_unless_that_is_meant(self) -> None:
+        self.export()
+        before = self.see()
+        self.account.put()
+
+        ended = self.run()
+
+        error, hint = ended.stderr.splitlines()
+        assert ended.code == 4
+        assert error.startswith("error: no session was found of w-1/")
+        assert "--allow-empty" in hint
+        assert self.see() == before
+        self.assert_whole()
+        self.assert_nothing_left()
+
+        self.export("--allow-empty")
+
+        assert self.read() == []
+        self.assert_whole()
+
+    def test_full_export_that_finds_nothing_of_one_gateway_names_it(self) -> None:
+        self.export()
+        before = self.see()
+        self.account.put(newest_first(range(100, 130)), odd_sessions()[5:])
+
+        ended = self.run()
+
+        assert ended.code == 4
+        assert "no session was found of w-2/lc-1, and " in ended.stderr
+        assert self.see() == before
+
+        self.export("--allow-empty")
+
+        assert self.see().newest == self.truth()
+
     def test_run_that_is_cancelled_shows_nothing(self) -> None:
         first = self.run(stage=LISTED, number=signal.SIGTERM)
         seen_first, names_first = self.read(), self.data_names()
         self.export()
         before, names = self.see(), self.data_names()
-        self.account.put(newest_first(range(10)))
+        self.account.put(newest_first(range(10)), [], newest_first(range(3)))
 
         second = self.run(stage=LISTED, number=signal.SIGTERM)
 
@@ -231,7 +267,8 @@ class LakeContract:
     def replace_after_a_kill(self, stage: Stage) -> None:
         self.export()
         before = self.see()
-        self.account.put(newest_first(range(100, 130), queue="other"))
+        others = newest_first(range(3))
+        self.account.put(newest_first(range(100, 130), queue="other"), [], others)
         truth = self.truth()
 
         killed = self.run(stage=stage)
@@ -283,6 +320,22 @@ class AddingContract(LakeContract):
         assert seen.row_count == self.count_rows(before.row_count, changed)
         self.assert_whole()
         self.assert_nothing_left()
+
+    def test_incremental_run_that_finds_nothing_takes_nothing_and_goes_on_later(self) -> None:
+        self.begin()
+        before = self.see()
+        lists = [list(each.sessions()) for each in self.account.lists.values()]
+        self.account.put()
+
+        self.export("--incremental")
+
+        assert self.see() == before
+
+        self.account.put(*lists)
+        manifest = self.export("--incremental")
+
+        assert manifest["session_count"] == 0, "it goes on from what it knew before"
+        assert self.see() == before
 
     def test_incremental_run_with_nothing_new_adds_nothing(self) -> None:
         self.export("--incremental")

@@ -1,6 +1,5 @@
 """One signed, retried call over one aiohttp session."""
 
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,16 +14,19 @@ import anyio
 from yarl import URL
 
 from exporter.api import roa
+from exporter.api.body import MAX_BYTES, BodyTooLargeError, read_body
 from exporter.api.credentials import Credential, Identity
+from exporter.api.failures import Route, translate
 from exporter.api.gate import Gate
 from exporter.api.pacing import Pacer, Ticket
+from exporter.api.proxy import Proxy, find_proxy
+from exporter.api.refusals import TOO_LARGE, build_api_error
 from exporter.api.retrying import Circumstances, compute_wait_s, explain_end, may_retry
 from exporter.errors import (
     ApiError,
     BadAnswerError,
     ClockSkewError,
     ExporterError,
-    NetworkError,
     ThrottledError,
     TokenExpiredError,
 )
@@ -66,13 +68,16 @@ class Client:
         utc_now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]],
         jitter: Callable[[], float],
+        proxy: Proxy | None = None,
     ) -> None:
         self._session = session
         self._endpoint = endpoint
         self._host = urlsplit(endpoint).netloc
+        self._route = Route(self._host, proxy, timeout_s)
+        self._proxy_headers = None if proxy is None else proxy.headers
+        self._large_turn = anyio.Lock()
         self._identity = identity
         self._retries = retries
-        self._timeout_s = timeout_s
         self._emit = emit
         self._now_s = now_s
         self._utc_now = utc_now
@@ -242,11 +247,16 @@ class Client:
         url = URL(f"{self._endpoint}{call.path}?{call.query}", encoded=True)
         try:
             async with self._session.get(
-                url, middlewares=(sign_and_send,), allow_redirects=False
+                url,
+                middlewares=(sign_and_send,),
+                allow_redirects=False,
+                proxy_headers=self._proxy_headers,
             ) as response:
-                body = await response.read()
+                body = await self._read(response, call.label)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise self._translate(exc, call.label) from exc
+            raise translate(
+                exc, label=call.label, route=self._route, answered=self._answered
+            ) from exc
         try:
             value = roa.read_answer(
                 call,
@@ -261,48 +271,17 @@ class Client:
             raise
         return value
 
-    def _translate(self, error: Exception, label: str) -> NetworkError:
-        """A foreign failure in our words; the one place that knows aiohttp's."""
-        if isinstance(
-            error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError
-        ):
-            return NetworkError(
-                f"{label}: {self._host} shows no valid certificate",
-                hint="check --endpoint and this machine's CA certificates",
-                unreachable=True,
-            )
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return NetworkError(
-                f"{label}: unknown host {self._host}",
-                hint="check --region and --endpoint; the VPC host is --network vpc",
-                unreachable=True,
-            )
-        if isinstance(error, TimeoutError):
-            return NetworkError(
-                f"{label}: no answer from {self._host} within {self._timeout_s:g}s",
-                hint="raise --timeout, or check the network",
-            )
-        if isinstance(error, aiohttp.ClientConnectorError):
-            number = error.os_error.errno
-            reason = os.strerror(number) if number is not None else str(error.os_error)
-            return NetworkError(
-                f"{label}: cannot connect to {self._host}: {reason}",
-                hint="check --endpoint and the network",
-                unreachable=True,
-            )
-        # The parser's own word for an answer that is no HTTP; in mid-run that is a broken one.
-        is_no_http = isinstance(error, aiohttp.ClientResponseError) and error.status == 400
-        if is_no_http and not self._answered:
-            return NetworkError(
-                f"{label}: {self._host} does not speak HTTP",
-                hint="check --endpoint: https:// or http://, and the port",
-                unreachable=True,
-            )
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return NetworkError(
-            f"{label}: the answer of {self._host} broke off: {reason}",
-            hint="check the network",
-        )
+    async def _read(self, response: aiohttp.ClientResponse, label: str) -> bytes:
+        try:
+            return await read_body(response.content.iter_any(), turn=self._large_turn)
+        except BodyTooLargeError as exc:
+            raise build_api_error(
+                BadAnswerError,
+                label,
+                status=response.status,
+                reason=f"an answer of more than {MAX_BYTES >> 20} MiB",
+                hint=TOO_LARGE,
+            ) from exc
 
 
 def read_failure(state: "tenacity.RetryCallState") -> BaseException | None:
@@ -329,15 +308,17 @@ async def open_client(
     """A client over one session of at most `concurrency` kept-alive connections, closed with the
     block.
 
-    `endpoint` is checked already; its proxy, if any, is the environment's.
+    `endpoint` is checked already; its proxy, if any, is the environment's. Raises UsageError for
+    one that is malformed.
     """
+    proxy = find_proxy(endpoint, environ=environ)
     connector = aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=60)
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, CONNECT_MOST_S)),
         headers={"accept": "application/json", "user-agent": user_agent},
         cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=find_proxy(endpoint, environ=environ),
+        proxy=None if proxy is None else proxy.url,
     ) as session:
         yield Client(
             session,
@@ -351,17 +332,5 @@ async def open_client(
             utc_now=lambda: datetime.now(UTC),
             sleep=anyio.sleep,
             jitter=random.random,
+            proxy=proxy,
         )
-
-
-def find_proxy(endpoint: str, *, environ: Mapping[str, str]) -> str | None:
-    """The environment's proxy for an endpoint, looked up once; aiohttp's own look-up would cost
-    each request a thread.
-    """
-    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # not in typeshed
-
-    parts = urlsplit(endpoint)
-    bypass = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if parts.scheme == "http" or proxy_bypass_environment(parts.netloc, {"no": bypass}):
-        return None
-    return environ.get("https_proxy") or environ.get("HTTPS_PROXY") or None

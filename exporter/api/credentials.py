@@ -9,6 +9,7 @@ freezes the loop when two tasks meet.
 import asyncio
 import itertools
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ import orjson
 
 from exporter.api.refusals import scrub
 from exporter.errors import CredentialsError
+from exporter.local_files import read_regular
+
+logger = logging.getLogger(__name__)
 
 REUSE_S = 60.0
 """How long a fetched credential is used before its provider is asked again; providers renew a token
@@ -30,6 +34,8 @@ REUSE_S = 60.0
 
 MASKED_FROM = 12
 """A secret is masked from its first this many characters on; fewer of them tell nothing."""
+
+MAX_PROFILES_BYTES = 1 << 20
 
 METADATA_SERVER = ("100.100.100.200", 80)
 METADATA_PROBE_S = 0.4
@@ -70,6 +76,8 @@ def drop_start(text: str, start: str) -> str:
 class Identity:
     """A credential that is fetched when first needed, shared by all tasks, and fetched anew when it
     ages.
+
+    One that cannot be had anew is used on: whether it still holds is the service's to say.
     """
 
     def __init__(self, fetch: Callable[[], Credential], *, now_s: Callable[[], float]) -> None:
@@ -78,28 +86,46 @@ class Identity:
         self._lock = anyio.Lock()
         self._credential: Credential | None = None
         self._fetched_s = 0.0
+        self._warned = False
 
     async def get(self) -> Credential:
         """The current credential. Raises CredentialsError when there is none."""
-        if self._credential is None or self._now_s() - self._fetched_s >= REUSE_S:
+        if self._is_due:
             async with self._lock:
-                if self._credential is None or self._now_s() - self._fetched_s >= REUSE_S:
-                    await self._renew()
+                if self._is_due:
+                    await self._renew_or_keep()
         assert self._credential is not None  # noqa: S101 - _renew sets it or raises
         return self._credential
 
     async def renew(self, refused: Credential) -> bool:
         """Fetch anew unless another task already did; whether the credential differs from the
-        refused one.
+        refused one. Raises CredentialsError when none can be had.
         """
         async with self._lock:
             if self._credential == refused:
                 await self._renew()
         return self._credential != refused
 
+    @property
+    def _is_due(self) -> bool:
+        return self._credential is None or self._now_s() - self._fetched_s >= REUSE_S
+
+    async def _renew_or_keep(self) -> None:
+        kept = self._credential
+        try:
+            await self._renew()
+        except CredentialsError as exc:
+            if kept is None:
+                raise
+            self._fetched_s = self._now_s()  # the provider is not asked for each request
+            if not self._warned:
+                self._warned = True
+                logger.warning("the credential is used on: %s", kept.mask(str(exc)))
+
     async def _renew(self) -> None:
         self._credential = await asyncio.wrap_future(start_daemon(self._fetch))
         self._fetched_s = self._now_s()
+        self._warned = False
 
 
 def start_daemon(fetch: Callable[[], Credential]) -> Future[Credential]:
@@ -227,7 +253,7 @@ def chain_has_a_source(environ: Mapping[str, str]) -> bool:
             environ.get("ALIBABA_CLOUD_CREDENTIALS_FILE") or home / ".alibabacloud/credentials.ini"
         ),
     )
-    if any(environ.get(name) for name in variables) or any(path.is_file() for path in files):
+    if any(environ.get(name) for name in variables) or any(map(os.path.isfile, files)):
         return True
     disabled = environ.get("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "").lower() == "true"
     return not disabled and metadata_server_answers()
@@ -282,7 +308,7 @@ def read_profile_region(*, profile: str | None, environ: Mapping[str, str]) -> s
     """
     path = Path(environ.get("HOME") or Path.home()) / ".aliyun" / "config.json"
     try:
-        document = orjson.loads(path.read_bytes())
+        document = orjson.loads(read_regular(path, max_bytes=MAX_PROFILES_BYTES))
     except (OSError, orjson.JSONDecodeError):
         return None
     if not isinstance(document, dict):

@@ -25,8 +25,17 @@ from exporter.errors import (
     ThrottledError,
     TokenExpiredError,
 )
+from exporter.urls import mask_urls
 
 WRONG_ENDPOINT = "check --endpoint and --region: this host does not offer the call"
+
+BAD_PAGE = "the service's answer is not as documented: report it to its support with the request id"
+
+TOO_LARGE = "check --endpoint; where sessions are that large, lower --page-size"
+
+SUCCESS_CODES = frozenset({"", "0", "200", "1000000", "ok", "success"})
+"""What a body that holds the value may say of itself, in any case of letters: ListLivyCompute says
+1000000, its relatives the others."""
 
 CODES: tuple[tuple[str, type[ApiError]], ...] = (
     (r"(.*\.)?(Throttling|FlowControl)\b.*", ThrottledError),
@@ -79,6 +88,27 @@ def classify(status: int, code: str | None) -> type[ApiError]:
     return RefusedError
 
 
+def is_refusal(document: Mapping[str, Any]) -> bool:
+    """Whether a body says itself that it is no value, whatever status it came with."""
+    folded = fold_keys(document)
+    return not is_success_code(folded.get("code")) or is_false(folded.get("success"))
+
+
+def is_success_code(code: object) -> bool:
+    return code is None or str(code).strip().lower() in SUCCESS_CODES
+
+
+def is_false(word: object) -> bool:
+    return word is False or (isinstance(word, str) and word.strip().lower() == "false")
+
+
+def classify_told(code: str | None) -> type[ApiError]:
+    """The error class of a refusal with a status of success; without a code, the service failed."""
+    if code is None or is_success_code(code):
+        return ServiceError
+    return classify(200, code)
+
+
 def read_error(
     label: str,
     *,
@@ -93,10 +123,13 @@ def read_error(
     """
     folded = fold_keys(document) if isinstance(document, dict) else read_xml(body)
     code = as_text(folded.get("code"))
-    retry_after_s = read_retry_after(headers, now=now)
-    if code is None and 200 <= status < 300:
-        kind: type[ApiError] = BadAnswerError
-        reason: str | None = describe_body(body, document=document)
+    is_success = 200 <= status < 300
+    if is_success and isinstance(document, dict) and is_refusal(document):
+        kind: type[ApiError] = classify_told(code)
+        reason: str | None = as_text(folded.get("message")) or "success is false"
+    elif code is None and is_success:
+        kind = BadAnswerError
+        reason = describe_body(body, document=document)
     else:
         kind = classify(status, code)
         reason = as_text(folded.get("message"))
@@ -109,7 +142,7 @@ def read_error(
         code=code,
         reason=reason,
         request_id=folded.get("requestid"),
-        retry_after_s=retry_after_s,
+        retry_after_s=read_retry_after(headers, now=now),
     )
     if isinstance(error, ClockSkewError):
         error.server_at = read_date(headers.get("date", ""))
@@ -125,13 +158,15 @@ def build_api_error(
     code: str | None = None,
     request_id: object = None,
     retry_after_s: float | None = None,
+    hint: str | None = None,
 ) -> ApiError:
+    """The error of a kind as it is told; `hint` in place of the kind's own."""
     known_id = as_text(request_id)
     parts = [f"HTTP {status}", *(scrub(part) for part in (code, reason) if part is not None)]
     message = f"{label}: " + ", ".join(part for part in parts if part)
     if known_id is not None:
         message += f" (request {scrub(known_id)})"
-    hint = HINTS.get(kind)
+    hint = hint or HINTS.get(kind)
     if kind is RefusedError and (code is None or code.lower().endswith(".notfound")):
         hint = WRONG_ENDPOINT
     return kind(
@@ -177,12 +212,12 @@ def describe_body(body: bytes, *, document: object) -> str:
 
 
 def scrub(message: str) -> str:
-    """One line of at most 300 characters, without the full stop.
+    """One line of at most 300 characters, without the full stop and the passwords of URLs.
 
     A SignatureDoesNotMatch message repeats the canonical request with the STS token in it, so
     everything from there on is cut.
     """
-    line = " ".join(message.split())
+    line = mask_urls(" ".join(message.split()))
     cut = re.search(
         r"server string\s?to\s?sign|StringToSign|CanonicalRequest|x-acs-", line, re.IGNORECASE
     )

@@ -3,10 +3,11 @@
 A fault takes the place of an answer or spoils it. The sessions behind stay what they are.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -43,6 +44,16 @@ class Fault(Enum):
     EMPTY_OBJECT = "empty-object"
     WITHOUT_SESSIONS = "without-sessions"
     WITHOUT_TOTAL = "without-total"
+    TOLD_ERROR_200 = "told-error-200"
+    """An empty list that says of itself that the service failed."""
+    TOLD_THROTTLING_200 = "told-throttling-200"
+    NULL_ROW = "null-row"
+    """A row in the middle of the page is null."""
+    ROW_WITHOUT_ID = "row-without-id"
+    LONE_SURROGATE = "lone-surrogate"
+    """A row's name holds half of a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
+    NOT_A_NUMBER = "not-a-number"
+    """A row's `cuHours` is NaN."""
     RESET = "reset"
     """The connection is reset before any byte of the answer."""
     CLOSED = "closed"
@@ -59,7 +70,12 @@ class Fault(Enum):
     """The connection is reset, and new ones are refused for a while; those that stand go on."""
 
 
-SURVIVABLE = tuple(fault for fault in Fault if fault is not Fault.NO_PERMISSION_429)
+BAD_ROWS = frozenset(
+    {Fault.NULL_ROW, Fault.ROW_WITHOUT_ID, Fault.LONE_SURROGATE, Fault.NOT_A_NUMBER}
+)
+"""An answer that holds: it is not asked for again."""
+
+SURVIVABLE = tuple(fault for fault in Fault if fault not in {Fault.NO_PERMISSION_429, *BAD_ROWS})
 """Those after which the same question, asked again, may well be answered."""
 
 REFUSALS: Mapping[Fault, RefusalStyle] = {
@@ -76,6 +92,7 @@ REFUSALS: Mapping[Fault, RefusalStyle] = {
     Fault.ERROR_504: RefusalStyle(code="InternalError", status=504),
     Fault.NONCE_USED: RefusalStyle(code="SignatureNonceUsed", status=400),
     Fault.NO_PERMISSION_429: RefusalStyle(code="CCAI.TenantPermission.NoAuth", status=429),
+    Fault.TOLD_THROTTLING_200: RefusalStyle(code="Throttling.User", status=200),
 }
 
 HTML_TITLES: Mapping[Fault, tuple[int, str]] = {
@@ -92,13 +109,15 @@ FALSE_BODIES: Mapping[Fault, bytes] = {
     Fault.GARBAGE: b"\x1f\x8b\x00garbage\xff\xfe{",
     Fault.NULL: b"null",
     Fault.EMPTY_OBJECT: b"{}",
+    Fault.TOLD_ERROR_200: b'{"code":"InternalError","success":false,"totalCount":0,"sessions":[]}',
 }
 
 MISSING_KEYS: Mapping[Fault, str] = {
     Fault.WITHOUT_SESSIONS: "sessions",
     Fault.WITHOUT_TOTAL: "totalCount",
 }
-"""Of answers about sessions; no other call is struck by these."""
+SESSIONS_ALONE = frozenset({*MISSING_KEYS, *BAD_ROWS})
+"""No other call is struck by these."""
 
 SESSIONS_CALL = "ListLivyComputeSessions"
 
@@ -181,7 +200,7 @@ class FaultPlan:
         self._request_count += 1
         for index, rule in enumerate(self._rules):
             kinds = [
-                kind for kind in rule.kinds if call == SESSIONS_CALL or kind not in MISSING_KEYS
+                kind for kind in rule.kinds if call == SESSIONS_CALL or kind not in SESSIONS_ALONE
             ]
             bits = mix64(self._streams[index] + self._request_count * GOLDEN & MASK)
             struck = self._strikes(rule, call, bits=bits) or self._strikes_page(
@@ -243,8 +262,27 @@ def build_false_answer(fault: Fault, *, request_id: str, host: str) -> Answer | 
 
 def spoil(answer: Answer, fault: Fault) -> Answer:
     """The right answer without what the fault takes away; whole where only its way is at fault."""
-    if fault not in MISSING_KEYS:
+    if fault not in SESSIONS_ALONE:
         return answer
     document = orjson.loads(answer.body)
-    document.pop(MISSING_KEYS[fault], None)
-    return answer._replace(body=orjson.dumps(document))
+    if fault in MISSING_KEYS:
+        document.pop(MISSING_KEYS[fault], None)
+    elif document.get("sessions"):
+        rows = document["sessions"]
+        rows[len(rows) // 2] = spoil_row(rows[len(rows) // 2], fault)
+    # Of what can be wrong with a row, strict JSON cannot say all.
+    return answer._replace(body=json.dumps(document, separators=(",", ":")).encode())
+
+
+def spoil_row(row: dict[str, Any], fault: Fault) -> dict[str, Any] | None:
+    match fault:
+        case Fault.NULL_ROW:
+            return None
+        case Fault.ROW_WITHOUT_ID:
+            return {name: value for name, value in row.items() if name != "sessionId"}
+        case Fault.LONE_SURROGATE:
+            return {**row, "name": "half of \ud83e"}
+        case Fault.NOT_A_NUMBER:
+            return {**row, "cuHours": float("nan")}
+        case _:
+            return row

@@ -12,6 +12,8 @@ import orjson
 from exporter.emulator.churn import Churn
 from exporter.emulator.scenario import EmulatedWorkspace, Scenario, build_workspaces
 from exporter.errors import UsageError
+from exporter.local_files import read_toml
+from exporter.messages import shorten
 
 T = TypeVar("T")
 
@@ -52,16 +54,8 @@ def read_scenario(path: Path) -> Scenario:
 
     Blocks while it reads. Raises UsageError, naming the file, for what is no such file.
     """
-    import tomllib
-
     hint = "a scenario is a TOML file such as: session_count = 1000"
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise UsageError(f"cannot read '{path}': {exc.strerror}", hint=hint) from exc
-    except ValueError as exc:
-        raise UsageError(f"'{path}' is no TOML: {exc}", hint=hint) from exc
-    return build_scenario(document, source=str(path))
+    return build_scenario(read_toml(str(path), hint=hint), source=shorten(str(path)))
 
 
 def build_scenario(document: Mapping[str, object], *, source: str = "scenario") -> Scenario:
@@ -76,6 +70,7 @@ def build_scenario(document: Mapping[str, object], *, source: str = "scenario") 
 
 
 def _build(document: Mapping[str, object]) -> Scenario:
+    _refuse_huge(document)
     short_names = {field.name for field in fields(GeneratedAccount)}
     short = {key: value for key, value in document.items() if key in short_names}
     rest = {key: value for key, value in document.items() if key not in short_names}
@@ -87,7 +82,35 @@ def _build(document: Mapping[str, object]) -> Scenario:
     scenario = _validate(Scenario, rest)
     if "workspaces" in rest:
         return scenario
-    return replace(scenario, workspaces=_validate(GeneratedAccount, short).build())
+    account = _validate(GeneratedAccount, short)
+    if account.workspace_count * account.gateway_count > MAX_GATEWAYS:
+        raise UsageError(
+            f"{account.workspace_count:,} workspaces of {account.gateway_count:,} gateways",
+            hint=f"give {MAX_GATEWAYS:,} gateways at most",
+        )
+    return replace(scenario, workspaces=account.build())
+
+
+MAX_GATEWAYS = 10_000
+MAX_SECONDS = 10**9
+MAX_NUMBER = 10**12
+
+
+def _refuse_huge(value: object, name: str = "") -> None:
+    """Raise UsageError for a number that no clock, and no memory, takes."""
+    match value:
+        case Mapping():
+            for key, each in value.items():
+                _refuse_huge(each, str(key))
+        case list():
+            for each in value:
+                _refuse_huge(each, name)
+        case int() | float():
+            most = MAX_SECONDS if name.endswith("_s") else MAX_NUMBER
+            if abs(value) > most:
+                raise UsageError(f"{shorten(name)} is out of range", hint=f"give {most:,} at most")
+        case _:
+            pass
 
 
 def _validate(kind: type[T], document: Mapping[str, object]) -> T:
@@ -132,20 +155,21 @@ def _translate(kind: type[object], error: Mapping[str, Any]) -> UsageError:
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)[1:]
     if error["type"] == UNKNOWN_KEY:
         return UsageError(
-            f"unknown key '{name}'", hint=_suggest(str(place[-1]), _list_keys(kind, place[:-1]))
+            f"unknown key '{shorten(name)}'",
+            hint=_suggest(str(place[-1]), _list_keys(kind, place[:-1])),
         )
     expected = re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
     if expected and isinstance(error["input"], str):
         return UsageError(
-            f"{name} cannot be '{error['input']}'", hint=_suggest(error["input"], expected)
+            f"{name} cannot be '{shorten(error['input'])}'", hint=_suggest(error["input"], expected)
         )
     # Without the value: it may be a secret that was written in the wrong place.
     message = REWORDED.get(error["type"], error["msg"].replace("Input should", "should", 1))
-    return UsageError(f"{name} {message}")
+    return UsageError(f"{name} {message}", hint="the README says what a scenario can hold")
 
 
 def _suggest(word: str, known: list[str]) -> str:
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(shorten(word), known, n=1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
 

@@ -12,6 +12,7 @@ import orjson
 from exporter.emulator.history import RawSession, SessionPage
 from exporter.errors import UsageError
 from exporter.gateway import Gateway
+from exporter.local_files import open_regular
 
 ADDED_KEYS = ("regionId", "workspaceId", "exportedAt")
 """What an export adds to each record as it was received."""
@@ -69,23 +70,23 @@ def read_ndjson(path: Path) -> dict[Gateway, RecordedSessions]:
 
 @contextmanager
 def _open_lines(path: Path) -> Iterator[IO[bytes]]:
-    match path.suffix:
-        case ".gz":
-            with gzip.open(path) as lines:
-                yield cast("IO[bytes]", lines)
-        case ".zst":
-            import io
+    with open_regular(path) as file:
+        match path.suffix:
+            case ".gz":
+                with gzip.open(file) as lines:
+                    yield cast("IO[bytes]", lines)
+            case ".zst":
+                import io
 
-            import pyarrow as pa
+                import pyarrow as pa
 
-            with (
-                pa.input_stream(str(path), compression="zstd") as stream,
-                io.BufferedReader(stream) as lines,
-            ):
-                yield lines
-        case _:
-            with path.open("rb") as lines:
-                yield lines
+                with (
+                    pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd") as stream,
+                    io.BufferedReader(stream) as lines,
+                ):
+                    yield lines
+            case _:
+                yield file
 
 
 def _parse_line(line: bytes, *, where: str) -> tuple[Gateway, bytes]:

@@ -1,29 +1,60 @@
 """JSON text of what was received, also of what orjson cannot write; performs no I/O."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from exporter.errors import ExporterError
+
+MAX_LEVELS: Final = 200
+"""Of lists and objects within each other, where the standard library cannot write them all."""
 
 
 def encode_json(value: Any) -> bytes:
     """Compact JSON of a decoded value, keys in the order received.
 
     orjson refuses lone surrogates, integers beyond 64 bits and more than 254 levels. The standard
-    library writes them, escaped to ASCII, so that the value survives being read again.
+    library writes them, escaped to ASCII, so that the value survives being read again. Where there
+    are too many levels for that, too (about 1,000), those below `MAX_LEVELS` are a text of JSON.
 
-    Raises ExporterError where the value is nested too deeply for either, at about 1,000 levels.
+    Raises ExporterError where even that has too many: no decoder of ours lets so many pass.
     """
     try:
         return orjson.dumps(value)
     except TypeError:
         pass
     try:
-        return json.dumps(value, separators=(",", ":")).encode("ascii")
+        return dump_text(value).encode("ascii")
+    except RecursionError:
+        pass
+    try:
+        return dump_text(shorten(value)).encode("ascii")
     except RecursionError as exc:
         raise ExporterError(
             "a session holds a value that is nested too deeply to be written",
             hint="look at the session in the console of the service",
         ) from exc
+
+
+def dump_text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def shorten(value: Any) -> Any:
+    """A copy in which what is too deep is its JSON text; not recursive itself."""
+    root = [value]
+    waiting: list[tuple[Any, Any, int]] = [(root, 0, 0)]
+    while waiting:
+        holder, key, level = waiting.pop()
+        held = holder[key]
+        if not isinstance(held, dict | list):
+            continue
+        if level == MAX_LEVELS:
+            holder[key] = dump_text(held)
+            continue
+        copied = held.copy()
+        holder[key] = copied
+        keys = list(copied) if isinstance(copied, dict) else range(len(copied))
+        waiting.extend((copied, each, level + 1) for each in keys)
+    return root[0]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 import orjson
@@ -37,11 +38,15 @@ def build_manifest(
     requests: RequestCounts,
     learnt_rps: float | None,
     span: Span = ALL_TIME,
+    unreadable_count: int = 0,
+    unreadable: Sequence[Mapping[str, Any]] = (),
+    omitted: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The manifest as it is written; `span` is what was kept of the lists.
 
     A run that adds to an output names the files that were there before, too: all that a reader of
-    the output has to read. `session_count` is that of the run.
+    the output has to read. `session_count` is that of the run. `unreadable` names the first of the
+    rows that are in no output, `omitted` tells how many values of each field were left out.
     """
     return {
         "manifest_version": MANIFEST_VERSION,
@@ -59,6 +64,9 @@ def build_manifest(
         "until": format_ms(span.until_ms),
         "session_count": session_count,
         "coerced_value_count": coerced_value_count,
+        "omitted": dict(omitted),
+        "unreadable_count": unreadable_count,
+        "unreadable": list(unreadable),
         "files": [*former_files, *(build_file_entry(file) for file in files)],
         "gateways": [build_gateway_entry(facts) for facts in listings],
         "requests": asdict(requests),

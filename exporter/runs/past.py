@@ -54,12 +54,13 @@ def read_past(
     *,
     output: str,
     region_id: str,
+    omit: tuple[str, ...] = (),
 ) -> Past:
     """What an incremental run goes on from; blocks.
 
-    A state that is damaged, of a newer version, or not of the run that was published last needs a
-    full listing, which adds to what is there. Raises UsageError where the state is another
-    output's.
+    A state that is damaged, of a newer version, of other fields left out than `omit`, or not of the
+    run that was published last needs a full listing, which adds to what is there. Raises UsageError
+    where the state is another output's.
     """
     published = read_published(manifest)
     store, name = state_at
@@ -73,6 +74,8 @@ def read_past(
     if published.run_id != state.run_id:
         reason = f"the state is of run {state.run_id}, which is not the one published last"
         return warn(published, reason)
+    if state.omit != omit:
+        return warn(published, "the run before left other fields out")
     return replace(published, state=state, finished_at=None)
 
 

@@ -30,6 +30,8 @@ class State:
     format_name: str
     gateways: Mapping[Gateway, Known]
     """A gateway that can only be listed in full is not among them."""
+    omit: tuple[str, ...] = ()
+    """Fields that were left out of what was published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def dump_state(state: State) -> bytes:
         "source": {"region_id": state.region_id},
         "output": state.output,
         "format": state.format_name,
+        **({"omit": state.omit} if state.omit else {}),
         "gateways": [
             asdict(gateway) | build_entry(known) for gateway, known in state.gateways.items()
         ],
@@ -136,6 +139,7 @@ def parse_content(content: Mapping[str, Any]) -> State:
             Gateway(each["region_id"], each["workspace_id"], each["gateway_id"]): parse_entry(each)
             for each in content["gateways"]
         },
+        omit=tuple(content.get("omit", ())),
     )
 
 

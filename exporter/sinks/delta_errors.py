@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from exporter.errors import DestinationError, ExporterError
+from exporter.urls import mask_urls
 
 _LONGEST_REASON: Final = 200
 _ORNAMENT: Final = re.compile("\x1b\\[[0-9;]*m|\u21b3")
@@ -41,4 +42,4 @@ def describe(exc: BaseException) -> str:
     if not lines:
         return type(exc).__name__
     ends = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
-    return ": ".join(ends)[:_LONGEST_REASON]
+    return mask_urls(": ".join(ends))[:_LONGEST_REASON]

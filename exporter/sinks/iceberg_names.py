@@ -13,6 +13,7 @@ from exporter.errors import (
     ExporterError,
     UsageError,
 )
+from exporter.urls import mask_urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,10 @@ def parse_table_name(output: str) -> TableName:
     return TableName(output, matched[1], tuple(parts[:-1]), parts[-1])
 
 
-_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
-
-
 def describe(exc: BaseException) -> str:
     """What a library's error says, in one line and without the password of a URI."""
     lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    return _PASSWORD.sub("***", lines[0].strip().rstrip("."))
+    return mask_urls(lines[0].strip().rstrip("."))
 
 
 def _root_of(exc: BaseException) -> BaseException:

@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, Literal, Protocol, TypeGuard, get_args
 
-from exporter.config import mask_url
+from exporter.endpoints import require_url
 from exporter.errors import UsageError
+from exporter.messages import quote, shorten
+from exporter.urls import mask_url
+
+MAX_LABEL_LENGTH: Final = 63
+"""Of a bucket's name, between its dots: it becomes part of a host's."""
+MAX_KEY_BYTES: Final = 850
+"""Stores take 1,023 at least; an export's own files have longer names than its output."""
 
 Scheme = Literal["s3", "oss", "gs"]
 
@@ -93,36 +100,50 @@ def parse_address(url: str) -> Address:
     scheme, _, rest = url.partition("://")
     if not is_known(scheme):
         raise UsageError(
-            f"cannot write to '{mask_url(url)}': '{scheme}://' is not supported",
+            f"cannot write to '{shorten(mask_url(url))}': '{shorten(scheme)}://' is not supported",
             hint="name a local file, a folder, s3://BUCKET/KEY, oss://BUCKET/KEY,"
             " gs://BUCKET/KEY, or - for stdout",
         )
     bucket, _, key = rest.partition("/")
-    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}", bucket) is None:
+    is_bucket = re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}", bucket) is not None
+    if not is_bucket or max(map(len, bucket.split("."))) > MAX_LABEL_LENGTH:
         raise UsageError(
-            f"'{mask_url(url)}' names no bucket", hint=f"write it as {scheme}://BUCKET/KEY"
+            f"'{shorten(mask_url(url))}' names no bucket", hint=f"write it as {scheme}://BUCKET/KEY"
         )
     key = key.removesuffix("/")
     segments = key.split("/") if key else []
-    if any(each in ("", ".", "..") for each in segments) or re.search(r"[\0-\x1f\x7f]", key):
+    is_odd = any(each in ("", ".", "..") for each in segments) or not is_utf8(key)
+    if is_odd or re.search(r"[\0-\x1f\x7f]", key):
         raise UsageError(
-            f"{url!r} is no name for an object",
+            f"{quote(url)} is no name for an object",
             hint="write the key without //, . and .. between its slashes",
         )
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise UsageError(
+            f"{quote(url)} is no name for an object: it is over {MAX_KEY_BYTES:,} bytes long",
+            hint="give a shorter name",
+        )
     return Address(scheme, bucket, key)
+
+
+def is_utf8(text: str) -> bool:
+    return not re.search(r"[\ud800-\udfff]", text)
 
 
 def choose_s3_endpoint(bucket: str, access: StoreAccess, *, region: str | None) -> Endpoint:
     """By the AWS rules: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else the region's own.
 
     An endpoint of the environment may be `http://` to anywhere: that is the user's AWS setup.
+    Raises UsageError for one that is none, and for a region that can be none.
     """
-    named = (
-        access.endpoint
-        or access.environ.get("AWS_ENDPOINT_URL_S3")
-        or access.environ.get("AWS_ENDPOINT_URL")
-    )
+    named = access.endpoint
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if not named and access.environ.get(variable):
+            named = access.environ[variable]
+            require_url(named, source=variable)
     at = region or AWS_REGION
+    if re.fullmatch(r"[A-Za-z0-9-]{1,50}", at) is None:
+        raise UsageError(f"{quote(at)} is no region of AWS", hint="correct AWS_REGION")
     base = named or f"https://s3.{at}.amazonaws.com{'.cn' if at.startswith('cn-') else ''}"
     # A certificate of *.HOST does not cover a bucket with a dot.
     by_path = access.addressing == "path" or (named is None and "." in bucket)

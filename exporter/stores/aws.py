@@ -1,5 +1,7 @@
 """The identity of `s3://`: the key in the environment, a profile's, or what the client finds."""
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any, Final
 from exporter.errors import CredentialsError, MissingExtraError
 from exporter.stores.addresses import KeySource
 from exporter.stores.failures import NO_IDENTITY
+from exporter.urls import mask_urls
 
 METADATA_SERVER: Final = ("169.254.169.254", 80)
 METADATA_PROBE_S: Final = 1.0
@@ -31,6 +34,7 @@ def choose_aws_identity(environ: Mapping[str, str]) -> tuple[KeySource | None, s
     key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if key_id and secret:
         key = EnvironmentKey(key_id, secret, environ.get("AWS_SESSION_TOKEN") or None)
+        require_ascii(key)
         return (lambda: key), region
     if not environ.get("AWS_PROFILE"):
         if has_role_variable(environ):
@@ -47,6 +51,16 @@ def choose_aws_identity(environ: Mapping[str, str]) -> tuple[KeySource | None, s
         return None, region
     session = Session(profile=environ.get("AWS_PROFILE") or None)
     return build_session_fetch(session), region or read_session_region(session)
+
+
+def require_ascii(key: EnvironmentKey) -> None:
+    """Raises CredentialsError for a key that no header could carry."""
+    parts = (key.access_key_id, key.access_key_secret, key.security_token or "")
+    if not all(re.fullmatch(r"[!-~]*", part) for part in parts):
+        raise CredentialsError(
+            "the AWS key in the environment holds more than plain ASCII letters",
+            hint="copy it again, without spaces or the end of its line",
+        )
 
 
 def has_role_variable(environ: Mapping[str, str]) -> bool:
@@ -66,7 +80,7 @@ def has_profile_file(environ: Mapping[str, str]) -> bool:
         environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials",
         environ.get("AWS_CONFIG_FILE") or folder / "config",
     )
-    return any(Path(each).is_file() for each in files)
+    return any(os.path.isfile(each) for each in files)  # noqa: PTH113 - never raises
 
 
 def require_metadata_server(environ: Mapping[str, str]) -> None:
@@ -96,7 +110,9 @@ def build_session_fetch(session: Any) -> KeySource:
             found = session.get_credentials()
             frozen = None if found is None else found.get_frozen_credentials()
         except BotoCoreError as exc:
-            raise CredentialsError(f"no AWS credentials: {exc}", hint=NO_IDENTITY["s3"]) from exc
+            raise CredentialsError(
+                f"no AWS credentials: {mask_urls(str(exc))}", hint=NO_IDENTITY["s3"]
+            ) from exc
         if frozen is None or not frozen.access_key or not frozen.secret_key:
             raise CredentialsError("no AWS credentials found", hint=NO_IDENTITY["s3"])
         return EnvironmentKey(frozen.access_key, frozen.secret_key, frozen.token)
@@ -111,6 +127,7 @@ def read_session_region(session: Any) -> str | None:
         region = session.get_config_variable("region")
     except BotoCoreError as exc:
         raise CredentialsError(
-            f"no AWS credentials: {exc}", hint="correct AWS_PROFILE, or the files in ~/.aws"
+            f"no AWS credentials: {mask_urls(str(exc))}",
+            hint="correct AWS_PROFILE, or the files in ~/.aws",
         ) from exc
     return region if isinstance(region, str) and region else None

@@ -7,6 +7,7 @@ from typing import Final
 
 from exporter.errors import DestinationError, ExporterError, StoreRefusedError
 from exporter.stores.addresses import Address, Endpoint, Scheme
+from exporter.urls import mask_urls
 
 NEEDED: Final[dict[Scheme, str]] = {
     "s3": "the identity needs s3:PutObject, s3:GetObject, s3:ListBucket, s3:DeleteObject,"
@@ -126,7 +127,10 @@ class Failures:
                 f"cannot {doing} '{path}': the store {why}",
                 hint="check the network and the bucket's name" + self._asked(),
             )
-        return DestinationError(f"cannot {doing} '{path}': {first_line(text)}")
+        return DestinationError(
+            f"cannot {doing} '{path}': {first_line(text)}",
+            hint="check the output's name and the settings of its store" + self._asked(),
+        )
 
     def _region_remedy(self) -> str:
         match self._scheme:
@@ -153,7 +157,7 @@ def read_status(text: str) -> int | None:
 
 
 def first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:200]
+    return mask_urls(text.strip().partition("\n")[0])[:200]
 
 
 def is_redirect(text: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from exporter.errors import DestinationError
+from exporter.local_files import open_regular
 from exporter.stores import StoredFile
 from exporter.stores.partials import (
     PartialFile,
@@ -59,7 +60,8 @@ class LocalStore:
         path = self.path_of(name)
         with translated(path, doing="read"):
             try:
-                return Path(path).read_bytes()
+                with open_regular(path) as file:
+                    return file.read()
             except FileNotFoundError:
                 return None
 
@@ -114,7 +116,7 @@ class LocalStore:
     def open_input(self, name: str) -> BinaryIO:
         path = self.path_of(name)
         with translated(path, doing="read"):
-            return Path(path).open("rb")
+            return open_regular(path)
 
     def _in_its_folder(self, name: str, act: Callable[[], T]) -> T:
         """What `act` returns, which needs the file's folder to be there."""

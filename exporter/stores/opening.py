@@ -1,5 +1,6 @@
 """Opens the store that a URL names, with the identity and the endpoint that belong to it."""
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,8 @@ REQUEST_TIMEOUT: Final = timedelta(seconds=90)
 """Of one attempt; a part of 8 MiB takes that long at 100 KB/s."""
 RETRY_TIMEOUT: Final = timedelta(seconds=120)
 """All attempts of one request: a signature is made once and is good for 15 minutes."""
+logger = logging.getLogger(__name__)
+
 REUSE: Final = timedelta(seconds=60)
 """A provider renews its token minutes before the end, so that one is always good for this long."""
 
@@ -129,7 +132,7 @@ def build_retry_config(retries: int) -> "RetryConfig":
 
 class KeyCallback:
     """Gives the client a key whenever it signs, so that an upload outlives the token it began
-    with.
+    with. One that cannot be had anew is used on, until the store refuses it.
     """
 
     def __init__(self, fetch_key: KeySource, failures: Failures) -> None:
@@ -137,6 +140,7 @@ class KeyCallback:
         self._failures = failures
         self._found: S3Credential | None = None
         self._found_at = datetime.min.replace(tzinfo=UTC)
+        self._warned = False
 
     def __call__(self) -> "S3Credential":
         now = datetime.now(UTC)
@@ -144,6 +148,12 @@ class KeyCallback:
             try:
                 key = self._fetch_key()
             except ExporterError as exc:
+                if self._found is not None:
+                    if not self._warned:
+                        self._warned = True
+                        logger.warning("the store's key is used on: %s", exc)
+                    self._found_at = now
+                    return self._found
                 self._failures.of_identity = exc
                 raise
             self._failures.of_identity = None

@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from exporter.errors import DestinationError
+from exporter.errors import DestinationError, UnusableNameError
+from exporter.local_files import NotRegularError, describe_kind
+from exporter.messages import shorten
 
 
 class PartialFile:
@@ -227,16 +229,21 @@ def _require_replaceable(path: str, mode: int | None) -> None:
     if stat.S_ISDIR(mode):
         raise folder_error(path)
     if not stat.S_ISREG(mode):
-        raise DestinationError(f"'{path}' is no regular file", hint="name a regular or a new file")
+        raise UnusableNameError(
+            f"'{shorten(path)}' is {describe_kind(mode)}, not a file",
+            hint="name a regular or a new file",
+        )
     if not os.access(path, os.W_OK):
         raise DestinationError(
-            f"'{path}' is write-protected", hint="make it writable, or name another file"
+            f"'{shorten(path)}' is write-protected", hint="make it writable, or name another file"
         )
 
 
-def folder_error(path: str) -> DestinationError:
+def folder_error(path: str) -> UnusableNameError:
     inside = shlex.quote(os.path.join(path, "sessions.parquet"))  # noqa: PTH118 - keeps ./ as given
-    return DestinationError(f"'{path}' is a folder", hint=f"name a file in it, such as {inside}")
+    return UnusableNameError(
+        f"'{shorten(path)}' is a folder", hint=f"name a file in it, such as {inside}"
+    )
 
 
 @contextmanager
@@ -247,9 +254,12 @@ def translated(path: str, *, doing: str = "write") -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as exc:
-        raise DestinationError(
-            f"cannot {doing} '{path}': {exc.strerror}",
-            hint=_remedy(exc.errno, path) if doing == "write" or exc.errno in _TELLING else None,
+        is_name = isinstance(exc, NotRegularError) or exc.errno in _OF_NAMES
+        raise (UnusableNameError if is_name else DestinationError)(
+            f"cannot {doing} '{shorten(path)}': {exc.strerror}",
+            hint=_remedy(exc.errno, path)
+            if doing == "write" or exc.errno in _TELLING
+            else f"see what is at {shlex.quote(path)}, and who may {doing} it",
         ) from exc
 
 
@@ -267,12 +277,14 @@ _REMEDIES: Final = {
 }
 
 
-_TELLING: Final = {errno.ENOTDIR}
+_OF_NAMES: Final = {errno.ENAMETOOLONG}
+"""Wrong whatever the disk holds."""
+_TELLING: Final = {errno.ENOTDIR, errno.ENAMETOOLONG}
 """What is as wrong for reading."""
 
 
-def _remedy(code: int | None, path: str) -> str | None:
+def _remedy(code: int | None, path: str) -> str:
     if code not in _REMEDIES:
-        return None
+        return "see what is there, or name another place"
     folder = os.path.dirname(path) or "."  # noqa: PTH120 - keeps the user's own words
     return _REMEDIES[code].format(folder=shlex.quote(folder))

@@ -8,6 +8,7 @@ import shtab
 from exporter.config import read_fields
 from exporter.errors import UsageError
 from exporter.loading import suggest
+from exporter.messages import quote
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -21,7 +22,7 @@ def build_script(parser: argparse.ArgumentParser, shell: str) -> str:
     Raises UsageError for a shell that has none.
     """
     if shell not in SHELLS:
-        raise UsageError(f"no completion for {shell!r}", hint=suggest(shell, list(SHELLS)))
+        raise UsageError(f"no completion for {quote(shell)}", hint=suggest(shell, list(SHELLS)))
     fields = {field.name: field for field in read_fields()}
     for action in walk(parser):
         field = fields.get(action.dest)

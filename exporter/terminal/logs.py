@@ -1,7 +1,6 @@
 """Log records of this package as text or JSON lines on a stream; other loggers are left alone."""
 
 import logging
-import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,6 +9,9 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO, assert_never
 
 from exporter.gateway import Gateway
+from exporter.messages import one_line, shorten_values
+from exporter.terminal.json_text import dump_json
+from exporter.urls import mask_urls
 
 LogFormat = Literal["text", "json"]
 WriteLine = Callable[[str], None]
@@ -18,8 +20,6 @@ WriteLine = Callable[[str], None]
 EXTRA_FIELDS = ("event", "gateway", "call", "attempt", "wait_s", "error")
 """What a record's `extra` may add to a JSON line. Nothing else of a record is written: an object
 attached for another purpose must not end up in a log with whatever its repr shows."""
-
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def configure_logging(
@@ -66,11 +66,14 @@ def line_writer(stream: TextIO) -> WriteLine:
 
 
 def json_line(fields: Mapping[str, object], *, at: datetime, level: str) -> str:
-    """One JSON object: the time (RFC 3339, UTC, milliseconds), the level, then `fields`."""
-    import orjson
-
+    """One JSON object: the time (RFC 3339, UTC, milliseconds), the level, then `fields`, whose URLs
+    show no password.
+    """
     ts = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return orjson.dumps({"ts": ts, "level": level, **fields}).decode()
+    shown = {
+        name: mask_urls(each) if isinstance(each, str) else each for name, each in fields.items()
+    }
+    return dump_json({"ts": ts, "level": level, **shown})
 
 
 def gateway_fields(gateway: Gateway) -> dict[str, str]:
@@ -127,8 +130,7 @@ class TextFormatter(logging.Formatter):
         error = error_of(record)
         if error is not None:
             parts.append(error)
-        # Part of it is what a server sent: that must not steer the terminal or pass for two lines.
-        line = CONTROL_CHARACTERS.sub(lambda char: f"\\x{ord(char[0]):02x}", ": ".join(parts))
+        line = shorten_values(one_line(mask_urls(": ".join(parts))))
         if self._is_full and record.exc_info is not None:
             return f"{line}\n{traceback_of(record)}"
         return line
@@ -147,7 +149,7 @@ class JsonFormatter(logging.Formatter):
             "event": "log",
             "run_id": self._run_id,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": shorten_values(record.getMessage()),
         }
         error = error_of(record)
         if error is not None:
@@ -172,4 +174,5 @@ def error_of(record: logging.LogRecord) -> str | None:
 
 def traceback_of(record: logging.LogRecord) -> str:
     error = None if record.exc_info is None else record.exc_info[1]
-    return "" if error is None else "".join(traceback.format_exception(error)).rstrip("\n")
+    text = "" if error is None else "".join(traceback.format_exception(error))
+    return mask_urls(text.rstrip("\n"))

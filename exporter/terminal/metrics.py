@@ -1,18 +1,22 @@
 """A run's events counted for Prometheus: one text file, written whole when the run has ended."""
 
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from exporter.errors import DestinationError, UsageError
 from exporter.events import Event
+from exporter.local_files import describe_kind, read_regular
+from exporter.messages import quote, shorten
 from exporter.terminal.tally import Tally
 from exporter.terminal.telling import Teller, exit_code_of
 
 LAST_SUCCESS = "livy_exporter_last_success_timestamp_seconds"
+MAX_METRICS_BYTES = 1 << 24
+"""No run of ours wrote a longer file: it is somebody else's."""
 NEWEST_SESSION = "livy_exporter_newest_session_timestamp_seconds"
 
 
@@ -62,7 +66,7 @@ class RunMetrics:
             write_samples(self._path, gauges.samples)
         except OSError as exc:
             raise DestinationError(
-                f"cannot write the metrics to '{self._path}': {exc.strerror}",
+                f"cannot write the metrics to '{shorten(self._path)}': {exc.strerror}",
                 hint="name a file in a folder that can be written with --metrics-file; this changes"
                 " nothing else",
             ) from exc
@@ -77,17 +81,21 @@ def open_metrics(
     """
     if path is None:
         return None
+    hint = "give --metrics-file the name of another file, such as livy.prom"
     if path == "-" or "\0" in path:
-        raise UsageError(
-            f"the metrics cannot go to {path!r}",
-            hint="give --metrics-file the name of a file, such as livy.prom",
-        )
+        raise UsageError(f"the metrics cannot go to {quote(path)}", hint=hint)
+    with suppress(OSError):  # what cannot be looked at cannot be written, which is told at the end
+        mode = os.stat(path).st_mode  # noqa: PTH116 - a text stays as it was typed
+        if not stat.S_ISREG(mode):
+            raise UsageError(
+                f"the metrics cannot go to {quote(path)}: it is {describe_kind(mode)}", hint=hint
+            )
     place = os.path.realpath(path)
     for other in (output, f"{output}.manifest.json", manifest):
         if other is not None and other != "-" and place == os.path.realpath(other):
             raise UsageError(
-                f"the metrics cannot go to '{path}', which the export writes itself",
-                hint="give --metrics-file the name of another file, such as livy.prom",
+                f"the metrics cannot go to '{shorten(path)}', which the export writes itself",
+                hint=hint,
             )
     return RunMetrics(path, output=output or "")
 
@@ -99,7 +107,8 @@ def read_former(path: str) -> Former:
     found: dict[str, float] = {}
     # A file of somebody else, or a damaged one, is replaced as if it were not there.
     with suppress(OSError, ValueError, LookupError):
-        for family in text_string_to_metric_families(Path(path).read_text(encoding="utf-8")):
+        text = read_regular(path, max_bytes=MAX_METRICS_BYTES).decode()
+        for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.value > 0:
                     found[sample.name] = max(sample.value, found.get(sample.name, 0.0))
@@ -244,5 +253,8 @@ def run_with_metrics(run: Callable[[], int], metrics: RunMetrics | None, *, tell
             try:
                 metrics.write(code)
             except DestinationError as exc:
-                teller.tell_error(exc)
+                if code == 0:
+                    teller.tell_error(exc)
+                else:  # the error is what made the run fail
+                    teller.tell_warning(str(exc))
     return code

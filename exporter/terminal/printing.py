@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from exporter.errors import DestinationError
+from exporter.terminal.json_text import dump_json
 
 
 def print_text(text: str) -> None:
@@ -42,9 +43,7 @@ def print_line(line: str = "") -> None:
 
 
 def print_json(value: object) -> None:
-    import orjson
-
-    print_text(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    print_text(dump_json(value, indent=True) + "\n")
 
 
 def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from exporter.errors import ExporterError
+from exporter.messages import one_line, shorten_values
+from exporter.urls import mask_urls
 
 
 @dataclass(slots=True)
@@ -32,16 +34,22 @@ class Teller:
         trace = self._trace(error) if self.with_traceback else None
         for message, hint, about in summarize(leaves):
             if self.as_json:
-                self._tell_json("error", "error", {**about, "error": message, "hint": hint})
+                facts = {"error": shorten_values(message), "hint": hint and shorten_values(hint)}
+                self._tell_json("error", "error", {**about, **facts})
             else:
-                write_stderr(
-                    f"error: {one_line(message)}\n" + (f"hint: {one_line(hint)}\n" if hint else "")
-                )
+                told = f"error: {show(message)}\n"
+                write_stderr(told + (f"hint: {show(hint)}\n" if hint else ""))
         if trace is not None and self.as_json:
             self._tell_json("error", "traceback", {"traceback": trace})
         elif trace is not None:
             write_stderr(trace)
         return exit_code_of(error)
+
+    def tell_warning(self, message: str) -> None:
+        if self.as_json:
+            self._tell_json("warning", "log", {"message": shorten_values(message)})
+        else:
+            write_stderr(f"warning: {show(message)}\n")
 
     def tell_interrupt(self, consequence: str) -> None:
         message = f"interrupted: {consequence}" if consequence else "interrupted"
@@ -60,7 +68,7 @@ class Teller:
     def _trace(self, error: BaseException) -> str:
         import traceback
 
-        return "".join(traceback.format_exception(error))
+        return mask_urls("".join(traceback.format_exception(error)))
 
 
 def guess_teller(arguments: Sequence[str], *, environ: Mapping[str, str]) -> Teller:
@@ -111,12 +119,18 @@ def name_gateway(error: BaseException) -> dict[str, str]:
 
 
 def describe(error: BaseException) -> tuple[str, str | None]:
+    """Message and hint, without the passwords of URLs that a setting or a library put into them."""
     if isinstance(error, ExporterError):
-        return str(error), error.hint
+        return mask_urls(str(error)), None if error.hint is None else mask_urls(error.hint)
     return (
-        f"internal error, {type(error).__name__}: {error}",
+        mask_urls(f"internal error, {type(error).__name__}: {error}"),
         "run again with LIVY_EXPORTER_VERBOSE=2 and report the traceback",
     )
+
+
+def show(text: str) -> str:
+    """Part of it is what a user or a server wrote: that must not fill or steer the terminal."""
+    return shorten_values(one_line(text))
 
 
 def flatten(error: BaseException) -> Iterator[BaseException]:
@@ -125,11 +139,6 @@ def flatten(error: BaseException) -> Iterator[BaseException]:
             yield from flatten(each)
     else:
         yield error
-
-
-def one_line(text: str) -> str:
-    """Part of it is what a user or a server wrote: that must not steer the terminal."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda char: f"\\x{ord(char[0]):02x}", text)
 
 
 def write_stderr(text: str) -> None:

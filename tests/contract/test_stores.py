@@ -385,17 +385,19 @@ class TestOssStore(ObjectStoreContract):
         from datetime import timedelta
 
         monkeypatch.setattr("exporter.stores.opening.REUSE", timedelta(seconds=0.5))
+        first_until_s = time.time() + 6
         fetched: list[Key] = []
 
         def fetch() -> Key:
-            fetched.append(Key(security_token=f"until-{time.time() + 1.5}"))
+            until_s = first_until_s if not fetched else first_until_s + 3600
+            fetched.append(Key(security_token=f"until-{until_s}"))
             return fetched[-1]
 
         store = open_store(f"oss://{bucket}", replace(access, fetch_key=fetch))
         staged = store.stage("a.bin", run_id=RUN_ID)
-        for _ in range(3):
-            staged.write(bytes(9 << 20))
-            time.sleep(0.8)
+        staged.write(bytes(9 << 20))
+        time.sleep(max(0.0, first_until_s + 0.1 - time.time()))
+        staged.write(bytes(18 << 20))
         staged.publish()
 
         assert store.size_of("a.bin") == 27 << 20

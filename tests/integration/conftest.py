@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,7 @@ from anyio.from_thread import start_blocking_portal
 
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import Emulator, open_emulator
-
-HANG_S = 30.0
-"""A process that runs longer than this hangs."""
+from tests.patience import HANG_S, AnswerClock
 
 SCENARIO = Scenario(
     seed=7,
@@ -106,10 +105,16 @@ class Program:
 
 @contextmanager
 def serving(scenario: Scenario) -> Iterator[Emulator]:
-    """An emulator in a thread of this process."""
+    """An emulator in a thread of this process. Lists that move do so by its answers."""
+    is_moving = any(
+        gateway.churn is not None
+        for workspace in scenario.workspaces
+        for gateway in workspace.gateways
+    )
+    clock = AnswerClock() if is_moving else time.monotonic
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(open_emulator(scenario)) as emulator,
+        portal.wrap_async_context_manager(open_emulator(scenario, monotonic_s=clock)) as emulator,
     ):
         yield emulator
 

@@ -21,6 +21,7 @@ import pytest
 import zstandard
 
 from exporter.emulator.server import Emulator
+from tests.patience import HANG_S
 
 if TYPE_CHECKING:  # pytest finds the fixtures by their names; this folder is no package
     from tests.integration.conftest import Program
@@ -489,7 +490,7 @@ def test_anonymous_emulator_answers_unsigned_requests(program: "Program") -> Non
 def test_emulator_ends_quietly(number: int, code: int, program: "Program") -> None:
     with emulating(program) as (_, process):
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=HANG_S)
 
     assert (process.returncode, stderr) == (code, b"")
 

@@ -30,6 +30,7 @@ from exporter.sinks.delta_storage import DeltaStorage, open_delta_storage
 from exporter.sinks.lake_output import MOST_SMALL, TableOutput
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
+from tests.patience import HANG_S
 from tests.tables import (
     CREATED_MS,
     EXPORTED_AT,
@@ -680,7 +681,7 @@ def test_extra_that_is_not_installed_is_named(folder: Path) -> None:
     )
 
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=HANG_S
     )
 
     assert (
@@ -712,7 +713,7 @@ def test_user_sees_nothing_of_the_library(folder: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG_S,
     )
 
     assert (ended.stdout, ended.stderr) == ("", "")

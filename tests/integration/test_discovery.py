@@ -24,6 +24,7 @@ from exporter.emulator.scenario import (
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.errors import ApiError, ExporterError, NotFoundError, UnknownIdError
 from exporter.gateway import Gateway
+from tests.patience import HANG_S
 
 REGION = "cn-hangzhou"
 SCENARIO = Scenario(workspaces=build_workspaces(workspace_count=3, gateway_count=2))
@@ -187,7 +188,10 @@ async def test_workspaces_of_all_pages_are_found_in_order() -> None:
 )
 async def test_list_of_workspaces_that_goes_in_a_circle_is_refused(pages: dict[str, str]) -> None:
     async with serve_workspace_pages(pages) as client:
-        with anyio.fail_after(10), pytest.raises(ExporterError, match="repeats itself") as caught:
+        with (
+            anyio.fail_after(HANG_S),
+            pytest.raises(ExporterError, match="repeats itself") as caught,
+        ):
             await discover_workspaces(client, region_id=REGION)
 
     assert not isinstance(caught.value, ApiError)

@@ -4,15 +4,17 @@ import json
 import re
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from exporter.emulator.churn import Churn, Flow, Order
+from exporter.emulator.faults import Fault, FaultRule
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import Emulator
+from tests.patience import HANG_S, wait_until
 
 if TYPE_CHECKING:  # pytest finds the fixtures by their names; this folder is no package
     from tests.integration.conftest import Program, ProgramFor
@@ -21,6 +23,17 @@ SESSION_COUNT = 2000
 PAGE_COUNT = 200
 CONCURRENCY = 8
 FLAGS = ("export", "--workspace", "w-1", "--page-size", "10", "--concurrency", str(CONCURRENCY))
+SCENARIO = Scenario(
+    seed=5,
+    latency_s=0.06,
+    workspaces=(
+        EmulatedWorkspace(
+            workspace_id="w-1",
+            name="one",
+            gateways=(EmulatedGateway(gateway_id="lc-1", name="one", session_count=SESSION_COUNT),),
+        ),
+    ),
+)
 JOURNALS = {"out.ndjson": ".out.ndjson.journal", "lake/": "lake/_exporter/journal"}
 
 
@@ -42,12 +55,9 @@ class Rig:
         """The pages that were read until then, the exit code, and what was said."""
         former = self.page_count
         process = self.program.start(*FLAGS, *flags, "--progress", "none")
-        until_s = time.monotonic() + 20
-        while self.page_count < former + PAGE_COUNT // 2:
-            assert time.monotonic() < until_s
-            time.sleep(0.005)
+        wait_until(lambda: self.page_count >= former + PAGE_COUNT // 2, glance_s=0.005)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=HANG_S)
         return self.page_count - former, process.returncode, stderr.decode()
 
     def run(self, *flags: str) -> tuple[int, str]:
@@ -70,9 +80,7 @@ class Rig:
 
 @pytest.fixture
 def rig(program_for: "ProgramFor") -> Rig:
-    gateway = EmulatedGateway(gateway_id="lc-1", name="one", session_count=SESSION_COUNT)
-    workspace = EmulatedWorkspace(workspace_id="w-1", name="one", gateways=(gateway,))
-    return Rig(*program_for(Scenario(seed=5, workspaces=(workspace,), latency_s=0.06)))
+    return Rig(*program_for(SCENARIO))
 
 
 def assert_gone_on_with(read_count: int, again_count: int) -> None:
@@ -146,8 +154,13 @@ def test_journal_may_be_kept_elsewhere(rig: Rig) -> None:
     assert rig.files() == {"out.ndjson", "out.ndjson.manifest.json"}
 
 
-def test_run_that_was_out_of_time_is_gone_on_with(rig: Rig) -> None:
-    late = rig.program.run(*FLAGS, "-o", "out.ndjson", "--deadline", "1300ms")
+def test_run_that_was_out_of_time_is_gone_on_with(program_for: "ProgramFor") -> None:
+    # The first run waits for answers that do not come, until its time is over.
+    hanging = FaultRule(
+        kinds=(Fault.HANG,), rate=1.0, from_request=60, until_request=59 + CONCURRENCY, hang_s=3600
+    )
+    rig = Rig(*program_for(replace(SCENARIO, faults=(hanging,))))
+    late = rig.program.run(*FLAGS, "-o", "out.ndjson", "--deadline", "6s", "--timeout", "1m")
     read_count = rig.page_count
 
     again_count, _ = rig.run("-o", "out.ndjson")

@@ -22,6 +22,7 @@ from exporter.records.schema import SCHEMA
 from exporter.sinks import OutputFacts, TableMode
 from exporter.sinks.iceberg import IcebergTable, table_location
 from exporter.sinks.lake_output import MOST_SMALL, TableOutput
+from tests.patience import HANG_S
 from tests.tables import (
     EXPORTED_AT,
     FIRST,
@@ -402,7 +403,7 @@ def test_extra_that_is_not_installed_is_named() -> None:
     )
 
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=HANG_S
     )
 
     assert ended.stdout == (
@@ -434,7 +435,7 @@ def test_user_sees_nothing_of_the_library(warehouse: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG_S,
     )
 
     assert (ended.stdout, ended.stderr) == ("", "")

@@ -10,8 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scena
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.runs.publishing import Publisher, digest, parse_intent, read_manifest
 from exporter.runs.verifying import verify
-from tests.integration.conftest import HANG_S, Program, environ_for
+from tests.integration.conftest import Program, environ_for
+from tests.patience import HANG_S, AnswerClock
 
 GATEWAYS = ("lc-a", "lc-b")
 CHURNS = (
@@ -59,28 +59,13 @@ FLAGS = (
     "6",
 )
 KILLS_TO_A_FINISH = 4
+MOST_TOO_LATE = 5
+"""Runs in a row that end before they are killed, by a machine that has just got faster."""
+BETWEEN_S = 1.0
+"""From one run to the next, as the lists see it."""
 
 Row = dict[str, Any]
 Key = tuple[str, str]
-
-
-class HeldClock:
-    """The machine's steady clock, which can be held."""
-
-    def __init__(self) -> None:
-        self._held_s = 0.0
-        self._since_s: float | None = None
-
-    def __call__(self) -> float:
-        now_s = time.monotonic() if self._since_s is None else self._since_s
-        return now_s - self._held_s
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self._since_s = time.monotonic()
-        yield
-        self._held_s += time.monotonic() - self._since_s
-        self._since_s = None
 
 
 @dataclass
@@ -89,7 +74,7 @@ class Campaign:
 
     program: Program
     emulator: Emulator
-    clock: HeldClock
+    clock: AnswerClock
     output: str
     flags: Sequence[str]
     chance: random.Random
@@ -122,18 +107,20 @@ class Campaign:
             self.finished_at[name] = self.emulator.truth("w-1", name).answer_count
 
     def _run(self, codes: Container[int] = (0,)) -> int:
+        self.clock.go_on(BETWEEN_S)
         ended = self.program.run(*FLAGS, *self.flags, "-o", self.output)
         assert ended.code in codes, ended.stderr
         if ended.code == 0:
             self._assert_tidy()
         return ended.code
 
-    def kill(self) -> None:
-        """Start a run, kill it at a moment, and look at what is left."""
+    def kill(self) -> bool:
+        """Start a run, kill it at a moment, and look at what is left; whether it came in time."""
         home = self.destination.home
         assert home is not None
         intent = Path(home.store.path_of(home.intent))
         moment = self.chance.choice(["any", "any", "while it publishes", "after it published"])
+        self.clock.go_on(BETWEEN_S)
         delay_s = self.chance.random() * (self.whole_s if moment == "any" else 0.008)
         with self.program.start(*FLAGS, *self.flags, "-o", self.output) as process:
             if moment != "any":
@@ -151,6 +138,7 @@ class Campaign:
             self.ends["unproven, resumed"] += b"taken over" in stderr
         self._assert_whole()
         self._assert_recoverable()
+        return end != "too late"
 
     def _resolve(self, folder: Path) -> Destination:
         slash = "/" if self.output.endswith("/") else ""
@@ -252,7 +240,7 @@ def run_campaign(tmp_path: Path, mode: str, *, kill_count: int, seed: int) -> Ca
     folder, home = tmp_path / "work", tmp_path / "home"
     folder.mkdir()
     home.mkdir()
-    clock = HeldClock()
+    clock = AnswerClock()
     with (
         anyio.from_thread.start_blocking_portal() as portal,
         portal.wrap_async_context_manager(
@@ -273,7 +261,9 @@ def run_campaign(tmp_path: Path, mode: str, *, kill_count: int, seed: int) -> Ca
         )
         campaign.whole_s = 2.0
         for number in range(kill_count):
-            campaign.kill()
+            for _ in range(MOST_TOO_LATE):
+                if campaign.kill():
+                    break
             if number % KILLS_TO_A_FINISH == KILLS_TO_A_FINISH - 1:
                 campaign.finish()
         campaign.finish()
@@ -286,7 +276,8 @@ def test_run_killed_at_any_moment_leaves_what_the_next_one_puts_right(
 ) -> None:
     campaign = run_campaign(tmp_path, mode, kill_count=7, seed=1)
 
-    assert campaign.ends["too late"] < 4
+    killed_count = sum(campaign.ends.values()) - campaign.ends["too late"]
+    assert killed_count >= 7
     assert campaign.ends["unproven"] < 2
 
 

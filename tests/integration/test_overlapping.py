@@ -1,8 +1,9 @@
 """Two runs of one output, in processes of their own: one at a time, and readers see no half."""
 
+import json
 import platform
+import re
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
+from tests.patience import HANG_S, wait_until
 
 if TYPE_CHECKING:  # pytest finds the fixtures by their names; this folder is no package
     import subprocess
 
     from tests.integration.conftest import Program, ProgramFor
-
-AT_ONCE_S = 4.0
-"""Most of it is the interpreter's start, on a machine that does other things, too."""
 
 OUTPUTS = pytest.mark.parametrize("output", ["out.parquet", "lake/"])
 
@@ -36,35 +35,37 @@ def flags_of(output: str) -> list[str]:
 
 @contextmanager
 def holding(program: "Program", output: str) -> "Iterator[subprocess.Popen[bytes]]":
-    """A run that has the output's lock."""
+    """A run that has the output's lock, and stands still until it is told to go on."""
     lock = program.folder / ("lake/_exporter/lock" if output == "lake/" else f".{output}.lock")
     process = program.start(*flags_of(output))
-    until_s = time.monotonic() + 20
-    while not lock.exists() or lock.stat().st_size == 0:
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
     try:
+        wait_until(lambda: lock.exists() and lock.stat().st_size > 0)
+        process.send_signal(signal.SIGSTOP)
         yield process
     finally:
         process.kill()
         process.communicate()
 
 
+def finish(process: "subprocess.Popen[bytes]") -> bytes:
+    """Let it go on, to its end; what it said."""
+    process.send_signal(signal.SIGCONT)
+    return process.communicate(timeout=HANG_S)[1]
+
+
 @OUTPUTS
 def test_second_run_ends_at_once_and_names_the_first(
     output: str, program_for: "ProgramFor"
 ) -> None:
-    program, _ = program_for(build_scenario(0.3))
+    program, _ = program_for(build_scenario(0.01))
 
     with holding(program, output) as first:
-        started_s = time.monotonic()
+        # It would wait for ever if it waited at all.
         ended = program.run(*flags_of(output), "--metrics-file", "livy.prom")
-        took_s = time.monotonic() - started_s
-        _, stderr = first.communicate(timeout=30)
+        stderr = finish(first)
 
     error, hint = ended.stderr_lines
     assert ended.code == 5
-    assert took_s < AT_ONCE_S
     assert f"another run is writing '{output}'" in error
     assert f"host {platform.node()}, pid {first.pid}, since 20" in error
     assert "--wait" in hint
@@ -74,36 +75,49 @@ def test_second_run_ends_at_once_and_names_the_first(
 
 
 def test_of_two_runs_that_start_together_one_publishes(program_for: "ProgramFor") -> None:
-    program, _ = program_for(build_scenario(0.3))
+    program, _ = program_for(build_scenario(0.01))
+    lock = program.folder / ".out.parquet.lock"
 
-    processes = [program.start(*flags_of("out.parquet")) for _ in range(2)]
-    ends = [process.communicate(timeout=30)[1] for process in processes]
+    processes = {process.pid: process for process in [start(program), start(program)]}
+    wait_until(lambda: lock.exists() and lock.stat().st_size > 0)
+    winner = processes.pop(json.loads(lock.read_bytes())["pid"])
+    winner.send_signal(signal.SIGSTOP)
+    (loser,) = processes.values()
+    told = loser.communicate(timeout=HANG_S)[1]
+    stderr = finish(winner)
 
-    assert sorted(process.returncode for process in processes) == [0, 5], ends
+    assert (winner.returncode, loser.returncode) == (0, 5), (stderr, told)
+
+
+def start(program: "Program") -> "subprocess.Popen[bytes]":
+    return program.start(*flags_of("out.parquet"))
 
 
 @OUTPUTS
 def test_run_that_may_wait_comes_after_the_first(output: str, program_for: "ProgramFor") -> None:
-    program, emulator = program_for(build_scenario(0.1))
+    program, emulator = program_for(build_scenario(0.01))
 
     with holding(program, output) as first:
-        ended = program.run(*flags_of(output), "--wait", "20s")
-        first.communicate(timeout=30)
+        second = program.start(*flags_of(output), "--wait", "10m")
+        assert second.stderr is not None
+        told = second.stderr.readline().decode()
+        finish(first)
+        stderr = second.communicate(timeout=HANG_S)[1]
 
-    assert (first.returncode, ended.code) == (0, 0)
-    assert "waiting up to 20s for another run" in ended.stderr
+    assert (first.returncode, second.returncode) == (0, 0), stderr
+    assert re.search(r"waiting up to \d+s for another run", told)
     assert emulator.stats().request_counts["ListLivyComputeSessions"]["ok"] >= 2 * 20
     assert program.run("verify", output).code == 0
 
 
 def test_run_that_waits_too_long_says_so(program_for: "ProgramFor") -> None:
-    program, _ = program_for(build_scenario(0.5))
+    program, _ = program_for(build_scenario(0.01))
 
     with holding(program, "out.parquet"):
         ended = program.run(*flags_of("out.parquet"), "--wait", "1s")
 
     assert ended.code == 5
-    assert "waited 1s for it" in ended.stderr
+    assert re.search(r"waited \d+s for it", ended.stderr)
 
 
 @OUTPUTS
@@ -122,19 +136,22 @@ def test_holder_that_was_killed_blocks_nobody(output: str, program_for: "Program
 def test_reader_sees_the_former_version_while_a_run_is_at_work(
     output: str, program_for: "ProgramFor"
 ) -> None:
-    program, _ = program_for(build_scenario(0.3))
+    program, emulator = program_for(build_scenario(0.1))
     assert program.run(*flags_of(output)).code == 0
     before = read_data(program.folder)
+    former_count = emulator.stats().ok_count
 
     with holding(program, output) as second:
-        time.sleep(0.3)
+        second.send_signal(signal.SIGCONT)
+        wait_until(lambda: emulator.stats().ok_count >= former_count + 8)
+        second.send_signal(signal.SIGSTOP)
         checked = program.run("verify", output)
         meanwhile = read_data(program.folder)
-        second.communicate(timeout=30)
+        stderr = finish(second)
 
     assert checked.code == 0, checked.stderr
     assert meanwhile == before
-    assert second.returncode == 0
+    assert second.returncode == 0, stderr
 
 
 def read_data(folder: Path) -> dict[str, bytes]:

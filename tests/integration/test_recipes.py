@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
+from tests.patience import HANG_S
+
 if TYPE_CHECKING:
     from tests.integration.conftest import Program
 
@@ -71,7 +73,7 @@ def test_crontab_line_runs_in_the_shell_and_environment_of_cron(program: "Progra
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=HANG_S,
     )
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
@@ -115,7 +117,7 @@ def test_systemd_takes_service_and_timer(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=HANG_S,
     )
 
     assert ended.returncode == 0, ended.stderr

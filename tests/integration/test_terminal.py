@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 import exporter
+from tests.patience import HANG_S
 
-PATIENCE_S = 20.0
+PATIENCE_S = HANG_S
 """A test that waits longer than this for the terminal fails."""
 
 PROGRAM = """

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.emulator.churn import Churn, Flow, Order
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
+from tests.patience import HANG_S, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Program, ProgramFor
@@ -79,30 +80,31 @@ def test_metrics_of_a_failed_run_keep_the_last_success(
 def test_metrics_of_an_interrupted_run_are_written(
     number: signal.Signals, code: int, slow_program: "Program"
 ) -> None:
-    running = slow_program.start(*EXPORT, *METRICS, "-q")
-    deadline_s = time.monotonic() + 20
-    while not list(slow_program.folder.glob(".o.parquet.*.partial")):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    running = slow_program.start(*EXPORT, *METRICS, "-q", "--concurrency", "1")
+    wait_until(lambda: list(slow_program.folder.glob(".o.parquet.*.partial")))
 
     running.send_signal(number)
-    _, stderr = running.communicate(timeout=20)
+    _, stderr = running.communicate(timeout=HANG_S)
 
     assert running.returncode == code
     assert b"interrupted" in stderr
     assert read_metrics(slow_program)["livy_exporter_run_exit_code"] == code
 
 
-@pytest.mark.parametrize("place", ["none/livy.prom", "folder.prom"])
-def test_metrics_that_cannot_be_written_undo_nothing(place: str, program: "Program") -> None:
-    (program.folder / "folder.prom").mkdir()
-
-    ended = program.run(*EXPORT, "--metrics-file", place, "-q")
+def test_metrics_that_cannot_be_written_undo_nothing(program: "Program") -> None:
+    ended = program.run(*EXPORT, "--metrics-file", "none/livy.prom", "-q")
 
     assert ended.code == 0
-    assert ended.stderr_lines[0].startswith(f"error: cannot write the metrics to '{place}': ")
+    assert ended.stderr_lines[0].startswith("error: cannot write the metrics to 'none/livy.prom': ")
     assert ended.stderr_lines[1].startswith("hint: ")
     assert program.run("verify", "o.parquet").code == 0
+
+
+def test_metrics_that_cannot_be_written_hide_no_error(program: "Program") -> None:
+    ended = program.run(*EXPORT, "--gateway", "lc-9", "--metrics-file", "none/livy.prom", "-q")
+
+    assert ended.code == 2
+    assert [line.partition(": ")[0] for line in ended.stderr_lines] == ["warning", "error", "hint"]
 
 
 def test_metrics_in_the_place_of_the_output_are_refused(program: "Program") -> None:

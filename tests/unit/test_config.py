@@ -5,14 +5,8 @@ from typing import Any
 
 import pytest
 
-from exporter.config import (
-    Field,
-    Settings,
-    build_endpoint,
-    check_endpoint,
-    check_region,
-    read_fields,
-)
+from exporter.config import Field, Settings, read_fields
+from exporter.endpoints import build_endpoint, check_endpoint, check_region
 from exporter.errors import UsageError
 from exporter.loading import build_json_schema, dump_toml, load_settings
 from exporter.options import format_size, parse_duration, parse_size
@@ -79,6 +73,12 @@ VALUES: dict[str, list[Written]] = {
     ],
     "compression": [Written(f'"{name}"', name, name, name) for name in ("none", "lz4", "gzip")],
     "allow_incomplete": [Written("true", "true", True, True)] * 3,
+    "allow_empty": [Written("true", "true", True, True)] * 3,
+    "omit": [
+        Written('["sparkConf"]', "sparkConf", ["sparkConf"], ("sparkConf",)),
+        Written('["info", "extra"]', "info, extra", ["info", "extra"], ("info", "extra")),
+        Written('["web_ui", "name"]', "web_ui,name", ["web_ui,name"], ("web_ui", "name")),
+    ],
     "manifest": TEXTS,
     "wait": [
         Written('"90s"', "90", "1.5m", 90.0),
@@ -558,7 +558,13 @@ def test_json_schema_takes_a_duration_as_number_or_text() -> None:
 def test_dumped_settings_are_the_same_when_loaded_again(tmp_path: Path) -> None:
     nasty = 'quote " back\\slash\ttab \x7f del, 用户 \u2028 #no comment'
     loaded = load_settings(
-        {"output": nasty, "workspace": ["w-1", nasty], "timeout": "1h", "quiet": True},
+        {
+            "output": nasty,
+            "profile": nasty,
+            "workspace": ["w-1", "用户"],
+            "timeout": "1h",
+            "quiet": True,
+        },
         environ={"LIVY_EXPORTER_PAGE_SIZE": "7"},
         config_file=None,
     )
@@ -570,6 +576,7 @@ def test_dumped_settings_are_the_same_when_loaded_again(tmp_path: Path) -> None:
     assert tomllib.loads(text) == known | {
         "workspace": list(loaded.settings.workspace),
         "gateway": ["all"],
+        "omit": [],
         "partition_by": [],
     }
 

@@ -24,6 +24,7 @@ from exporter.api.credentials import (
     read_profile_region,
 )
 from exporter.errors import CredentialsError
+from tests.patience import HANG_S
 
 SECRET = "EXAMPLEsecretKey0123456789abcde"
 TOKEN = "CAIS" + "+/".join(str(1000 + number) for number in range(100)) + "=="
@@ -151,7 +152,7 @@ def probe(home: Path, *, profile: str | None, **environ: str) -> tuple[dict[str,
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=True,
     )
     found = json.loads(done.stdout)
@@ -497,6 +498,84 @@ async def test_failed_fetch_is_told_to_the_caller_and_tried_anew_by_the_next() -
     assert (await identity.get()).access_key_id == "key-2"
 
 
+def failing_after(count: int, message: str = "the metadata server is away") -> Callable[[], Any]:
+    """Gives one credential so many times, and then none."""
+    fetch = FakeFetch()
+
+    def fetch_or_fail() -> Credential:
+        credential = fetch()
+        if fetch.count > count:
+            raise CredentialsError(message)
+        return credential
+
+    return fetch_or_fail
+
+
+async def test_credential_is_kept_while_it_cannot_be_renewed_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    identity = Identity(failing_after(1, f"no token for {SECRET}"), now_s=clock)
+    first = await identity.get()
+
+    kept = []
+    for _ in range(3):
+        clock.now_s += REUSE_S
+        kept.append(await identity.get())
+
+    assert kept == [first] * 3
+    [record] = caplog.records
+    assert "no token for" in record.getMessage()
+    assert SECRET not in record.getMessage()
+
+
+async def test_provider_in_trouble_is_not_asked_for_each_request() -> None:
+    clock, fetch = FakeClock(), FakeFetch()
+
+    def fail_later() -> Credential:
+        credential = fetch()
+        if fetch.count > 1:
+            raise CredentialsError("away")
+        return credential
+
+    identity = Identity(fail_later, now_s=clock)
+    await identity.get()
+    clock.now_s += REUSE_S
+    for _ in range(10):
+        await identity.get()
+
+    assert fetch.count == 2
+
+
+async def test_renewal_that_works_again_brings_the_new_credential(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, fetch = FakeClock(), FakeFetch()
+
+    def fail_every_other_time() -> Credential:
+        credential = fetch()
+        if fetch.count % 2 == 0:
+            raise CredentialsError("away")
+        return credential
+
+    identity = Identity(fail_every_other_time, now_s=clock)
+    seen = []
+    for _ in range(4):
+        seen.append((await identity.get()).access_key_id)
+        clock.now_s += REUSE_S
+
+    assert seen == ["key-1", "key-1", "key-3", "key-3"]
+    assert len(caplog.records) == 2
+
+
+async def test_refused_credential_is_not_kept() -> None:
+    identity = Identity(failing_after(1), now_s=FakeClock())
+    refused = await identity.get()
+
+    with pytest.raises(CredentialsError, match="metadata server is away"):
+        await identity.renew(refused)
+
+
 async def test_cancelled_fetch_neither_blocks_nor_spoils_the_next() -> None:
     fetch = SlowFetch()
     identity = Identity(fetch, now_s=FakeClock())
@@ -551,3 +630,23 @@ def test_no_region_is_read_from_a_missing_or_broken_file(tmp_path: Path, text: s
         write_profiles(tmp_path, text)
 
     assert read_profile_region(profile="plain", environ={"HOME": str(tmp_path)}) is None
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "\udcff", "n/" * 3000])
+@pytest.mark.parametrize("variable", ["HOME", "ALIBABA_CLOUD_CREDENTIALS_FILE"])
+def test_folder_that_cannot_be_is_one_without_credentials(name: str, variable: str) -> None:
+    environ = {
+        "HOME": "/nowhere",
+        "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
+        variable: f"/{name}",
+    }
+
+    assert not chain_has_a_source(environ)
+    assert read_profile_region(profile=None, environ=environ) is None
+
+
+def test_pipe_in_the_place_of_the_profiles_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / ".aliyun").mkdir()
+    os.mkfifo(tmp_path / ".aliyun" / "config.json")
+
+    assert read_profile_region(profile=None, environ={"HOME": str(tmp_path)}) is None

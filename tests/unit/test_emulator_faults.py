@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -14,6 +15,7 @@ from exporter.emulator.quota import Quota
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.errors import UsageError
+from tests.patience import HANG_S
 
 SESSIONS = "ListLivyComputeSessions"
 WORKSPACES = "ListWorkspaces"
@@ -35,6 +37,7 @@ REFUSALS = {
     Fault.ERROR_504: (504, "code", "InternalError"),
     Fault.NONCE_USED: (400, "code", "SignatureNonceUsed"),
     Fault.NO_PERMISSION_429: (429, "code", "CCAI.TenantPermission.NoAuth"),
+    Fault.TOLD_THROTTLING_200: (200, "code", "Throttling.User"),
 }
 PAGES_OF_HTML = {
     Fault.HTML_500: 500,
@@ -50,6 +53,11 @@ PROVEN_ALONE = {
     Fault.EMPTY_OBJECT,
     Fault.WITHOUT_SESSIONS,
     Fault.WITHOUT_TOTAL,
+    Fault.TOLD_ERROR_200,
+    Fault.NULL_ROW,
+    Fault.ROW_WITHOUT_ID,
+    Fault.LONE_SURROGATE,
+    Fault.NOT_A_NUMBER,
     Fault.RESET,
     Fault.CLOSED,
     Fault.CUT_OFF,
@@ -94,8 +102,8 @@ class Gate:
 
 
 @contextmanager
-def no_longer_than(limit_s: float) -> Iterator[None]:
-    with anyio.fail_after(limit_s):
+def hanging_is_told() -> Iterator[None]:
+    with anyio.fail_after(HANG_S):
         yield
 
 
@@ -144,7 +152,7 @@ def striking(fault: Fault, scenario: Scenario = CALM, **settings: float) -> Scen
 
 async def ask_struck(fault: Fault) -> Seen:
     """What the struck request sees, after a proof that the next one is answered right."""
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(striking(fault)) as emulator:
             struck = await ask(emulator)
             right = await ask(emulator)
@@ -228,6 +236,39 @@ async def test_answer_lacks_one_key_and_is_right_otherwise(fault: Fault, key: st
     assert without_request_id(seen.body) == right
 
 
+async def test_error_may_be_told_by_an_empty_list_with_a_status_of_success() -> None:
+    seen = await ask_struck(Fault.TOLD_ERROR_200)
+
+    told = orjson.loads(seen.body)
+    assert seen.status == 200
+    assert (told["code"], told["success"], told["sessions"]) == ("InternalError", False, [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "field", "value"),
+    [
+        (Fault.NULL_ROW, None, None),
+        (Fault.ROW_WITHOUT_ID, "sessionId", None),
+        (Fault.LONE_SURROGATE, "name", "half of \ud83e"),
+        (Fault.NOT_A_NUMBER, "cuHours", pytest.approx(float("nan"), nan_ok=True)),
+    ],
+)
+async def test_one_row_in_the_middle_is_bad_and_the_others_are_right(
+    fault: Fault, field: str | None, value: object
+) -> None:
+    seen = json.loads((await ask_struck(fault)).body)["sessions"]
+
+    right = orjson.loads(await right_body())["sessions"]
+    bad = seen.pop(10)
+    was = right.pop(10)
+    assert seen == right
+    if field is None:
+        assert bad is None
+    else:
+        assert bad.get(field) == value
+        assert {**bad, field: was[field]} == was
+
+
 async def test_reset_connection_brings_no_byte() -> None:
     seen = await ask_struck(Fault.RESET)
 
@@ -269,7 +310,7 @@ async def test_hanging_request_is_answered_right_after_its_time() -> None:
 
 
 async def test_hanging_request_ends_when_its_client_is_gone() -> None:
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(striking(Fault.HANG, hang_s=3600)) as emulator:
             async with connected(emulator) as (_, writer):
                 writer.write(f"GET {SESSIONS_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -294,7 +335,7 @@ async def test_slow_body_is_right_and_comes_in_parts_over_its_time() -> None:
 async def test_client_that_leaves_a_slow_body_breaks_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(striking(Fault.SLOW_BODY, slow_s=0.5)) as emulator:
             async with connected(emulator) as (reader, writer):
                 writer.write(f"GET {SESSIONS_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -310,7 +351,7 @@ async def test_client_that_leaves_a_slow_body_breaks_nothing(
 async def test_connections_are_refused_for_a_while_and_then_accepted_on_the_same_port() -> None:
     gate = Gate()
     scenario = striking(Fault.REFUSED_CONNECTIONS, refuse_s=0.1)
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(scenario, sleep=gate) as emulator:
             async with connected(emulator) as (reader, writer):
                 struck = await ask(emulator)
@@ -336,7 +377,7 @@ async def ask_until_accepted(emulator: Emulator) -> Seen:
 
 
 async def test_emulator_closes_while_connections_are_refused() -> None:
-    with no_longer_than(10):
+    with hanging_is_told():
         async with open_emulator(striking(Fault.REFUSED_CONNECTIONS, refuse_s=3600)) as emulator:
             await ask(emulator)
 
@@ -348,7 +389,7 @@ async def test_every_session_is_read_although_half_of_all_answers_are_broken() -
     rule = FaultRule(rate=0.5, hang_s=0.01, slow_s=0.01, refuse_s=0.01)
     scenario = replace(CALM, seed=3, faults=(rule,), quota=Quota(rate_per_s=1e6, burst=1000))
     sessions: list[object] = []
-    with no_longer_than(60):
+    with hanging_is_told():
         async with open_emulator(scenario) as emulator:
             for page_num in range(1, 26):
                 path = f"{SESSIONS_PATH}?pageSize=10&pageNum={page_num}"

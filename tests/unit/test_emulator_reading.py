@@ -30,6 +30,8 @@ from exporter.emulator.scenario import (
 )
 from exporter.errors import UsageError
 
+SEE = "the README says what a scenario can hold"
+
 WHOLE = """
 seed = 7
 region_id = "ap-southeast-1"
@@ -232,15 +234,21 @@ def test_shorthand_has_the_defaults_of_generated_workspaces() -> None:
             "unknown key 'churn.insertion'",
             "did you mean insertions?",
         ),
-        ({"quota": {}}, "quota.rate_per_s is missing", None),
-        ({"quota": 40}, "quota should be a table", None),
-        ({"faults": {"rate": 1}}, "faults should be a list", None),
-        ({"seed": "7"}, "seed should be a whole number", None),
-        ({"anonymous": 1}, "anonymous should be true or false", None),
-        ({"latency_s": "fast"}, "latency_s should be a number", None),
-        ({"latency_s": float("nan")}, "latency_s should be a number", None),
-        ({"region_id": 3}, "region_id should be text", None),
-        ({"seed": 2**70}, "a value cannot be used", "give what TOML can say"),
+        ({"quota": {}}, "quota.rate_per_s is missing", SEE),
+        ({"quota": 40}, "quota should be a table", SEE),
+        ({"faults": {"rate": 1}}, "faults should be a list", SEE),
+        ({"seed": "7"}, "seed should be a whole number", SEE),
+        ({"anonymous": 1}, "anonymous should be true or false", SEE),
+        ({"latency_s": "fast"}, "latency_s should be a number", SEE),
+        ({"latency_s": float("nan")}, "latency_s should be a number", SEE),
+        ({"region_id": 3}, "region_id should be text", SEE),
+        ({"seed": 2**70}, "seed is out of range", "give 1,000,000,000,000 at most"),
+        ({"latency_s": float("inf")}, "latency_s is out of range", "give 1,000,000,000 at most"),
+        (
+            {"workspace_count": 10**5, "gateway_count": 10**5},
+            "100,000 workspaces of 100,000 gateways",
+            "give 10,000 gateways at most",
+        ),
         ({"quota": {"rate_per_s": -1}}, "rate_per_s is -1", "give more than 0"),
         (
             {"newest_created_at": datetime(2026, 1, 1)},  # noqa: DTZ001  # as TOML may have it
@@ -263,7 +271,7 @@ def test_shorthand_has_the_defaults_of_generated_workspaces() -> None:
                 ]
             },
             "workspaces[0].gateways[0].recording cannot be given in a file",
-            None,
+            SEE,
         ),
     ],
     ids=str,

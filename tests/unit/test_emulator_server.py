@@ -22,6 +22,7 @@ from exporter.emulator.signature import (
 )
 from exporter.emulator.stats import EmulatorStats
 from exporter.errors import UsageError
+from tests.patience import HANG_S
 
 SESSIONS_PATH = "/api/v1/workspaces/w-emulated-1/livycompute/lc-emulated-1-1/session"
 WORKSPACES_PATH = "/api/v1/workspaces"
@@ -254,7 +255,7 @@ async def test_most_requests_in_flight_are_counted() -> None:
         for _ in range(5):
             headers = sign(emulator, SESSIONS_PATH)
             group.start_soon(ask, client, emulator, SESSIONS_PATH, headers)
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_S):
             await gate.crowded.wait()
         during = emulator.stats()
         gate.opened.set()
@@ -352,7 +353,7 @@ async def test_nonce_stays_used_over_a_reset() -> None:
 
 async def test_closing_drops_what_is_in_flight() -> None:
     gate = Gate(crowd=1)
-    with anyio.fail_after(5):
+    with anyio.fail_after(HANG_S):
         async with (
             aiohttp.ClientSession() as client,
             anyio.create_task_group() as group,
@@ -413,7 +414,7 @@ async def test_port_that_cannot_exist_is_refused(port: int) -> None:
 async def test_serving_is_announced_for_a_shell_and_ends_when_cancelled() -> None:
     lines: list[str] = []
     scenario = replace(SMALL, security_token="it's")
-    with anyio.fail_after(5):
+    with anyio.fail_after(HANG_S):
         async with anyio.create_task_group() as group:
 
             def announce(line: str) -> None:

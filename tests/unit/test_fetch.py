@@ -15,6 +15,7 @@ from exporter.listing.coverage import Coverage
 from exporter.listing.facts import ListingFacts, PageRequest
 from exporter.listing.fetch import LEAST_WINDOW, ROWS_AT_ONCE, fetch_sessions
 from exporter.records import RawSession
+from tests.patience import HANG_S
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 
@@ -368,7 +369,7 @@ def test_no_interleaving_of_answers_and_consumer_stalls_or_loses_a_row(
     fetch, sink = DawdlingFetch(*counts), DawdlingSink()
 
     async def run() -> Sequence[ListingFacts]:
-        with anyio.fail_after(30):
+        with anyio.fail_after(HANG_S):
             return await fetch_all(fetch, sink, concurrency=concurrency)
 
     facts = anyio.run(run)

@@ -12,6 +12,7 @@ from anyio import wait_all_tasks_blocked
 
 from exporter.api.gate import Gate
 from exporter.api.pacing import Pacer, Ticket
+from tests.patience import HANG_S
 
 
 class ToldPacer:
@@ -116,7 +117,7 @@ async def test_waiting_request_passes_when_its_time_has_come() -> None:
     opens_s = pacer.opens_s
     gate = open_gate(pacer)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(HANG_S):
         await gate.enter()
 
     assert pacer.sent[0] >= opens_s
@@ -217,7 +218,7 @@ async def test_cancelled_request_leaves_the_gate_to_the_others(cancelled: int) -
             await gate.enter()
             passed.append(number)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(HANG_S):
         async with anyio.create_task_group() as tasks:
             for number in range(3):
                 tasks.start_soon(ask, number)
@@ -251,5 +252,5 @@ async def test_request_cancelled_as_it_is_let_through_is_counted_once_or_not_at_
         tasks.cancel_scope.cancel()
 
     assert pacer.in_flight == 0
-    with anyio.fail_after(5):
+    with anyio.fail_after(HANG_S):
         await gate.enter()

@@ -23,6 +23,7 @@ from exporter.errors import DestinationError, LockHeldError, LockLostError
 from exporter.runs.lock import Lock, LockKnobs, build_knobs, hold_lock
 from exporter.stores import Store
 from exporter.stores.local import LocalStore
+from tests.patience import HANG_S
 from tests.unit.lease_simulation import MemoryStore
 
 LOCK = ".out.parquet.lock"
@@ -79,13 +80,13 @@ def names(folder: Path) -> set[str]:
 
 async def work() -> None:
     """More than the test has time for: only to be cancelled."""
-    with anyio.fail_after(10):
-        await anyio.sleep(60)
+    with anyio.fail_after(HANG_S):
+        await anyio.sleep_forever()
 
 
 def start_sleeper() -> "subprocess.Popen[bytes]":
     """A child that inherits all that can be inherited."""
-    return subprocess.Popen(["/bin/sleep", "60"], close_fds=False)
+    return subprocess.Popen(["/bin/sleep", "600"], close_fds=False)
 
 
 HOLDER = """\
@@ -266,7 +267,7 @@ async def test_two_processes_race_and_one_wins(tmp_path: Path) -> None:
         winner = racers[told.index("held\n")]
         losers = [each for each in racers if each is not winner]
 
-        codes = [each.wait(timeout=10) for each in losers]
+        codes = [each.wait(timeout=HANG_S) for each in losers]
 
         assert told.count("held\n") == 1
         assert codes == [5, 5, 5]
@@ -302,11 +303,12 @@ async def test_wait_gets_the_lock_when_its_holder_ends(
                     reached.set()
 
             tasks.start_soon(follow)
-            await anyio.sleep(0.5)
+            while not caplog.records:  # noqa: ASYNC110 - logging tells nobody
+                await anyio.sleep(0.01)
             assert not reached.is_set()
             assert process.stdin is not None
             process.stdin.close()
-            with anyio.fail_after(10):
+            with anyio.fail_after(HANG_S):
                 await reached.wait()
 
     waits = [each for each in caplog.records if each.levelno == logging.WARNING]

@@ -266,3 +266,17 @@ def test_a_reader_that_went_away_is_no_failure() -> None:
     write_line = line_writer(Gone())
 
     write_line("nobody hears this")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_line_and_traceback_show_no_password_of_a_url(log_format: LogFormat) -> None:
+    url = "http://user:pa?s/s@w0rd@host:3128/"
+    stream, _ = configured(verbosity=2, log_format=log_format)
+
+    try:
+        raise OSError(f"no way to {url}")  # noqa: TRY301  # the traceback is the point
+    except OSError as exc:
+        logger.warning("asked %s", url, exc_info=exc, extra={"error": f"at {url}"})
+
+    assert "w0rd" not in stream.getvalue()
+    assert stream.getvalue().count("http://***@host:3128/") >= 3

@@ -23,6 +23,7 @@ from exporter.listing.fetch import LEAST_WINDOW, fetch_sessions
 from exporter.listing.replay import RecordedAnswer, Replay
 from exporter.records import RawSession
 from exporter.runs.journal import MOST_LOST, Journal
+from tests.patience import HANG_S
 from tests.simulation import GATEWAY, ChurningFetch, build_list
 
 STARTED_AT = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -90,7 +91,7 @@ class Bench:
             await anyio.lowlevel.checkpoint()
 
         async def run() -> Sequence[ListingFacts]:
-            with anyio.fail_after(60):
+            with anyio.fail_after(HANG_S):
                 return await fetch_sessions(
                     listings,
                     fetch_page=self.fetch,

@@ -41,6 +41,7 @@ from exporter.errors import (
     ThrottledError,
     TokenExpiredError,
     UnknownIdError,
+    UnusableNameError,
     UsageError,
     VerificationError,
 )
@@ -81,6 +82,7 @@ LASTING: list[BaseException] = [
     UsageError("no"),
     UnknownIdError("no"),
     MissingExtraError("it", extra="x"),
+    UnusableNameError("no"),
     DestinationError("no"),
     LockHeldError("no"),
     LockLostError("no"),

@@ -20,9 +20,11 @@ from exporter.errors import (
     ApiError,
     AuthenticationError,
     BadAnswerError,
+    PermissionDeniedError,
     RefusedError,
     ServiceError,
     ThrottledError,
+    TokenExpiredError,
 )
 from exporter.gateway import Gateway
 from exporter.records import RawSession
@@ -267,9 +269,14 @@ def test_page_of_sessions_is_read_with_the_rows_untouched() -> None:
             id="a total that came as text is a number",
         ),
         pytest.param(
-            {"code": "200", "totalCount": 0, "sessions": []},
+            {"code": "200", "success": True, "totalCount": 0, "sessions": []},
             SessionPage(0, [], []),
-            id="a code beside a value does not matter",
+            id="a code of success beside a value does not matter",
+        ),
+        pytest.param(
+            {"code": None, "success": None, "totalCount": "9" * 18, "sessions": []},
+            SessionPage(int("9" * 18), [], []),
+            id="no code is no refusal, and a large total no trouble",
         ),
     ],
 )
@@ -312,34 +319,17 @@ def test_page_of_sessions(body: object, page: SessionPage) -> None:
             {"totalCount": 1, "sessions": "x"}, "sessions is str, not a list", id="sessions text"
         ),
         pytest.param(
-            {"totalCount": 1, "sessions": [{}]}, "a session has no sessionId", id="no sessionId"
+            {"totalCount": 2**63, "sessions": []}, "totalCount is 9223372036854775808", id="huge"
         ),
         pytest.param(
-            {"totalCount": 1, "sessions": [{"sessionId": None}]},
-            "sessionId None is no text",
-            id="null sessionId",
+            {"totalCount": "9" * 19, "sessions": []}, "totalCount is 99999", id="huge text"
         ),
-        pytest.param(
-            {"totalCount": 1, "sessions": [{"sessionId": 7}]},
-            "sessionId 7 is no text",
-            id="number as sessionId",
-        ),
-        pytest.param(
-            {"totalCount": 1, "sessions": [{"sessionId": ""}]},
-            "sessionId '' is no text",
-            id="empty sessionId",
-        ),
-        *(
-            pytest.param(
-                {"totalCount": 2, "sessions": [{"sessionId": "a"}, wrong]},
-                "a session has no sessionId",
-                id=f"a session that is {wrong!r}",
-            )
-            for wrong in (None, 5, True, "text", [], ["sessionId"])
-        ),
+        pytest.param(b'{"totalCount":NaN,"sessions":[]}', "totalCount is None", id="not a number"),
+        pytest.param(b'{"totalCount":1e999,"sessions":[]}', "totalCount is None", id="infinite"),
+        pytest.param({"requestId": "r-1"}, "sessions is missing", id="request id alone"),
     ],
 )
-def test_answer_without_a_whole_page_is_a_bad_answer(body: object, reason: str) -> None:
+def test_answer_without_a_whole_page_is_a_bad_answer(body: bytes | object, reason: str) -> None:
     error = read_refusal(SESSIONS, body)
 
     assert type(error) is BadAnswerError
@@ -357,7 +347,6 @@ def test_answer_without_a_whole_page_is_a_bad_answer(body: object, reason: str) 
         pytest.param(b"<html><body>Welcome</body></html>", "no JSON", id="html"),
         pytest.param(b'{"totalCount":3,"sessions":[{"sess', "no JSON", id="cut off"),
         pytest.param(b"\xff\xfe\x00garbage", "no JSON", id="garbage"),
-        pytest.param(b'{"totalCount":NaN}', "no JSON", id="not a number"),
         pytest.param(b"[]", "JSON, but list", id="list"),
         pytest.param(b'"text"', "JSON, but str", id="text"),
         pytest.param(b"12", "JSON, but int", id="number"),
@@ -370,6 +359,100 @@ def test_body_that_is_no_object_is_a_bad_answer(call: Call[Any], body: bytes, re
     assert type(error) is BadAnswerError
     assert reason in str(error)
     assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({}, "it has no sessionId"),
+        ({"name": "x"}, "it has no sessionId"),
+        ({"sessionId": None}, "its sessionId is null"),
+        ({"sessionId": ""}, "its sessionId is empty"),
+        ({"sessionId": 7.5}, "its sessionId is a number with a fraction"),
+        ({"sessionId": True}, "its sessionId is true or false"),
+        ({"sessionId": ["a"]}, "its sessionId is a list"),
+        ({"sessionId": {}}, "its sessionId is an object"),
+        (None, "it is null"),
+        (5, "it is a number"),
+        (True, "it is true or false"),
+        ("text", "it is a text"),
+        (["sessionId"], "it is a list"),
+    ],
+)
+def test_row_without_an_id_keeps_its_place_and_is_told_apart(row: Any, reason: str) -> None:
+    rows = [{"sessionId": "a"}, row, {"sessionId": "b"}, row]
+
+    page = read(SESSIONS, {"totalCount": 4, "sessions": rows})
+
+    assert [page.session_ids[place] for place in (0, 2)] == ["a", "b"]
+    assert [each["sessionId"] for each in page.sessions] == page.session_ids
+    assert len(set(page.session_ids)) == 4
+    assert [(each.place, each.reason) for each in page.unreadable] == [(1, reason), (3, reason)]
+    assert [each.stand_in_id for each in page.unreadable] == page.session_ids[1::2]
+    assert read(SESSIONS, {"totalCount": 1, "sessions": [row]}).session_ids == [
+        page.session_ids[1]
+    ], "the same row has the same stand-in on every page"
+
+
+def test_stand_in_keeps_the_other_fields_by_which_a_listing_goes() -> None:
+    rows = [{"sessionId": None, "createTime": 5, "state": "running"}]
+
+    [session] = read(SESSIONS, {"totalCount": 1, "sessions": rows}).sessions
+
+    assert (session["createTime"], session["state"]) == (5, "running")
+
+
+def test_number_as_an_id_is_kept_as_text() -> None:
+    page = read(SESSIONS, {"totalCount": 2, "sessions": [{"sessionId": 7}, {"sessionId": 2**60}]})
+
+    assert page.session_ids == ["7", str(2**60)]
+    assert page.sessions == [{"sessionId": "7"}, {"sessionId": str(2**60)}]
+    assert page.unreadable == ()
+
+
+@pytest.mark.parametrize("call", [SESSIONS, WORKSPACES, GATEWAYS], ids=lambda call: call.action)
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ({"code": "InternalError", "success": False}, ServiceError),
+        ({"code": "InternalError"}, ServiceError),
+        ({"Code": "Throttling.User"}, ThrottledError),
+        ({"code": "Forbidden.RAM"}, PermissionDeniedError),
+        ({"code": "SecurityTokenExpired"}, TokenExpiredError),
+        ({"code": "Odd"}, RefusedError),
+        ({"code": 500123}, RefusedError),
+        ({"success": False}, ServiceError),
+        ({"Success": "False", "code": "1000000"}, ServiceError),
+        ({"code": {}}, ServiceError),
+    ],
+)
+def test_refusal_told_with_a_status_of_success_is_one_whatever_else_the_body_has(
+    call: Call[Any], told: dict[str, Any], kind: type[ApiError]
+) -> None:
+    values = {"totalCount": 0, "sessions": [], "workspaces": [], "data": {"livyComputes": []}}
+
+    error = read_refusal(call, {"message": "no", **values, **told})
+
+    assert type(error) is kind
+    assert str(error).startswith(f"{call.label}: HTTP 200, ")
+
+
+@pytest.mark.parametrize("total", [-1, None, "many", 2**63])
+def test_bad_page_of_sessions_does_not_blame_the_endpoint(total: object) -> None:
+    error = read_refusal(SESSIONS, {"totalCount": total, "sessions": []})
+
+    assert type(error) is BadAnswerError
+    assert error.hint is not None
+    assert "endpoint" not in error.hint
+
+
+def test_kept_body_gives_the_same_page_again() -> None:
+    body = b'{"totalCount":3,"sessions":[{"sessionId":"a","name":"\\ud800"},null,{"sessionId":1}]}'
+
+    page = read(SESSIONS, body)
+
+    assert roa.read_session_page(page.body) == page
+    assert page.session_ids[::2] == ["a", "1"]
 
 
 @pytest.mark.parametrize("call", [SESSIONS, WORKSPACES, GATEWAYS], ids=lambda call: call.action)

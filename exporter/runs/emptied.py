@@ -1,0 +1,180 @@
+"""Whether a run would take sessions away because the service shows none; blocks.
+
+An answer that says "nothing" costs a service no trouble, and an output its history: a list that is
+empty where the output holds sessions of it is believed only where the settings say so.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from exporter.destinations import Destination, is_part
+from exporter.errors import DestinationError, EmptiedError
+from exporter.gateway import Gateway
+from exporter.listing.facts import ListingFacts
+from exporter.listing.known import Known
+from exporter.runs.reading import Unreadable, read_keys
+from exporter.sinks import Table
+from exporter.span import Span, format_ms
+
+logger = logging.getLogger(__name__)
+
+SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")
+
+
+def require_kept(
+    destination: Destination,
+    manifest: Mapping[str, Any] | None,
+    listings: Sequence[ListingFacts],
+    *,
+    span: Span,
+) -> None:
+    """For a run that replaces the output; reads it only where a list was empty.
+
+    Raises EmptiedError when nothing was found and the output has rows, and when nothing was found
+    of a gateway of which it has. A gateway without sessions in the span is no matter if its list
+    has others, unless the output is of the same span.
+    """
+    nothing = [facts for facts in listings if facts.session_count == 0]
+    if not nothing:
+        return
+    if len(nothing) == len(listings):
+        count = count_rows(destination, manifest)
+        if count != 0:
+            raise build_error(destination, [each.gateway for each in listings], count)
+        return
+    if span.has_bounds and not is_same_span(manifest, span):
+        nothing = [facts for facts in nothing if facts.total_count_last == 0]
+    emptied = find_held(destination, manifest, [facts.gateway for facts in nothing])
+    if emptied:
+        raise build_error(destination, emptied, None)
+
+
+def find_silent(
+    known: Mapping[Gateway, Known], listings: Sequence[ListingFacts]
+) -> dict[Gateway, Known]:
+    """For a run that adds: gateways that had sessions and now show an empty list, each with what
+    was known of it. Nothing of them leaves the output; each is logged.
+    """
+    silent: dict[Gateway, Known] = {}
+    for facts in listings:
+        before = known.get(facts.gateway)
+        had_any = before is not None and before.total_count > 0
+        if before is not None and had_any and facts.session_count == facts.total_count_last == 0:
+            silent[facts.gateway] = before
+            logger.warning(
+                "%s shows no session, and had %s before: what the output has of it stays;"
+                " --allow-empty takes that for the truth",
+                facts.gateway,
+                f"{before.total_count:,}",
+                extra={"gateway": facts.gateway},
+            )
+    return silent
+
+
+def build_error(
+    destination: Destination, gateways: Sequence[Gateway], row_count: int | None
+) -> EmptiedError:
+    first, *others = gateways
+    named = str(first) if not others else f"{first} and {len(others):,} more gateways"
+    held = "sessions" if row_count is None or row_count < 0 else f"{row_count:,} sessions"
+    of_it = "" if row_count is not None else " of it" if not others else " of them"
+    error = EmptiedError(
+        f"no session was found of {named}, and '{destination.output}' holds {held}{of_it}",
+        hint="nothing was published: check --workspace, --gateway, --since and --until, and run"
+        " again; --allow-empty publishes it without them",
+    )
+    error.gateway = None if others else first
+    return error
+
+
+def is_same_span(manifest: Mapping[str, Any] | None, span: Span) -> bool:
+    return manifest is not None and (manifest.get("since"), manifest.get("until")) == (
+        format_ms(span.since_ms),
+        format_ms(span.until_ms),
+    )
+
+
+def count_rows(destination: Destination, manifest: Mapping[str, Any] | None) -> int:
+    """Rows that a reader of the output finds; -1 where there are some, and nobody counted them."""
+    if destination.table is not None:
+        return -1 if has_rows(destination.table) else 0
+    store, name = destination.store, destination.name
+    if manifest is None:
+        if destination.kind == "dataset":
+            return -1 if any(is_part(each.name) for each in store.list_files()) else 0
+        return -1 if has_any_key(destination) else 0
+    files = [each for each in manifest["files"] if row_count_of(each) > 0]
+    if not any(store.size_of(name or each["path"]) is not None for each in files):
+        return 0
+    return sum(map(row_count_of, files))
+
+
+def row_count_of(file: Mapping[str, Any]) -> int:
+    count = file.get("row_count")
+    return count if isinstance(count, int) else 1
+
+
+def has_rows(table: Table) -> bool:
+    return any(batch.num_rows > 0 for batch in table.read_columns(SCOPE_COLUMNS))
+
+
+def has_any_key(destination: Destination) -> bool:
+    """Whether a file without a manifest has rows; one that cannot be read might."""
+    store, name = destination.store, destination.name
+    if not store.size_of(name):
+        return False
+    try:
+        with store.open_input(name) as stream:
+            read = read_keys(
+                stream,
+                output_format=destination.file_format,
+                codec=destination.file_codec,
+                with_version=False,
+            )
+            return any(keys for keys in read)
+    except (Unreadable, DestinationError):
+        return True
+
+
+def find_held(
+    destination: Destination, manifest: Mapping[str, Any] | None, gateways: Sequence[Gateway]
+) -> list[Gateway]:
+    """Those of the gateways that the output has sessions of."""
+    if not gateways:
+        return []
+    if count_rows(destination, manifest) == 0:
+        return []
+    found = set() if manifest is None else find_in_manifest(manifest)
+    if destination.table is not None:
+        # A row may name another gateway than the one it was listed by, and others may write, too.
+        found |= find_in_table(destination.table, frozenset(gateways) - found)
+    return [each for each in gateways if each in found]
+
+
+def find_in_table(table: Table, gateways: frozenset[Gateway]) -> set[Gateway]:
+    """Reads no further than to the last of them."""
+    found: set[Gateway] = set()
+    if not gateways:
+        return found
+    for batch in table.read_columns(SCOPE_COLUMNS):
+        scopes = zip(*(batch.column(name).to_pylist() for name in SCOPE_COLUMNS), strict=True)
+        found |= gateways.intersection(Gateway(*each) for each in set(scopes))
+        if len(found) == len(gateways):
+            break
+    return found
+
+
+def find_in_manifest(manifest: Mapping[str, Any]) -> set[Gateway]:
+    """The gateways that had sessions, as far as its last run tells.
+
+    A run that adds counts what it has added: there the list's own total tells whether the output
+    has any.
+    """
+    entries: Iterable[Any] = manifest.get("gateways") or ()
+    adds = manifest.get("mode") == "incremental"
+    return {
+        Gateway(each["region_id"], each["workspace_id"], each["gateway_id"])
+        for each in entries
+        if each.get("session_count", 0) > 0 or (adds and each.get("total_count_last", 0) > 0)
+    }
