@@ -250,6 +250,16 @@ class Settings:
         Bounds(0, 100),
         Option("most times one request is asked again, 0 to 100", "speed", metavar="N"),
     ] = 8
+    patience: Annotated[
+        float,
+        Bounds(0.001, 604_800),
+        Duration(),
+        Option(
+            "longest time in which no request is granted for want of quota",
+            "speed",
+            metavar="DURATION",
+        ),
+    ] = 600.0
     deadline: Annotated[
         Annotated[float, Bounds(0.001, 604_800), Duration()] | None,
         Option("longest the whole run may take; default: no end", "speed", metavar="DURATION"),
@@ -310,8 +320,11 @@ class Field:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration as a reader would write it: whole hours as such."""
-    return f"{seconds / 3600:g}h" if seconds % 3600 == 0 else f"{seconds:g}s"
+    """A duration as a reader would write it: whole hours and minutes as such."""
+    for unit, length_s in (("h", 3600), ("m", 60)):
+        if seconds >= length_s and seconds % length_s == 0:
+            return f"{seconds / length_s:g}{unit}"
+    return f"{seconds:g}s"
 
 
 @cache

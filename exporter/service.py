@@ -60,6 +60,7 @@ async def open_service(
         concurrency=settings.concurrency,
         max_rps=settings.max_rps,
         retries=settings.retries,
+        patience_s=settings.patience,
         timeout_s=settings.timeout,
         user_agent=f"livy-exporter/{__version__}",
         environ=environ,

@@ -1,5 +1,6 @@
 """One signed, retried call over one aiohttp session."""
 
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -21,7 +22,14 @@ from exporter.api.gate import Gate
 from exporter.api.pacing import Pacer, Ticket
 from exporter.api.proxy import Proxy, find_proxy
 from exporter.api.refusals import TOO_LARGE, build_api_error
-from exporter.api.retrying import Circumstances, compute_wait_s, explain_end, may_retry
+from exporter.api.retrying import (
+    Circumstances,
+    Silence,
+    compute_wait_s,
+    explain_end,
+    explain_hint,
+    may_retry,
+)
 from exporter.errors import (
     ApiError,
     BadAnswerError,
@@ -34,6 +42,8 @@ from exporter.events import Event, Outcome, PaceLearnt, RequestEnded, RequestSta
 
 if TYPE_CHECKING:
     import tenacity
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -62,6 +72,7 @@ class Client:
         identity: Identity,
         pacer: Pacer,
         retries: int,
+        patience_s: float,
         timeout_s: float,
         emit: Callable[[Event], None],
         now_s: Callable[[], float],
@@ -78,6 +89,7 @@ class Client:
         self._large_turn = anyio.Lock()
         self._identity = identity
         self._retries = retries
+        self._patience_s = patience_s
         self._emit = emit
         self._now_s = now_s
         self._utc_now = utc_now
@@ -86,9 +98,7 @@ class Client:
         self._gate = Gate(pacer, now_s=now_s)
         self._clock_offset = timedelta()
         self._answered = False
-        self._heard_s = now_s()
-        # A silence begins with a request in vain: while nobody asks, it is none. None without one.
-        self._silent_from_s: float | None = None
+        self._silence = Silence(now_s())
         self.counts = RequestCounts()
 
     @property
@@ -114,20 +124,29 @@ class Client:
         import tenacity
 
         failures = [failure]
+        throttled_count = 0
 
         async def attempt() -> T:
-            if failures:
-                raise failures.pop()
-            return await self._attempt(call)
+            nonlocal throttled_count
+            try:
+                if failures:
+                    raise failures.pop()
+                return await self._attempt(call)
+            except ThrottledError:
+                throttled_count += 1
+                raise
+
+        def look_around(state: "tenacity.RetryCallState") -> Circumstances:
+            return self._circumstances(state.attempt_number, throttled_count=throttled_count)
 
         def judge(state: "tenacity.RetryCallState") -> bool:
             error = read_failure(state)
-            return error is not None and may_retry(error, self._look_around(state))
+            return error is not None and may_retry(error, look_around(state))
 
         def wait_s(state: "tenacity.RetryCallState") -> float:
             error = read_failure(state)
             assert error is not None  # noqa: S101 - tenacity waits only after a failure
-            return compute_wait_s(error, self._look_around(state), jitter=self._jitter())
+            return compute_wait_s(error, look_around(state), jitter=self._jitter())
 
         retrying = tenacity.AsyncRetrying(
             retry=judge,
@@ -142,20 +161,21 @@ class Client:
             return await retrying(attempt)
         except ExporterError as exc:
             attempts = int(retrying.statistics.get("attempt_number", 1))
-            ended = explain_end(exc, self._circumstances(attempts))
+            circumstances = self._circumstances(attempts, throttled_count=throttled_count)
+            ended = explain_end(exc, circumstances)
             ended.gateway = call.gateway
             raise ended from exc.__cause__
 
-    def _look_around(self, state: "tenacity.RetryCallState") -> Circumstances:
-        return self._circumstances(state.attempt_number)
-
-    def _circumstances(self, attempt: int) -> Circumstances:
-        silent_from_s = self._silent_from_s
+    def _circumstances(self, attempt: int, *, throttled_count: int) -> Circumstances:
+        now_s = self._now_s()
         return Circumstances(
             attempt=attempt,
+            throttled_count=throttled_count,
             retries=self._retries,
+            patience_s=self._patience_s,
             answered=self._answered,
-            silent_s=0.0 if silent_from_s is None else self._now_s() - silent_from_s,
+            silent_s=self._silence.measure_silent_s(now_s),
+            ungranted_s=self._silence.measure_ungranted_s(now_s),
         )
 
     def _note_retry(
@@ -198,7 +218,11 @@ class Client:
             outcome = "ok"
         except ThrottledError as exc:
             outcome = "throttled"
-            retry_after_s = exc.retry_after_s
+            if exc.retry_after_s is not None:
+                retry_after_s = min(exc.retry_after_s, self._patience_s)
+            told = explain_hint(exc, patience_s=self._patience_s)
+            if told is not None and self._silence.is_first_hint():
+                logger.warning("%s", told)
             raise
         finally:
             self._note_end(ticket, outcome, started_s=started_s, retry_after_s=retry_after_s)
@@ -215,10 +239,7 @@ class Client:
             self._emit(PaceLearnt(self.learnt_rps))
         if outcome == "ok":
             self._answered = True
-            self._heard_s = ended_s
-            self._silent_from_s = None
-        elif self._silent_from_s is None:
-            self._silent_from_s = max(started_s, self._heard_s)
+        self._silence.note_end(outcome, started_s=started_s, ended_s=ended_s)
 
     async def _exchange(self, call: roa.Call[T], credential: Credential) -> T:
         sent_count = 0
@@ -300,6 +321,7 @@ async def open_client(
     concurrency: int,
     max_rps: float | None,
     retries: int,
+    patience_s: float,
     timeout_s: float,
     user_agent: str,
     environ: Mapping[str, str],
@@ -326,6 +348,7 @@ async def open_client(
             identity=identity,
             pacer=Pacer(most_in_flight=concurrency, most_rps=max_rps),
             retries=retries,
+            patience_s=patience_s,
             timeout_s=timeout_s,
             emit=emit,
             now_s=time.monotonic,

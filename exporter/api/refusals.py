@@ -243,9 +243,10 @@ def read_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | No
     return longest if longest > 0 else None
 
 
-RETRY_AFTER_MOST_S = 120.0
-"""The longest wait taken from a header, the official SDK's default: an odd value must not stop a
-run for a day."""
+RETRY_AFTER_MOST_S = 86_400.0
+"""The longest wait taken from a header. It is told as it is; how much of it is waited for is
+decided where requests are asked again.
+"""
 
 RETRY_HEADERS: tuple[
     tuple[Literal["x-acs-retry-after", "x-ratelimit-user-api", "x-ratelimit-user"], str], ...

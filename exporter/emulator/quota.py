@@ -1,6 +1,7 @@
 """A quota of requests that nobody tells the client, and its refusals; performs no I/O."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Literal, assert_never
@@ -8,7 +9,7 @@ from typing import Literal, assert_never
 from exporter.emulator.refusal import RefusalStyle, RequestRefusedError
 from exporter.errors import UsageError
 
-QuotaKind = Literal["token-bucket", "fixed-window"]
+QuotaKind = Literal["token-bucket", "fixed-window", "sliding-window"]
 
 Hint = Literal[
     "none",
@@ -31,6 +32,9 @@ THROTTLING_STYLES = (
 )
 """Ways in which Alibaba Cloud's services were seen or documented to throttle."""
 
+NO_END_KNOWN_S = 60.0
+"""What a refusal tells while the quota is taken away for good."""
+
 ROUNDING = 1e-9
 """Sums of fractions of a permit fall this much short of a whole one."""
 
@@ -40,14 +44,15 @@ class RateChange:
     """From some moment on another rate; exactly one of the two moments is given."""
 
     rate_per_s: float
+    """0: the quota is taken away, and every request is refused until the next change."""
     at_s: float | None = None
     """Seconds after the first request that the quota was asked about."""
     after_requests: int | None = None
     """How many requests, granted or refused, still meet the old rate."""
 
     def __post_init__(self) -> None:
-        if self.rate_per_s <= 0:
-            raise UsageError(f"rate_per_s is {self.rate_per_s:g}", hint="give more than 0")
+        if self.rate_per_s < 0:
+            raise UsageError(f"rate_per_s is {self.rate_per_s:g}", hint="give 0 or more")
         if (self.at_s is None) == (self.after_requests is None):
             raise UsageError(
                 "a change of the quota needs one moment", hint="give at_s or after_requests"
@@ -68,10 +73,11 @@ class Quota:
 
     rate_per_s: float
     burst: int = 1
-    """Permits that a token bucket holds when full, as it is at first; a fixed window has none."""
+    """Permits that a token bucket holds when full, as it is at first; a window has none."""
     kind: QuotaKind = "token-bucket"
     window_s: float = 1.0
-    """Length of a fixed window; windows begin at the multiples of it on the meter's clock."""
+    """Length of a window. Fixed ones begin at the multiples of it on the meter's clock; a sliding
+    one ends at each request, and counts what was granted in it."""
     per_call: bool = False
     """Whether each call has such a quota of its own."""
     style: RefusalStyle = THROTTLING_STYLES[1]
@@ -94,10 +100,11 @@ class Quota:
             raise UsageError(
                 f"a refusal cannot have status {self.style.status}", hint="give 400 to 599"
             )
-        rates = (self.rate_per_s, *(change.rate_per_s for change in self.changes))
-        if self.kind == "fixed-window" and min(rates) * self.window_s < 1:
+        given = (self.rate_per_s, *(change.rate_per_s for change in self.changes))
+        least = min(rate for rate in given if rate > 0)
+        if self.kind != "token-bucket" and least * self.window_s < 1:
             raise UsageError(
-                f"no request fits into a window of {self.window_s:g}s at {min(rates):g} a second",
+                f"no request fits into a window of {self.window_s:g}s at {least:g} a second",
                 hint="make the window longer, so that it holds at least one",
             )
 
@@ -140,6 +147,27 @@ class FixedWindow:
         return (number + 1) * self._window_s - now_s
 
 
+class SlidingWindow:
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._granted_s: deque[float] = deque()
+
+    def fill(self, *, now_s: float, rate_per_s: float) -> None:
+        """A window holds what its present rate says, whatever was granted in it."""
+
+    def take(self, *, now_s: float, rate_per_s: float) -> float | None:
+        while self._granted_s and self._granted_s[0] <= now_s - self._window_s + ROUNDING:
+            self._granted_s.popleft()
+        most = math.floor(rate_per_s * self._window_s + ROUNDING)
+        if len(self._granted_s) < most:
+            self._granted_s.append(now_s)
+            return None
+        return self._granted_s[-most] + self._window_s - now_s
+
+
+Stock = TokenBucket | FixedWindow | SlidingWindow
+
+
 class Meter:
     """Gives permits out as long as the quota has any. Its clock may start anywhere."""
 
@@ -152,7 +180,7 @@ class Meter:
         self._rate_per_s = self.quota.rate_per_s
         self._changes = list(self.quota.changes)
         # By call, or under "" when all calls share one.
-        self._stocks: dict[str, TokenBucket | FixedWindow] = {}
+        self._stocks: dict[str, Stock] = {}
         self._started_s: float | None = None
         self._request_count = 0
 
@@ -165,11 +193,22 @@ class Meter:
         if self._changes:
             self._change_rate(started_s=self._started_s, now_s=now_s)
         self._request_count += 1
+        if self._rate_per_s == 0:
+            return self._compute_absence_s(elapsed_s=now_s - self._started_s)
         key = call if self.quota.per_call else ""
         stock = self._stocks.get(key)
         if stock is None:
             stock = self._stocks[key] = self._build_stock(now_s)
         return stock.take(now_s=now_s, rate_per_s=self._rate_per_s)
+
+    def _compute_absence_s(self, *, elapsed_s: float) -> float:
+        """How long the quota is still taken away, as far as that is known."""
+        ends_s = [
+            change.at_s
+            for change in self._changes
+            if change.at_s is not None and change.rate_per_s > 0
+        ]
+        return min(ends_s) - elapsed_s if ends_s else NO_END_KNOWN_S
 
     def _change_rate(self, *, started_s: float, now_s: float) -> None:
         due = [
@@ -184,12 +223,14 @@ class Meter:
             self._rate_per_s = change.rate_per_s
             self._changes.remove(change)
 
-    def _build_stock(self, now_s: float) -> TokenBucket | FixedWindow:
+    def _build_stock(self, now_s: float) -> Stock:
         match self.quota.kind:
             case "token-bucket":
                 return TokenBucket(self.quota.burst, now_s=now_s)
             case "fixed-window":
                 return FixedWindow(self.quota.window_s)
+            case "sliding-window":
+                return SlidingWindow(self.quota.window_s)
             case _:
                 assert_never(self.quota.kind)
 

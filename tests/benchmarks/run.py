@@ -19,7 +19,7 @@ import orjson
 
 from exporter import Settings, export
 from exporter.events import Event, PageRead, RequestStarted
-from tests.benchmarks import increments, lakes, resuming, throttling
+from tests.benchmarks import increments, lakes, pacing, resuming, throttling
 from tests.benchmarks.measuring import (
     EXPORTER,
     FOLDER,
@@ -175,6 +175,7 @@ BENCHMARKS: dict[str, Callable[[int, Path], Iterator[Row]]] = {
     "startup": benchmark_startup,
     "sdk": benchmark_sdk,
     **throttling.BENCHMARKS,
+    **pacing.BENCHMARKS,
     **increments.BENCHMARKS,
     **resuming.BENCHMARKS,
     **lakes.BENCHMARKS,

@@ -1,3 +1,4 @@
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from exporter.api.client import Client, RequestCounts, open_client
 from exporter.api.credentials import Credential, Identity
 from exporter.api.pacing import Pacer
 from exporter.api.proxy import find_proxy
-from exporter.api.retrying import FIRST_CONTACT_WAIT_S, PATIENCE_S
+from exporter.api.retrying import FIRST_CONTACT_WAIT_S, MAX_SILENCE_S
 from exporter.api.roa import SessionPage
 from exporter.errors import (
     ApiError,
@@ -192,6 +193,7 @@ async def open_rig(
     endpoint: str,
     *,
     retries: int = 8,
+    patience_s: float = 600,
     timeout_s: float = 60,
     concurrency: int = 4,
     jitter: float = 0.5,
@@ -205,6 +207,7 @@ async def open_rig(
         concurrency=concurrency,
         max_rps=None,
         retries=retries,
+        patience_s=600,
         timeout_s=timeout_s,
         user_agent="livy-exporter/test",
         environ={},
@@ -216,6 +219,7 @@ async def open_rig(
             identity=identity or identify(),
             pacer=Pacer(most_in_flight=concurrency, most_rps=None),
             retries=retries,
+            patience_s=patience_s,
             timeout_s=timeout_s,
             emit=events.append,
             now_s=sleep.now_s,
@@ -366,7 +370,6 @@ async def test_trouble_of_the_service_is_asked_again_until_the_value_comes(
 @pytest.mark.parametrize(
     ("trouble", "kind"),
     [
-        pytest.param(throttle, ThrottledError, id="throttled"),
         pytest.param(answer(b"", status=503), ServiceError, id="unavailable"),
         pytest.param(refuse("SignatureNonceUsed"), NonceUsedError, id="nonce"),
     ],
@@ -414,14 +417,50 @@ async def test_wait_that_the_service_asks_for_is_kept(
     assert rig.sleep.waits_s == [wait_s]
 
 
-async def test_request_throttled_for_the_first_time_waits_for_its_turn_alone() -> None:
-    server = ScriptedServer(good, throttle, throttle, throttle, good)
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_throttled_request_is_asked_again_beyond_the_retries_and_waits_for_its_turn(
+    retries: int,
+) -> None:
+    server = ScriptedServer(good, *[throttle] * 5, good)
 
-    async with serve(server) as endpoint, open_rig(endpoint, jitter=1.0) as rig:
+    async with serve(server) as endpoint, open_rig(endpoint, jitter=1.0, retries=retries) as rig:
         await rig.client.send(CALL)
         await rig.client.send(CALL)
 
-    assert rig.sleep.waits_s == [0, 0.5, 1]
+    assert rig.sleep.waits_s == [0] * 5
+    assert rig.counts.retried == 5
+
+
+async def test_failures_between_throttled_answers_are_counted_by_themselves() -> None:
+    server = ScriptedServer(good, throttle, busy, throttle, busy, throttle, busy, good)
+
+    async with serve(server) as endpoint, open_rig(endpoint, jitter=1.0, retries=2) as rig:
+        await rig.client.send(CALL)
+        error = await send_refused(rig)
+
+    assert isinstance(error, ServiceError)
+    assert str(error).endswith(" (after 6 attempts)")
+    assert rig.sleep.waits_s == [0, 0.5, 0, 1, 0]
+
+
+async def test_patience_ends_the_run_with_what_the_service_asks_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = ScriptedServer(good, refuse("Throttling.User", headers={"Retry-After": "7200"}))
+
+    async with serve(server) as endpoint, open_rig(endpoint, patience_s=0.2, retries=0) as rig:
+        await rig.client.send(CALL)
+        error = await send_refused(rig)
+
+    assert isinstance(error, ThrottledError)
+    assert re.search(
+        r"the quota is used up by others for 0\.\d+s, the service asks to wait 2 hours\)$",
+        str(error),
+    )
+    assert error.hint == "run when fewer others use the account's quota, or raise --patience"
+    assert sum(rig.sleep.waits_s) <= 0.4
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "the service asks to wait 2 hours, longer than --patience 0.2s" in warning
 
 
 async def test_used_nonce_is_replaced_without_a_wait() -> None:
@@ -661,7 +700,7 @@ async def test_pause_in_which_nobody_asked_is_no_silence_of_the_service() -> Non
 
     async with serve(server) as endpoint, open_rig(endpoint) as rig:
         await rig.client.send(CALL)
-        await rig.sleep(10 * PATIENCE_S)
+        await rig.sleep(10 * MAX_SILENCE_S)
         page = await rig.client.send(CALL)
 
     assert page == EMPTY_PAGE
@@ -717,6 +756,7 @@ async def test_unknown_host_is_told_with_its_name_after_one_more_try() -> None:
             identity=identify(),
             pacer=Pacer(most_in_flight=4, most_rps=None),
             retries=8,
+            patience_s=600,
             timeout_s=60,
             emit=lambda event: None,
             now_s=sleep.now_s,

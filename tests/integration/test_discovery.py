@@ -38,6 +38,7 @@ async def open_test_client(endpoint: str) -> AsyncIterator[Client]:
         identity=Identity(lambda: credential, now_s=anyio.current_time),
         concurrency=4,
         retries=0,
+        patience_s=600,
         timeout_s=10,
         max_rps=None,
         user_agent="livy-exporter/test",

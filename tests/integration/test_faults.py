@@ -380,7 +380,7 @@ async def test_output_is_exact_under_a_hidden_quota_and_all_faults(run_export: R
 async def test_outage_ends_the_run_when_nothing_good_was_heard_for_long(
     fault: Fault, run_export: RunExport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrying, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(retrying, "MAX_SILENCE_S", 1.0)
     started_s = anyio.current_time()
 
     exported = await run_export(failing(strike(fault, rate=1, from_request=20)), retries=100)
@@ -408,7 +408,7 @@ async def test_outage_ends_the_run_when_one_request_was_asked_as_often_as_allowe
 
 
 async def test_service_that_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(retrying, "MAX_SILENCE_S", 0.5)
     rows: list[RawSession] = []
     gone = anyio.Event()
 
@@ -449,6 +449,7 @@ async def open_test_client(endpoint: str, identity: Identity) -> AsyncIterator[C
         concurrency=8,
         max_rps=None,
         retries=100,
+        patience_s=600,
         timeout_s=TIMEOUT_S,
         user_agent="livy-exporter/test",
         environ={},

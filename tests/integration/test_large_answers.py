@@ -72,6 +72,7 @@ async def open_once(endpoint: str) -> AsyncIterator[Client]:
         concurrency=4,
         max_rps=None,
         retries=0,
+        patience_s=600,
         timeout_s=60,
         user_agent="test",
         environ={},

@@ -104,6 +104,11 @@ VALUES: dict[str, list[Written]] = {
         Written("3600.0", "1h", "60m", 3600.0),
     ],
     "retries": [Written(str(n), str(n), str(n), n) for n in (0, 1, 100)],
+    "patience": [
+        Written('"20m"', "1200", "1200s", 1200.0),
+        Written("90", "90", "90s", 90.0),
+        Written("1.5", "1500ms", "1.5s", 1.5),
+    ],
     "deadline": [
         Written('"2h"', "7200", "120m", 7200.0),
         Written("90", "90", "90s", 90.0),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.emulator.quota import (
+    NO_END_KNOWN_S,
     THROTTLING_STYLES,
     Hint,
     Meter,
@@ -136,6 +137,47 @@ def test_no_window_gives_more_than_its_share(
                 granted[window] = granted.get(window, 0) + 1
 
     assert max(granted.values()) <= rate * window_s + 1e-6
+
+
+@given(rate=rates, window_s=st.sampled_from([1.0, 10.0, 60.0]), gaps_s=gaps)
+def test_no_stretch_of_a_sliding_window_gives_more_than_its_share(
+    rate: float, window_s: float, gaps_s: list[float]
+) -> None:
+    meter = Meter(Quota(rate_per_s=rate, kind="sliding-window", window_s=window_s))
+    now_s = 5.0
+    granted_s: list[float] = []
+
+    for gap_s in gaps_s:
+        now_s += gap_s
+        granted_s += [now_s for _ in range(30) if meter.take("", now_s=now_s) is None]
+
+    for last_s in granted_s:
+        count = sum(last_s - window_s + 1e-6 < each <= last_s for each in granted_s)
+        assert count <= rate * window_s + 1e-6
+
+
+@pytest.mark.parametrize("kind", get_args(QuotaKind))
+def test_quota_that_is_taken_away_refuses_everything_until_it_is_given_back(
+    kind: QuotaKind,
+) -> None:
+    changes = (RateChange(rate_per_s=0, at_s=10), RateChange(rate_per_s=40, at_s=70))
+    meter = Meter(Quota(rate_per_s=40, burst=5, kind=kind, changes=changes))
+
+    before = count_granted(meter, from_s=0.0, to_s=10.0)
+    absent = [meter.take("", now_s=now_s) for now_s in (10.0, 40.0, 69.5)]
+    after = count_granted(meter, from_s=70.0, to_s=80.0)
+
+    assert 399 <= before <= 405
+    assert absent == [60.0, 30.0, 0.5]
+    assert 399 <= after <= 405
+
+
+def test_quota_that_is_taken_away_for_good_tells_no_end() -> None:
+    changes = (RateChange(rate_per_s=0, after_requests=1),)
+    meter = Meter(Quota(rate_per_s=40, burst=5, changes=changes))
+
+    assert meter.take("", now_s=0.0) is None
+    assert meter.take("", now_s=100.0) == NO_END_KNOWN_S
 
 
 @pytest.mark.parametrize("kind", get_args(QuotaKind))
