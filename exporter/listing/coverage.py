@@ -23,14 +23,16 @@ prove that part, the list is read to its end after all. If the end seems to be w
 last page tells first: then the listing is one like any other.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from math import ceil
 from typing import Literal, assert_never
 
 from exporter.api.roa import SessionPage
 from exporter.gateway import Gateway
-from exporter.listing.ends import MIN_EMPTY_TELLS, EndSearch
+from exporter.listing.doubts import Doubts
+from exporter.listing.endlook import EndLook
+from exporter.listing.ends import EndSearch
 from exporter.listing.facts import ListingFacts, PageRequest, Proof, Purpose
 from exporter.listing.gaps import Gap, GapFinder
 from exporter.listing.head import Head
@@ -43,7 +45,7 @@ from exporter.listing.observations import (
 )
 from exporter.listing.outbox import Outbox
 from exporter.listing.recount import Recount
-from exporter.listing.windows import Window, centre_on, reach_on
+from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
 from exporter.span import ALL_TIME, Span
 
@@ -53,16 +55,12 @@ MAX_STARTS = 4
 """Page 1 is asked for so many times at most, while it comes short."""
 EMPTY_WAITS_S = (0.0, 0.5)
 """Before each further look at a list that is told to be empty."""
-MAX_TELLS = 4
-"""A page is asked for so many times at most, while it is evidence of nothing."""
 MIN_OVERLAP = 4
 """Rows beyond a tie that two windows share: some may shift away, and two have to stay."""
 MIN_OVERLAP_AT_REST = 2
 """The same in a list that was not seen to move."""
 MAX_APART = 32
 """Answers that count as under way at once, at most."""
-MAX_PAGES_TO_WAIT = 50
-"""A list of more pages is read on while the look at its end is under way."""
 MIN_PAGES_TO_PEEK = 10
 """A look at the end of a shorter list costs as much as it may spare."""
 PAGES_PER_GROWTH = 20
@@ -78,6 +76,8 @@ LOOK_BACK = 64
 MAX_ROUNDS = 16
 MAX_HEAD_ROUNDS = 4
 MAX_RECOUNTS = 2
+MAX_COST = 3.8
+"""Requests relative to the pages, sweeps that count again included."""
 REPAIRS_PER_PAGE = 2
 REPAIRS_BESIDES = 24
 
@@ -97,8 +97,7 @@ class Coverage:
         self._plan(Window(1, page_size), "sweep")
         self._swept_to = 0
         # Requests and rows on their way.
-        self._asked = 0
-        self._answered = 0
+        self._asked = self._answered = 0
         self._outbox = Outbox(span)
         # What was seen.
         self._observations = Observations()
@@ -107,47 +106,25 @@ class Coverage:
         self._head_page = 0
         """Index of the latest answer about page 1."""
         self._horizon = Horizon(span.since_ms, self._observations)
-        self._tells: Counter[Window] = Counter()
-        """Answers to a window that were evidence of nothing, ..."""
-        self._told: dict[Window, tuple[bool, int, str]] = {}
-        """... and how the latest of them looked."""
+        self._doubts = Doubts()
+        self._look = EndLook()
         self._empty_count = 0
         """Answers in a row that told of an empty list."""
-        self._hollow_from: int | None = None
-        """Place from which on answers were empty, though their total claims more."""
         self._first_total_count: int | None = None
         self._overlap_count = 0
         self._most_on_page = 0
         self._largest_total = 0
         self._largest_tie = 1
-        self._moved = False
-        self._restless = False
+        self._moved = self._restless = False
         """Whether to read on in windows that overlap."""
         self._watched = 0
         # What the second look at the head told, and what was done about it.
-        self._total_count_last = 0
-        self._total_count_swept = 0
+        self._total_count_last = self._total_count_swept = 0
         self._newcomer_count = 0
         self._held_still = False
-        self._round_count = 0
-        self._repair_count = 0
-        self._head_rounds = 0
+        self._round_count = self._repair_count = self._head_rounds = 0
         self._probed_round = False
         """Whether both ends were read after the latest repair."""
-        self._early: Window | None = None
-        """The window over the end of the list, asked for before all others; ..."""
-        self._early_number = 0
-        """... by which request, ..."""
-        self._early_page = 0
-        """... and the index of its answer, if it has rows."""
-        self._early_total_count = -1
-        self._probed: set[Window] = set()
-        self._waits_for_end = False
-        """Whether to wait for it before reading on."""
-        self._search_step = 0
-        self._search_is_over = False
-        self._searched: Window | None = None
-        """Asked for to find where rows end; its answer tells where to look next."""
         self._goes_on = False
         """Whether rows were seen where the list seemed to end."""
         self._gaps = GapFinder(self._observations)
@@ -204,8 +181,7 @@ class Coverage:
             return None
         self._asked += 1
         self._repair_count += purpose == "repair"
-        if window == self._early and self._early_number == 0:
-            self._early_number = self._asked
+        self._look.note_asked(window, self._asked)
         return PageRequest(
             self._gateway, window.page_num, window.page_size, self._asked, purpose, wait_s
         )
@@ -227,16 +203,34 @@ class Coverage:
     # What an answer tells
 
     def _take_in(self, request: PageRequest, window: Window, page: SessionPage) -> None:
+        self._note_total(page)
+        if page.row_count == 0:
+            self._take_in_none(window, page)
+            new: list[RawSession] = []
+        else:
+            new = self._take_in_rows(request, window, page)
+        is_first_look = request.number == self._look.number
+        if is_first_look and page.row_count > 0:
+            self._look.note_first(page.total_count, page=len(self._observations.pages) - 1)
+        self._outbox.put(request.number, new, is_last=is_first_look)
+        if self._stage == "sweep":
+            found = self._look.search(
+                window, page.row_count, shown_to=self._ends.shown_to, page_size=self._page_size
+            )
+            if found is not None:
+                self._plan(found, "repair")
+
+    def _note_total(self, page: SessionPage) -> None:
         if self._first_total_count is None and page.row_count > 0:
             self._first_total_count = page.total_count
         self._total_count_last = page.total_count
         self._largest_total = max(self._largest_total, page.total_count)
         self._moved |= page.total_count != (self._first_total_count or page.total_count)
-        if page.row_count == 0:
-            self._take_in_none(window, page)
-            self._outbox.put(request.number, page.sessions)
-            self._note_search(window, 0)
-            return
+
+    def _take_in_rows(
+        self, request: PageRequest, window: Window, page: SessionPage
+    ) -> list[RawSession]:
+        """The rows that were not seen before."""
         self._empty_count = 0
         times = read_times(page.sessions)
         is_evidence = self._is_evidence(window, page)
@@ -248,40 +242,30 @@ class Coverage:
         self._horizon.note(times, stop=window.start + page.row_count, size=window.page_size)
         self._note_tie([time for time in times if time is not None])
         if is_evidence:
-            at = len(self._observations.pages) - 1
-            seen = self._observations.pages[at]
-            shown_to = self._ends.shown_to
-            self._ends.note(at, seen)
-            if self._hollow_from is not None and seen.stop > self._hollow_from:
-                self._hollow_from = None
-            if window.start == 0:
-                self._head_page = at
-                self._note_head(page, times)
-            if not seen.is_short and self._stage in {"close", "repair"} and seen.stop > shown_to:
-                self._goes_on = True
+            self._note_evidence(window, page, times)
         self._note_movement(request, page, repeated)
         if request.purpose != "sentinel":
             self._overlap_count += len(repeated)
         if self._recounts:
-            new_count = len(page.session_ids) - len(repeated)
+            new_count = page.row_count - len(repeated)
             self._recounts[-1].add(page, start=window.start, new_count=new_count)
         for position in reversed(repeated):
             del page.sessions[position]
-        is_last = request.number == self._early_number
-        if is_last:
-            self._waits_for_end = False
-            self._early_total_count = page.total_count
-            self._early_page = len(self._observations.pages) - 1
-        self._note_search(window, page.row_count)
-        self._outbox.put(request.number, page.sessions, is_last=is_last)
+        return page.sessions
 
-    def _note_search(self, window: Window, row_count: int) -> None:
-        """Go on with the search for the end, when what was asked for it has been answered."""
-        if window == self._searched:
-            self._searched = None
-            self._search_is_over |= 0 < row_count < window.page_size
-        if self._searched is None and not self._search_is_over:
-            self._search_end()
+    def _note_evidence(
+        self, window: Window, page: SessionPage, times: Sequence[int | None]
+    ) -> None:
+        at = len(self._observations.pages) - 1
+        seen = self._observations.pages[at]
+        shown_to = self._ends.shown_to
+        self._ends.note(at, seen)
+        self._look.note_rows(seen.stop)
+        if window.start == 0:
+            self._head_page = at
+            self._note_head(page, times)
+        is_closing = self._stage in {"close", "repair"}
+        self._goes_on |= is_closing and not seen.is_short and seen.stop > shown_to
 
     def _take_in_none(self, window: Window, page: SessionPage) -> None:
         if page.total_count == 0:
@@ -292,36 +276,20 @@ class Coverage:
                 self._plan(Window(1, self._page_size), "sentinel", wait_s)
         elif window.start < page.total_count:
             self._observations.total_count = page.total_count
-            if window.start >= self._ends.shown_to:
-                self._hollow_from = min(window.start, self._hollow_from or window.start)
+            self._look.note_none(window, shown_to=self._ends.shown_to)
         else:
             self._ends.note_none(window.start)
         if self._recounts:
             self._recounts[-1].add(page, start=window.start, new_count=0)
 
     def _is_evidence(self, window: Window, page: SessionPage) -> bool:
-        """Whether an answer with rows shows all that stood between the first of them and the last.
+        """Whether an answer shows all that stood between its first row and its last one.
 
         Asks again for one that may not.
         """
-        if self._stage == "start":
+        if self._stage == "start" or self._doubts.is_evidence(window, page):
             return True
-        is_doubled = len(set(page.session_ids)) < len(page.session_ids)
-        stop = window.start + page.row_count
-        is_cut = page.row_count < window.page_size and stop != page.total_count
-        if not is_doubled and not is_cut:
-            return True
-        # Rows come and go meanwhile: a cut at the same place is the same, and one behind the same row.
-        former, looks = self._told.get(window), (is_doubled, page.row_count, page.session_ids[-1])
-        if (
-            former is not None
-            and former[0] == is_doubled
-            and not set(former[1:]).isdisjoint(looks[1:])
-        ):
-            return True
-        self._told[window] = looks
-        self._tells[window] += 1
-        if self._tells[window] < MAX_TELLS and self._repair_count < self._max_repairs:
+        if self._doubts.may_ask_again(window) and self._repair_count < self._max_repairs:
             self._plan(window, "repair")
         return False
 
@@ -345,7 +313,7 @@ class Coverage:
         if self._stage != "sweep" or request.purpose != "sweep" or self._restless:
             return
         grown = page.total_count - (self._first_total_count or 0)
-        known = observations.count_known_ranks(LOOK_BACK, also=self._early_page)
+        known = observations.count_known_ranks(LOOK_BACK, also=self._look.page)
         self._moved |= len(repeated) != known
         hurries = grown * PAGES_PER_GROWTH > self._answered + PAGES_BEFORE_HURRY
         slipped = self._moved and len(repeated) != known
@@ -373,12 +341,11 @@ class Coverage:
     @property
     def _sweep_stop(self) -> float:
         """The place up to which to sweep."""
-        if self._hollow_from is not None:
-            return self._hollow_from
+        if self._look.hollow_from is not None:
+            return self._look.hollow_from
         ends = self._ends
         total_count = self._observations.total_count
-        is_early_right = total_count == self._early_total_count and not self._restless
-        if is_early_right and self._early is not None and self._early.stop >= total_count:
+        if not self._restless and self._look.spares_last_page(total_count):
             return total_count - total_count % self._page_size
         if ends.shown_to <= total_count or ends.is_found:
             return total_count
@@ -389,15 +356,22 @@ class Coverage:
     @property
     def _awaits_answers(self) -> bool:
         """Whether to wait rather than ask for what may not be needed."""
-        if self._waits_for_end and self._answered < self._asked:
+        if self._look.waits and self._answered < self._asked:
             return True
         return self._answered < self._asked and self._swept_to >= self._horizon.prudent_stop
 
     @property
     def _max_repairs(self) -> int:
         """A list may grow faster than it is read: there is an end to reading on, too."""
-        row_count = max(self._first_total_count or 0, self._ends.shown_to)
-        return REPAIRS_PER_PAGE * -(-row_count // self._page_size) + REPAIRS_BESIDES
+        return REPAIRS_PER_PAGE * self._page_total + REPAIRS_BESIDES
+
+    @property
+    def _page_total(self) -> int:
+        """Pages that the list has, as its rows tell, or its first total."""
+        row_count = self._ends.shown_to
+        if not self._ends.is_found and self._ends.depth is None:
+            row_count = max(self._first_total_count or 0, row_count)
+        return ceil(row_count / self._page_size)
 
     def _sweep_on(self) -> tuple[Window, Purpose]:
         if self._moved and self._asked >= self._watched + WATCH_EVERY and self._watches:
@@ -464,8 +438,9 @@ class Coverage:
             return
         self._page_size = min(self._page_size, self._most_on_page or self._page_size)
         page_count = ceil(page.total_count / self._page_size)
-        may_want_all = self._horizon.is_ahead and self._horizon.likely_stop >= page.total_count
-        if may_want_all and page_count >= MIN_PAGES_TO_PEEK:
+        if page_count < MIN_PAGES_TO_PEEK:
+            self._horizon = Horizon(None, self._observations)
+        if self._horizon.is_ahead:
             self._stage = "peek"
             self._plan(Window(page_count, self._page_size), "sentinel")
         else:
@@ -487,17 +462,20 @@ class Coverage:
         return self._empty_count > len(EMPTY_WAITS_S)
 
     def _end_peek(self, page: SessionPage) -> None:
-        """The list's last page tells whether there is anything in it that is not wanted."""
+        """The last page tells whether old sessions come last, and are not wanted."""
         times = [time for time in read_times(page.sessions) if time is not None]
-        if times and min(times) >= self._horizon.since_ms:
+        if not times or max(times) >= self._horizon.since_ms:
             self._horizon = Horizon(None, self._observations)
         self._begin_sweep()
 
     def _begin_sweep(self) -> None:
         self._swept_to = self._page_size
         self._stage = "sweep"
-        if not self._horizon.is_ahead:
-            self._look_at_end()
+        total_count = self._observations.total_count
+        is_longer = max(total_count, self._ends.shown_to) > self._page_size
+        if is_longer and not self._horizon.is_ahead:
+            # Whether the total is right, or the list goes on behind it, decides how to read it.
+            self._plan(self._look.begin(total_count, page_size=self._page_size), "sweep")
         # Sessions that come at the end of a list leave no trace at its head: it may always move.
         self._restless = self._observations.order != "newest first"
         if self._horizon.is_ahead:
@@ -505,32 +483,6 @@ class Coverage:
             self._restless, self._observations.ranks_hold = True, False
         if not self._planned and not self._sweeps_on():
             self._close()
-
-    def _look_at_end(self) -> None:
-        """Ask for the end of the list before the rest: whether the total is right, or the list goes
-        on behind it, decides how to read it.
-        """
-        total_count = self._observations.total_count
-        if max(total_count, self._ends.shown_to) <= self._page_size:
-            return
-        page_num = total_count // self._page_size + 1
-        self._early = (
-            Window(page_num, self._page_size)
-            if total_count % self._page_size > 0
-            else centre_on(total_count, total_count, most=self._page_size)
-        )
-        self._plan(self._early, "sweep")
-        self._waits_for_end = page_num <= MAX_PAGES_TO_WAIT
-
-    def _search_end(self) -> None:
-        """Look for the place where rows end, in front of one where there was none."""
-        high, low = self._hollow_from, self._ends.shown_to
-        if self._stage != "sweep" or high is None or high - low <= self._page_size:
-            return
-        self._search_step = 2 * self._search_step or 1
-        place = max((low + high) // 2, high - self._search_step * self._page_size)
-        self._searched = Window(place // self._page_size + 1, self._page_size)
-        self._plan(self._searched, "repair")
 
     def _close(self) -> None:
         """The sweep is through: look at both ends."""
@@ -549,16 +501,8 @@ class Coverage:
             place = self._observations.estimate_place(seen.stop, page=self._ends.page)
         elif self._ends.depth is not None:
             place = self._ends.depth[0]
-        # Another window each time: what cuts one of them short need not cut the next.
-        window = centre_on(place, place, most=self._page_size, other_than=self._probed)
-        self._probed.add(window)
-        if window.start < place < window.stop:
+        for window in self._look.probe(place, page_size=self._page_size):
             self._plan(window, "repair", wait_s)
-            return
-        # Pages of so few rows cannot show both sides of every place.
-        size = max(size for size in range(1, self._page_size + 1) if place % size == 0)
-        for _ in range(MIN_EMPTY_TELLS):
-            self._plan(Window(place // size + 1, size), "repair", wait_s)
 
     @property
     def _may_move(self) -> bool:
@@ -602,7 +546,7 @@ class Coverage:
     def _sweep_behind(self) -> None:
         """Go on with the sweep: there are rows where the list seemed to end."""
         self._goes_on = False
-        self._hollow_from = None
+        self._look.hollow_from = None
         self._swept_to = self._ends.shown_to
         self._stage = "sweep"
         if not self._sweeps_on():
@@ -612,7 +556,7 @@ class Coverage:
     def _may_recount(self) -> bool:
         return (
             len(self._recounts) < MAX_RECOUNTS
-            and self._repair_count < self._max_repairs
+            and self._asked + self._page_total <= MAX_COST * self._page_total + REPAIRS_BESIDES
             and self._ends.depth is None
             and self._total_count_last == self._total_count_swept
         )
@@ -620,9 +564,7 @@ class Coverage:
     def _find_proof(self) -> Proof | None:
         if self._is_emptied:
             return "stitched"
-        if self._first_total_count is None:
-            return None
-        if self._is_quiescent:
+        if self._first_total_count is not None and self._is_quiescent:
             return "quiescent"
         end, ends, by_ranks = self._find_end(), self._ends.pages, self._ranks_hold
         self._open_gaps = self._gaps.find(end=end, ends=ends, by_ranks=by_ranks)

@@ -63,7 +63,7 @@ class GapFinder:
         return gaps
 
     def is_joined(self, page: int) -> bool:
-        """Whether an answer was in one run of rows with the first one, when gaps were last found."""
+        """Whether an answer was in one run with the first one, when gaps were last found."""
         return bool(self._runs) and self._runs[page] == self._runs[0]
 
     def find_bottom(self, page: int) -> int:

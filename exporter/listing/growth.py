@@ -2,11 +2,11 @@
 I/O.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exporter.api.roa import SessionPage
+from exporter.listing.doubts import Doubts
 from exporter.listing.facts import PageRequest
 from exporter.listing.gaps import GapFinder
 from exporter.listing.known import (
@@ -32,8 +32,6 @@ PAGES_AT_ONCE = 2
 """Pages asked for ahead where nothing tells how many sessions are new."""
 MIN_OVERLAP = 4
 """Rows that two windows share."""
-MAX_TELLS = 4
-"""A page is asked for so many times at most, while it is evidence of nothing."""
 EMPTY_WAITS_S = (0.0, 0.5)
 LAG_WAITS_S = (0.0, 0.5, 2.0)
 """Before each further look at a total that claims more sessions than were found."""
@@ -121,8 +119,7 @@ class Growth:
         self._observations = Observations()
         self._gaps = GapFinder(self._observations)
         self._asked: set[Window] = set()
-        self._tells: Counter[Window] = Counter()
-        self._told: dict[Window, tuple[int, int]] = {}
+        self._doubts = Doubts()
         self._again: list[Window] = []
         """To be asked once more, since what they showed is evidence of nothing."""
         self._empty_count = 0
@@ -188,9 +185,10 @@ class Growth:
         if not is_newest_first([time for time in times if time is not None]):
             self.trouble = REORDERED
             return []
-        fresh = self._find_fresh(window, page, times, met)
-        if self.trouble:
+        if not met and not self._meetings and self._is_behind(times):
+            self.trouble = TURNED_OVER
             return []
+        fresh = self._find_fresh(window, page, times, met)
         if window.start == 0:
             self._tops.append(Top(index, page.total_count, list(ids), times))
         if met and is_evidence:
@@ -208,29 +206,25 @@ class Growth:
                 self.trouble = EMPTY
             else:
                 self._again.append(window)
-        elif window.start < min(page.total_count, self._swept_to):
-            self._tell_again(window, (0, 0))
+        elif window.start < min(page.total_count, self._swept_to) and not self._doubts.note_none(
+            window
+        ):
+            self._ask_again(window)
 
     def _is_evidence(self, window: Window, page: SessionPage) -> bool:
-        """Whether an answer shows all that stood between its first row and its last."""
-        distinct_count = len(set(page.session_ids))
-        stop = window.start + page.row_count
-        is_cut = page.row_count < window.page_size and stop != page.total_count
-        if distinct_count == page.row_count and not is_cut:
-            return True
-        return self._tell_again(window, (page.row_count, distinct_count))
+        """Whether an answer shows all that stood between its first row and its last; asks again for
+        one that may not.
+        """
+        is_evidence = self._doubts.is_evidence(window, page)
+        if not is_evidence:
+            self._ask_again(window)
+        return is_evidence
 
-    def _tell_again(self, window: Window, looks: tuple[int, int]) -> bool:
-        """Whether an answer was told twice; asks again for one that was not."""
-        if self._told.get(window) == looks:
-            return True
-        self._told[window] = looks
-        self._tells[window] += 1
-        if self._tells[window] >= MAX_TELLS:
-            self.trouble = SHORT
-        else:
+    def _ask_again(self, window: Window) -> None:
+        if self._doubts.may_ask_again(window):
             self._again.append(window)
-        return False
+        else:
+            self.trouble = SHORT
 
     def _note_times(self, window: Window, times: Sequence[int | None]) -> None:
         if window.page_size != self._page_size:
@@ -254,7 +248,7 @@ class Growth:
         Those are all that stand in front of the last of the known head, and are not part of it.
         """
         known, ids = self._known, page.session_ids
-        is_in_front = not met and self._is_in_front(window, times)
+        is_in_front = not met and self._is_in_front(window)
         last_met = met[-1][0] if met else -1
         return [
             at
@@ -271,18 +265,20 @@ class Growth:
     def _ends_head(self, met: Sequence[tuple[int, int]]) -> bool:
         return bool(met) and met[-1][1] == len(self._places) - 1
 
-    def _is_in_front(self, window: Window, times: Sequence[int | None]) -> bool:
+    def _is_in_front(self, window: Window) -> bool:
         """Whether an answer without a known session stands in front of these."""
-        if self._meetings:
-            latest = self._meetings[-1]
-            return window.stop <= max(each.came_count for each in self._meetings) and (
-                latest.came_count >= window.stop
-            )
+        if not self._meetings:
+            return True
+        return window.stop <= min(self._meetings[-1].came_count, self._most_in_front)
+
+    def _is_behind(self, times: Sequence[int | None]) -> bool:
+        """Whether all of an answer is older than the known head."""
         timed = [time for time in times if time is not None]
-        if timed and max(timed) < self._known.head_oldest_ms:
-            self.trouble = TURNED_OVER
-            return False
-        return True
+        return bool(timed) and max(timed) < self._known.head_oldest_ms
+
+    @property
+    def _most_in_front(self) -> int:
+        return max(each.came_count for each in self._meetings)
 
     def _meet(
         self,
@@ -305,7 +301,7 @@ class Growth:
                 place - reached,
                 page.total_count,
                 times[at],
-                is_last and page.row_count < window.page_size or window.stop >= page.total_count,
+                (is_last and page.row_count < window.page_size) or window.stop >= page.total_count,
             )
         )
 
@@ -318,7 +314,7 @@ class Growth:
         Sessions of one create time may have changed places: only the last of all of them tells.
         """
         places = dict(met)
-        for at, reached in reversed(met):
+        for at, _ in reversed(met):
             tied = {each for each, time in enumerate(times) if time == times[at]}
             is_whole = is_last or max(tied) < len(times) - 1
             if is_whole and tied <= places.keys() and at == max(tied):
@@ -383,8 +379,9 @@ class Growth:
     # What to ask next
 
     def plan(self) -> Plan:
-        """What to ask for in the next round, when all answers are in; nothing when all is proven, or
-        when there is trouble.
+        """What to ask for in the next round, when all answers are in.
+
+        Nothing when all is proven, or when there is trouble.
         """
         if self.trouble:
             return []

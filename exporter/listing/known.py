@@ -54,7 +54,7 @@ class Watch:
         bound_ms = self.now_ms - self.settle_ms
         found = find_unfinished(sessions)
         ends = [session.get("endTime") for session in sessions]
-        if set(map(type, ends)) == {int} and max(ends) <= bound_ms and not found:
+        if not found and all(type(each) is int and 0 < each <= bound_ms for each in ends):
             return []
         return [
             position
@@ -108,6 +108,10 @@ class Known:
     """Rows on a page where the service puts fewer than it is asked for; None: as many."""
     full_at_ms: int = 0
     """When the list was last read in full."""
+
+    def is_due(self, now_ms: int, every_s: float) -> bool:
+        """Whether it was so long ago that it is to be read in full again."""
+        return now_ms - self.full_at_ms >= every_s * 1000
 
 
 def is_final(session: RawSession) -> bool:

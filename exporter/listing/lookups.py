@@ -27,6 +27,13 @@ class Lookup:
     """One session that has to be found again, and what was done about it."""
 
     __slots__ = (
+        "_again",
+        "_high",
+        "_is_sure",
+        "_low",
+        "_next",
+        "_stride",
+        "_tries",
         "create_time_ms",
         "digest",
         "is_gone",
@@ -35,13 +42,6 @@ class Lookup:
         "serial",
         "session_id",
         "since_ms",
-        "_again",
-        "_high",
-        "_is_sure",
-        "_low",
-        "_next",
-        "_stride",
-        "_tries",
     )
 
     def __init__(
@@ -112,8 +112,9 @@ class Lookup:
             self._end_between(max(1, self._high), self._low)
 
     def _end_between(self, *pages: int) -> None:
-        """It stands between two pages that do not show it: gone, unless the list has moved since one
-        of the two was asked for.
+        """It stands between two pages that do not show it.
+
+        It has gone, unless the list has moved since one of the two was asked for.
         """
         if self._is_sure:
             self.is_gone = True

@@ -32,6 +32,7 @@ from exporter.listing.overlap import Overlap, find_overlap, is_one_run
 from exporter.listing.rows import RowIndex
 from exporter.listing.windows import Window
 from exporter.records import RawSession
+from exporter.span import read_create_time
 
 Order = Literal["newest first", "oldest first", "none"]
 
@@ -94,23 +95,12 @@ class Shift:
     """Index of the later answer."""
 
 
-def read_create_time(session: RawSession) -> int | None:
-    """Epoch milliseconds; decimal text is read as well, zero and all else are no time."""
-    value = session.get("createTime")
-    if type(value) is str and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS:
-        value = int(value)
-    return value if type(value) is int and value > 0 else None
-
-
-MAX_DIGITS = 19
-
-
 def read_times(sessions: Sequence[RawSession]) -> list[int | None]:
     """The create time of each row."""
     times = [session.get("createTime") for session in sessions]
     if set(map(type, times)) <= {int} and 0 not in times:
         return times
-    return [read_create_time(session) for session in sessions]
+    return list(map(read_create_time, times))
 
 
 def count_crowded(times: Sequence[int], within_ms: int) -> int:
@@ -160,8 +150,9 @@ class Observations:
         return 0 if self._index is None else len(self._index)
 
     def add(self, window: Window, page: SessionPage, *, size: int, is_evidence: bool) -> list[int]:
-        """Take in an answer that has rows, of `size` that could be; the positions of those that were
-        seen before.
+        """Take in an answer that has rows, of `size` that it could have.
+
+        Returns the positions of those that were seen before.
         """
         if self._index is None:
             self._index = RowIndex(min(max(page.total_count, page.row_count), MAX_EXPECTED))
@@ -206,24 +197,13 @@ class Observations:
             return
         joined: list[int] = []
         for former in [each for each in groups if self.pages[each].is_evidence]:
-            # Rows that a former answer shares may have been seen again since, by one that joined it.
+            # What a former answer shares may have been seen again since, by one that joined it.
             if joined and not self._are_joined(joined[-1], former):
                 joined = []
             joined.append(former)
-            overlap = overlaps[former]
             row_count = min(self.pages[each].row_count for each in (*joined, latest))
-            if is_one_run([overlaps[each] for each in joined], row_count=row_count) or (
-                overlap.is_edge_to_edge and self._may_meet_in_one(former, latest, overlap)
-            ):
+            if is_one_run([overlaps[each] for each in joined], row_count=row_count):
                 self._joins.update((each, latest) for each in joined)
-
-    def _may_meet_in_one(self, former: int, latest: int, overlap: Overlap) -> bool:
-        """Whether one session that stands at an end of both answers cannot just have moved there: to
-        the head of the list, or to its end.
-        """
-        one, other = self.pages[former], self.pages[latest]
-        upper, lower = (one, other) if overlap.is_below else (other, one)
-        return lower.start > upper.start and not upper.is_short
 
     def _are_joined(self, one: int, other: int) -> bool:
         return (min(one, other), max(one, other)) in self._joins
@@ -276,8 +256,9 @@ class Observations:
 
     @property
     def is_sorted(self) -> bool:
-        """Whether times can prove anything: a few rows may be in order by chance, and a list that is
-        sorted by another time is nearly so.
+        """Whether times can prove anything.
+
+        A few rows may be in order by chance, and a list that is sorted by another time nearly so.
         """
         if self.order == "none" or self._step_count < MIN_STEPS:
             return False

@@ -30,7 +30,7 @@ class Outbox:
     def put(self, number: int, sessions: list[RawSession], *, is_last: bool = False) -> None:
         """The new rows of the answer to request `number`; those outside the span do not leave.
 
-        What `is_last` waits for `finish`: it was asked for early, and stands at the end of the list.
+        What `is_last` waits for `finish`: it was asked for early, and stands at the list's end.
         """
         if self._span.has_bounds:
             sessions = [each for each in sessions if self._span.wants(each.get("createTime"))]

@@ -29,10 +29,6 @@ class Overlap:
     """Whether they reach the first row of one of the two answers, ..."""
     touches_bottom: bool
     """... and the last row."""
-    is_edge_to_edge: bool
-    """Whether the last row of one of the two is the first of the other, and no other is shared."""
-    is_below: bool
-    """Whether the answer goes on where the former one ended, then."""
     is_reordered: bool
     """Whether two were seen in both orders, and no move to an end of the list explains it."""
 
@@ -57,14 +53,10 @@ def find_overlap(
         is_at_end = moved[-1] < kept[0] or moved[0] > kept[-1]
         is_reordered = not is_at_end and not all(second[at] in movable for at in moved)
     top, bottom = kept[0], kept[-1]
-    is_below = second[top] == 0 and first[bottom] == row_counts[0] - 1
-    is_above = first[top] == 0 and second[bottom] == row_counts[1] - 1
     return Overlap(
         kept,
         both_at_head or min(first[top], second[top]) == 0,
         min(row_counts[0] - first[bottom], row_counts[1] - second[bottom]) == 1,
-        len(first) == 1 and (is_below or is_above),
-        is_below,
         is_reordered,
     )
 

@@ -1,9 +1,9 @@
 """Which answer showed a session last, in 18 to 36 bytes a session; performs no I/O.
 
-Rows are numbered through all answers of a listing, in the order in which the answers were taken in.
-A Python dictionary of the ids would cost over 150 bytes each. Only a 64-bit hash of each id is kept,
-in an open addressing table, and the number of the row that showed it last. Two of n ids share a hash
-with probability n²/2⁶⁵, about one in four million for three million sessions.
+Rows are numbered through all answers of a listing, in the order in which these were taken in. A
+Python dictionary of the ids would cost over 150 bytes each. Only a 64-bit hash of each id is kept,
+in an open addressing table, and the number of the row that showed it last. Two of n ids share a
+hash with probability n²/2⁶⁵, about one in four million for three million sessions.
 """
 
 from array import array

@@ -14,7 +14,7 @@ from exporter.errors import UsageError
 from exporter.gateway import Gateway
 from exporter.listing.known import Anchor, Known, Unfinished
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
