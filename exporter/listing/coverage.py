@@ -239,7 +239,9 @@ class Coverage:
             # While it is not known what size the service caps pages at, no answer is short.
             size = page.row_count
         repeated = self._observations.add(window, page, size=size, is_evidence=is_evidence)
-        self._horizon.note(times, stop=window.start + page.row_count, size=window.page_size)
+        if self._horizon.is_ahead:
+            stop = window.start + page.row_count
+            self._horizon.note(times, page.sessions, stop=stop, size=window.page_size)
         self._note_tie([time for time in times if time is not None])
         if is_evidence:
             self._note_evidence(window, page, times)
@@ -287,7 +289,8 @@ class Coverage:
 
         Asks again for one that may not.
         """
-        if self._stage == "start" or self._doubts.is_evidence(window, page):
+        is_told = self._ends.was_told(window.start + page.row_count)
+        if self._stage == "start" or self._doubts.is_evidence(window, page, end_is_told=is_told):
             return True
         if self._doubts.may_ask_again(window) and self._repair_count < self._max_repairs:
             self._plan(window, "repair")
@@ -423,10 +426,6 @@ class Coverage:
         is_whole = len(set(page.session_ids)) == row_count < self._page_size
         if is_whole and row_count == page.total_count == self._largest_total:
             # The whole list in one answer is one instant: nothing can have moved.
-            self._conclude("quiescent")
-            return
-        if self._horizon.is_met:
-            # So is all of it that is wanted.
             self._conclude("quiescent")
             return
         came_short = row_count < min(self._page_size, max(page.total_count, row_count + 1))
@@ -604,6 +603,9 @@ class Coverage:
     def _plan_round(self) -> bool:
         """Ask for what may bring a proof; False when there is nothing left to try."""
         if self._round_count >= MAX_ROUNDS or self._repair_count >= self._max_repairs:
+            return False
+        if self._observations.is_reordered and not self._observations.is_sorted:
+            # Nothing joins answers whose order means nothing.
             return False
         if self._find_end() is None:
             # Nothing else helps until the end is found.

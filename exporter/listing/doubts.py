@@ -19,12 +19,15 @@ class Doubts:
         self._tells: Counter[Window] = Counter()
         self._told: dict[Window, tuple[bool, int, str]] = {}
 
-    def is_evidence(self, window: Window, page: SessionPage) -> bool:
-        """Whether an answer with rows shows all that stood between the first and the last."""
+    def is_evidence(self, window: Window, page: SessionPage, *, end_is_told: bool = False) -> bool:
+        """Whether an answer with rows shows all that stood between the first and the last.
+
+        `end_is_told` says that rows have ended there before.
+        """
         is_doubled = len(set(page.session_ids)) < page.row_count
         stop = window.start + page.row_count
         is_cut = page.row_count < window.page_size and stop != page.total_count
-        if not is_doubled and not is_cut:
+        if not is_doubled and (not is_cut or end_is_told):
             return True
         former = self._told.get(window)
         last_id = page.session_ids[-1] if page.session_ids else ""

@@ -10,7 +10,7 @@ from collections import Counter
 
 from exporter.listing.observations import PageSeen
 
-PROBE_WAITS_S = (0.0, 0.0, 0.5, 2.0, 8.0, 20.0, 35.0)
+PROBE_WAITS_S = (0.0, 0.5, 4.0, 20.0, 36.0)
 """Before each further look at an end behind which the total claims more: totals may be cached for a
 minute."""
 
@@ -80,6 +80,10 @@ class EndSearch:
         self.page = at
         self.pages.add(at)
         self._latest_cut = None
+
+    def was_told(self, place: int) -> bool:
+        """Whether rows have ended at a place before, in an answer that is evidence."""
+        return place in self._cuts
 
     @property
     def is_found(self) -> bool:

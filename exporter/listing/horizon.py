@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from math import inf
 
+from exporter.listing.known import is_final
 from exporter.listing.observations import Observations
+from exporter.records import RawSession
+from exporter.span import read_create_time
 
 MIN_OLD_ROWS = 50
 """So many rows next to each other have to be too old: one alone may be out of its place."""
@@ -22,8 +25,15 @@ class Horizon:
         self.page: int | None = None
         """Index of the answer that ends in so many old rows."""
 
-    def note(self, times: Sequence[int | None], *, stop: int, size: int) -> None:
-        """Take in the create times of the latest answer, which ended at a place."""
+    def note(
+        self,
+        times: Sequence[int | None],
+        sessions: Sequence[RawSession],
+        *,
+        stop: int,
+        size: int,
+    ) -> None:
+        """Take in the create times of the latest answer, which ended at a place, and its rows."""
         timed = [time for time in times if time is not None]
         if not timed:
             return
@@ -33,12 +43,21 @@ class Horizon:
             self._oldest_ms, self._shown_to = oldest_ms, stop
         bound_ms = self.since_ms - self._observations.disorder_ms
         run = 0
-        for time in reversed(timed):
-            if time >= bound_ms:
+        for time, session in zip(reversed(times), reversed(sessions), strict=True):
+            if time is None or time >= bound_ms or not self._has_ended(session):
                 break
             run += 1
         if run >= min(MIN_OLD_ROWS, size):
             self.page = len(self._observations.pages) - 1
+
+    def _has_ended(self, session: RawSession) -> bool:
+        """Whether a session ended before all that is wanted: a list may be in that order, with what
+        still runs in front.
+        """
+        end_ms = read_create_time(session.get("endTime"))
+        if end_ms is None:
+            return "state" not in session or is_final(session)
+        return end_ms < self.since_ms
 
     @property
     def is_ahead(self) -> bool:
