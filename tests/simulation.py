@@ -96,6 +96,8 @@ class Wire:
     def _push(self, request: PageRequest, page: SessionPage | None) -> None:
         # Half of the latency on each way, by chance between half and one and a half of that.
         at_s = self.now_s + self._latency_s / 2 * self._chance.uniform(0.5, 1.5)
+        if page is None:
+            at_s += request.wait_s
         heapq.heappush(self._events, (at_s, next(self._numbers), request, page))
 
 

@@ -53,6 +53,8 @@ Stage = Literal["start", "peek", "sweep", "close", "repair", "resweep"]
 
 MAX_STARTS = 4
 """Page 1 is asked for so many times at most, while it comes short."""
+EMPTIED_WAITS_S = (0.0, 1.0, 5.0, 20.0)
+"""The same where sessions were seen before."""
 EMPTY_WAITS_S = (0.0, 0.5)
 """Before each further look at a list that is told to be empty."""
 MIN_OVERLAP = 4
@@ -274,7 +276,7 @@ class Coverage:
             # Believed when it is told again and again; one such answer may be a fault.
             self._empty_count += window.start == 0
             if self._stage != "start" and not self._is_emptied and not self._planned:
-                wait_s = EMPTY_WAITS_S[min(self._empty_count, len(EMPTY_WAITS_S) - 1)]
+                wait_s = EMPTIED_WAITS_S[max(0, self._empty_count - 1)]
                 self._plan(Window(1, self._page_size), "sentinel", wait_s)
         elif window.start < page.total_count:
             self._observations.total_count = page.total_count
@@ -458,7 +460,8 @@ class Coverage:
 
     @property
     def _is_emptied(self) -> bool:
-        return self._empty_count > len(EMPTY_WAITS_S)
+        waits = EMPTY_WAITS_S if self._first_total_count is None else EMPTIED_WAITS_S
+        return self._empty_count > len(waits)
 
     def _end_peek(self, page: SessionPage) -> None:
         """The last page tells whether old sessions come last, and are not wanted."""

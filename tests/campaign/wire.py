@@ -109,6 +109,8 @@ class CampaignWire:
         travel_s = self._latency_s / 2 * self._chance.uniform(0.5, 1.5)
         if page is not None and self._chance.random() < self._straggler_share:
             travel_s *= 10
+        if page is None:
+            travel_s += request.wait_s
         heapq.heappush(self._events, (self.now_s + travel_s, next(self._numbers), request, page))
 
 
