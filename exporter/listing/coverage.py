@@ -248,7 +248,7 @@ class Coverage:
         if is_evidence:
             self._note_evidence(window, page, times)
         self._note_movement(request, page, repeated)
-        if request.purpose != "sentinel":
+        if request.purpose != "sentinel" and request.number != self._look.number:
             self._overlap_count += len(repeated)
         if self._recounts:
             new_count = page.row_count - len(repeated)
@@ -305,7 +305,9 @@ class Coverage:
 
     def _note_head(self, page: SessionPage, times: Sequence[int | None]) -> None:
         """Compare a page 1 with the first one."""
-        self._held_still = self._head.is_first(page.session_ids) and not self._moved
+        self._held_still = (
+            self._stage == "close" and self._head.is_first(page.session_ids) and not self._moved
+        )
         came = self._head.count_newcomers(page.session_ids, times)
         grown = page.total_count - (self._first_total_count or 0)
         self._newcomer_count = max(0, grown) if came is None else came
@@ -425,7 +427,7 @@ class Coverage:
             self._end_empty_start(page)
             return
         self._empty_count = 0
-        is_whole = len(set(page.session_ids)) == row_count < self._page_size
+        is_whole = len(set(page.session_ids)) == row_count != self._page_size
         if is_whole and row_count == page.total_count == self._largest_total:
             # The whole list in one answer is one instant: nothing can have moved.
             self._conclude("quiescent")
@@ -474,7 +476,7 @@ class Coverage:
         self._swept_to = self._page_size
         self._stage = "sweep"
         total_count = self._observations.total_count
-        is_longer = max(total_count, self._ends.shown_to) > self._page_size
+        is_longer = max(total_count, self._ends.shown_to) >= self._page_size
         if is_longer and not self._horizon.is_ahead:
             # Whether the total is right, or the list goes on behind it, decides how to read it.
             self._plan(self._look.begin(total_count, page_size=self._page_size), "sweep")

@@ -158,7 +158,11 @@ class Observations:
             self._index = RowIndex(min(max(page.total_count, page.row_count), MAX_EXPECTED))
         times = [time for time in read_times(page.sessions) if time is not None]
         self._measure_disorder(times)
-        self._movable.update(page.session_ids[at] for at in find_unfinished(page.sessions))
+        self._movable.update(
+            page.session_ids[at]
+            for at in find_unfinished(page.sessions)
+            if page.sessions[at].get("state") is not None
+        )
         repeated = self._index.add_all(page.session_ids, self._next_row)
         seen = PageSeen(
             window.start,

@@ -31,7 +31,7 @@ def read(
     )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     churn=CHURNS,
     session_count=COUNTS,
@@ -80,12 +80,12 @@ def test_part_of_a_list_that_moves_at_a_natural_rate_is_proven(name: str) -> Non
 @pytest.mark.parametrize(
     ("churn", "most_requests"),
     [
-        (Churn(), 13),
-        (Churn(insertions=Flow(per_s=10)), 14),
-        (Churn(insertions=Flow(per_s=10), expiries=Flow(per_s=10)), 14),
-        (Churn(insertions=Flow(per_s=10), deletions=Flow(per_s=5)), 15),
-        (Churn(tie_size=9), 15),
-        (Churn(page_faults=(PageFault(missing_count=1, rate=0.05),)), 15),
+        (Churn(), 16),
+        (Churn(insertions=Flow(per_s=10)), 17),
+        (Churn(insertions=Flow(per_s=10), expiries=Flow(per_s=10)), 17),
+        (Churn(insertions=Flow(per_s=10), deletions=Flow(per_s=5)), 18),
+        (Churn(tie_size=9), 18),
+        (Churn(page_faults=(PageFault(missing_count=1, rate=0.05),)), 20),
     ],
     ids=["quiet", "insertions", "retention", "deletions", "ties", "short pages"],
 )
@@ -102,16 +102,18 @@ def test_newest_ten_pages_take_a_few_requests_more(churn: Churn, most_requests: 
 def test_list_is_not_read_far_beyond_what_is_wanted(in_flight: int) -> None:
     outcome = read(Churn(), newest(1_000), in_flight=in_flight)
 
-    assert outcome.request_count <= 14
+    assert outcome.request_count <= 17
 
 
 @pytest.mark.parametrize("span", [NEWER_THAN_ALL, newest(30)])
-def test_span_within_the_first_page_takes_one_request(span: Span) -> None:
+def test_span_within_the_first_page_takes_a_look_at_the_end_and_one_at_the_head(
+    span: Span,
+) -> None:
     outcome = read(Churn(), span)
 
-    assert outcome.request_count == 1
+    assert outcome.request_count <= 4
     assert outcome.facts is not None
-    assert outcome.facts.proof == "quiescent"
+    assert outcome.facts.proof == "stitched"
 
 
 @pytest.mark.parametrize(
