@@ -133,6 +133,10 @@ class Growth:
         self._meetings: list[Meeting] = []
         self._totals: list[int] = []
         self._anchor: Lookup | None = None
+        self._anchor_places: dict[str, int | None] = dict.fromkeys(
+            each.session_id for each in known.anchors
+        )
+        """Where the anchors were seen last."""
         self._is_audited = False
         self._gone_count = 0
         """Sessions that went from behind the head."""
@@ -179,7 +183,7 @@ class Growth:
         is_evidence = self._is_evidence(window, page)
         index = len(self._observations.pages)
         self._observations.add(window, page, size=window.page_size, is_evidence=is_evidence)
-        self._note_times(window, times)
+        self._note_times(window, page, times)
         ids = page.session_ids
         met = [(at, self._places[each]) for at, each in enumerate(ids) if each in self._places]
         if not is_newest_first([time for time in times if time is not None]):
@@ -226,7 +230,7 @@ class Growth:
         else:
             self.trouble = SHORT
 
-    def _note_times(self, window: Window, times: Sequence[int | None]) -> None:
+    def _note_times(self, window: Window, page: SessionPage, times: Sequence[int | None]) -> None:
         if window.page_size != self._page_size:
             return
         timed = [time for time in times if time is not None]
@@ -234,6 +238,8 @@ class Growth:
             max(timed, default=None),
             min(timed, default=None),
             is_sorted=timed == sorted(timed, reverse=True),
+            is_last=page.row_count < window.page_size
+            and window.start + page.row_count == page.total_count,
         )
 
     def _find_fresh(
@@ -359,8 +365,8 @@ class Growth:
         """The positions of sessions that might change and have: each leaves once."""
         leaving = []
         for at, session_id in enumerate(page.session_ids):
-            if self._anchor is not None and session_id == self._anchor.session_id:
-                self._anchor.place = window.start + at
+            if session_id in self._anchor_places:
+                self._anchor_places[session_id] = window.start + at
             wanted = self._wanted.get(session_id)
             if wanted is None or wanted.place is not None:
                 continue
@@ -415,8 +421,9 @@ class Growth:
             if self._swept_to >= total_count:
                 self.trouble = TURNED_OVER
                 return []
-            grown = total_count - self._known.total_count + MIN_KNOWN_ROWS
-            stop = max(grown, self._swept_to + PAGES_AT_ONCE * self._page_size)
+            stop = total_count - self._known.total_count + MIN_KNOWN_ROWS
+            if stop <= self._swept_to:
+                stop = self._swept_to + PAGES_AT_ONCE * self._page_size
         else:
             deepest = self._observations.pages[self._deepest.page]
             self._swept_to = max(self._swept_to, deepest.stop)
@@ -494,6 +501,7 @@ class Growth:
             if self._anchor is None:
                 self._is_audited = True
                 return []
+        self._anchor.place = self._anchor_places[self._anchor.session_id]
         if self._anchor.is_open:
             return self._choose_pages([self._anchor])
         self._is_audited = True

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.listing.known import TOLERANCE_MS
+
 MAX_TRIES = 12
 """Pages a session is looked for on, at most."""
 
@@ -21,6 +23,8 @@ class PageTimes:
     oldest_ms: int | None
     is_sorted: bool
     """Whether no row was newer than the one before it."""
+    is_last: bool = False
+    """Whether the list ends in the middle of it."""
 
 
 class Lookup:
@@ -132,5 +136,6 @@ class Lookup:
         if self.create_time_ms >= times.newest_ms:
             return "front"
         if self.create_time_ms <= times.oldest_ms:
-            return "back"
+            is_behind_end = times.is_last and self.create_time_ms < times.oldest_ms - TOLERANCE_MS
+            return "gone" if is_behind_end else "back"
         return "gone" if times.is_sorted else "here"
