@@ -131,6 +131,8 @@ class Growth:
         self._swept_to = page_size
         self._tops: list[Top] = []
         self._meetings: list[Meeting] = []
+        self._is_past_head = False
+        """Whether a page behind all of the known head was read: no more of it can be met."""
         self._totals: list[int] = []
         self._anchor: Lookup | None = None
         self._anchor_places: dict[str, int | None] = dict.fromkeys(
@@ -189,9 +191,11 @@ class Growth:
         if not is_newest_first([time for time in times if time is not None]):
             self.trouble = REORDERED
             return []
-        if not met and not self._meetings and self._is_behind(times):
-            self.trouble = TURNED_OVER
-            return []
+        if not met and self._is_behind(times):
+            if not self._meetings:
+                self.trouble = TURNED_OVER
+                return []
+            self._is_past_head = True
         fresh = self._find_fresh(window, page, times, met)
         if window.start == 0:
             self._tops.append(Top(index, page.total_count, list(ids), times))
@@ -444,7 +448,7 @@ class Growth:
     def _is_deep_enough(self) -> bool:
         """Whether no session that was shown late can stand behind the known ones that were met."""
         deepest, known = self._deepest, self._known
-        if deepest.reached == len(known.head) - 1 or deepest.is_last:
+        if deepest.reached == len(known.head) - 1 or deepest.is_last or self._is_past_head:
             return True
         if deepest.reached + 1 < MIN_KNOWN_ROWS:
             return False
