@@ -128,6 +128,8 @@ class Growth:
         self._round_count = 0
         self._gap_rounds = 0
         self._lag_tells = 0
+        self._told_from = 0
+        """Index of the first answer since the head was asked for once more."""
         self._swept_to = page_size
         self._tops: list[Top] = []
         self._meetings: list[Meeting] = []
@@ -411,7 +413,9 @@ class Growth:
 
     @property
     def _deepest(self) -> Meeting:
-        return max(self._meetings, key=lambda each: (each.reached, each.page))
+        # Before the sessions that were waited for were shown, the known ones reached less deep.
+        told = [each for each in self._meetings if each.page >= self._told_from] or self._meetings
+        return max(told, key=lambda each: (each.reached, each.page))
 
     def _page(self, page_num: int) -> Window:
         return Window(page_num, self._page_size)
@@ -525,7 +529,9 @@ class Growth:
             self.trouble = CHANGED
             return []
         self._lag_tells += 1
-        page_num = self._observations.pages[self._deepest.page].start // self._page_size + 1
+        start = self._observations.pages[self._deepest.page].start - self._gone_count
+        page_num = start // self._page_size + 1
+        self._told_from = len(self._observations.pages)
         wait_s = LAG_WAITS_S[self._lag_tells - 1]
         return [(self._page(each), wait_s) for each in range(1, page_num + 1)]
 
