@@ -65,7 +65,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing",),
     ("listing.facts", "listing.keys", "listing.windows", "listing.rows", "listing.overlap"),
     ("listing.doubts", "listing.recount", "listing.outbox", "listing.known"),
-    ("listing.observations", "listing.lookups"),
+    ("listing.observations", "listing.lookups", "listing.meetings", "listing.succession"),
     ("listing.ends", "listing.gaps", "listing.horizon", "listing.head"),
     ("listing.endlook",),
     ("listing.coverage", "listing.replay", "listing.ledger", "listing.growth"),
