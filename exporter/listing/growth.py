@@ -370,6 +370,7 @@ class Growth:
             stop = total_count - self._known.total_count + MIN_KNOWN_ROWS
             if stop <= self._swept_to:
                 stop = self._swept_to + PAGES_AT_ONCE * self._page_size
+            stop = self._extend(stop)
         else:
             deepest = self._observations.pages[self._deepest.page]
             self._swept_to = max(self._swept_to, deepest.stop)
@@ -381,6 +382,12 @@ class Growth:
             if self._swept_to >= total_count:
                 break
         return [(window, 0.0) for window in windows]
+
+    def _extend(self, stop: int) -> int:
+        """As far as sessions that may change stand close behind, so that they need no search."""
+        base = self._estimate_base(self._totals[-1])
+        places = [base - each.serial for each in self._wanted.values() if each.is_open]
+        return max([stop, *(at + 1 for at in places if at < stop + self._page_size)])
 
     @property
     def _overlap(self) -> int:

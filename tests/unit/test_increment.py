@@ -92,6 +92,21 @@ def test_session_that_settles_is_read_where_it_is_by_now() -> None:
     assert [each.session_id for each in after.unfinished] == [held.rows[2_325]["sessionId"]]
 
 
+def test_new_sessions_and_settled_ones_behind_them_are_read_on_the_same_pages() -> None:
+    held = HeldList(2_000)
+    held.set_state(range(0, 60, 2), "running")
+    known = list_in_full(held)
+    held.insert(150)
+    held.set_state(range(150, 210, 2), "terminated")
+
+    ids, facts, after = go_on(held, known)
+
+    assert len(ids) == 150 + 30
+    assert facts.page_count == 3
+    assert after is not None
+    assert after.unfinished == ()
+
+
 def test_session_that_is_as_it_was_does_not_leave_again() -> None:
     held = HeldList(500)
     held.set_state([0, 7, 300], "running")
