@@ -204,7 +204,7 @@ class HeldList:
         for _ in range(count):
             number = self.created_count
             self.created_count += 1
-            newer = self.rows[place - 1]["createTime"] if place > 0 else NEWEST_MS + number * 1000
+            newer = self.rows[place - 1]["createTime"] if place > 0 else NEWEST_MS + number * 10_000
             row = {"sessionId": f"s-{number}", "createTime": newer, "state": state}
             self.rows.insert(place, row)
 

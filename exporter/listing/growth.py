@@ -2,8 +2,7 @@
 I/O.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.api.roa import SessionPage
 from exporter.listing.doubts import Doubts
@@ -12,22 +11,18 @@ from exporter.listing.gaps import GapFinder
 from exporter.listing.known import (
     Anchor,
     Known,
-    Thinned,
     Unfinished,
     Watch,
-    cut_head,
     digest_of,
     is_newest_first,
 )
 from exporter.listing.lookups import Lookup, PageTimes
+from exporter.listing.meetings import MIN_KNOWN_ROWS, Meeting, find_depth, is_deep_enough
 from exporter.listing.observations import Observations, read_times
+from exporter.listing.succession import Came, Top, build_next, choose_top
 from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
 
-MIN_KNOWN_ROWS = 10
-"""So many have to be met: a session that is shown late may stand behind some of them."""
-LATE_MS = 60_000
-"""How long after it was created a session may be shown first."""
 PAGES_AT_ONCE = 2
 """Pages asked for ahead where nothing tells how many sessions are new."""
 MIN_OVERLAP = 4
@@ -48,47 +43,6 @@ LOST = "sessions that had not ended are not where they were"
 
 Plan = list[tuple[Window, float]]
 """Windows to ask for next, each after a wait in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """An answer that shows known sessions of the head."""
-
-    page: int
-    """Its index among the answers."""
-    base: int
-    """The serial of the row at place 0, as the deepest of these sessions tells."""
-    reached: int
-    """The place in the known head of the deepest of them."""
-    came_count: int
-    """Sessions in front of that one that were not there before, less those that went."""
-    total_count: int
-    oldest_ms: int | None
-    """Create time of the deepest of them."""
-    is_last: bool
-    """Whether the list seems to end with this answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """A new session, where it was seen first."""
-
-    place: int
-    total_count: int
-    session_id: str
-    create_time_ms: int | None
-    digest: str | None
-    """None of one that does not change any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Top:
-    """An answer about page 1, without its rows."""
-
-    page: int
-    total_count: int
-    session_ids: Sequence[str]
-    times: Sequence[int | None]
 
 
 class Growth:
@@ -128,11 +82,19 @@ class Growth:
         self._round_count = 0
         self._gap_rounds = 0
         self._lag_tells = 0
+        self._told_from = 0
+        """Index of the first answer since the head was asked for once more."""
         self._swept_to = page_size
         self._tops: list[Top] = []
         self._meetings: list[Meeting] = []
+        self._is_past_head = False
+        """Whether a page behind all of the known head was read: no more of it can be met."""
         self._totals: list[int] = []
         self._anchor: Lookup | None = None
+        self._anchor_places: dict[str, int | None] = dict.fromkeys(
+            each.session_id for each in known.anchors
+        )
+        """Where the anchors were seen last."""
         self._is_audited = False
         self._gone_count = 0
         """Sessions that went from behind the head."""
@@ -179,15 +141,17 @@ class Growth:
         is_evidence = self._is_evidence(window, page)
         index = len(self._observations.pages)
         self._observations.add(window, page, size=window.page_size, is_evidence=is_evidence)
-        self._note_times(window, times)
+        self._note_times(window, page, times)
         ids = page.session_ids
         met = [(at, self._places[each]) for at, each in enumerate(ids) if each in self._places]
         if not is_newest_first([time for time in times if time is not None]):
             self.trouble = REORDERED
             return []
-        if not met and not self._meetings and self._is_behind(times):
-            self.trouble = TURNED_OVER
-            return []
+        if not met and self._is_behind(times):
+            if not self._meetings:
+                self.trouble = TURNED_OVER
+                return []
+            self._is_past_head = True
         fresh = self._find_fresh(window, page, times, met)
         if window.start == 0:
             self._tops.append(Top(index, page.total_count, list(ids), times))
@@ -226,7 +190,7 @@ class Growth:
         else:
             self.trouble = SHORT
 
-    def _note_times(self, window: Window, times: Sequence[int | None]) -> None:
+    def _note_times(self, window: Window, page: SessionPage, times: Sequence[int | None]) -> None:
         if window.page_size != self._page_size:
             return
         timed = [time for time in times if time is not None]
@@ -234,6 +198,8 @@ class Growth:
             max(timed, default=None),
             min(timed, default=None),
             is_sorted=timed == sorted(timed, reverse=True),
+            is_last=page.row_count < window.page_size
+            and window.start + page.row_count == page.total_count,
         )
 
     def _find_fresh(
@@ -290,7 +256,7 @@ class Growth:
     ) -> None:
         known = self._known
         is_last = window.start + page.row_count >= page.total_count
-        at, reached = self._find_depth(times, met, is_last=is_last)
+        at, reached = find_depth(times, met, is_last=is_last)
         place = window.start + at
         serial = known.total_count + known.expired_count - 1 - reached
         self._meetings.append(
@@ -304,22 +270,6 @@ class Growth:
                 (is_last and page.row_count < window.page_size) or window.stop >= page.total_count,
             )
         )
-
-    @staticmethod
-    def _find_depth(
-        times: Sequence[int | None], met: Sequence[tuple[int, int]], *, is_last: bool
-    ) -> tuple[int, int]:
-        """The position of the deepest known session, and its place in the known head.
-
-        Sessions of one create time may have changed places: only the last of all of them tells.
-        """
-        places = dict(met)
-        for at, _ in reversed(met):
-            tied = {each for each, time in enumerate(times) if time == times[at]}
-            is_whole = is_last or max(tied) < len(times) - 1
-            if is_whole and tied <= places.keys() and at == max(tied):
-                return at, max(places[each] for each in tied)
-        return met[-1]
 
     def _note_new(
         self, window: Window, page: SessionPage, times: Sequence[int | None], fresh: list[int]
@@ -359,8 +309,8 @@ class Growth:
         """The positions of sessions that might change and have: each leaves once."""
         leaving = []
         for at, session_id in enumerate(page.session_ids):
-            if self._anchor is not None and session_id == self._anchor.session_id:
-                self._anchor.place = window.start + at
+            if session_id in self._anchor_places:
+                self._anchor_places[session_id] = window.start + at
             wanted = self._wanted.get(session_id)
             if wanted is None or wanted.place is not None:
                 continue
@@ -401,7 +351,9 @@ class Growth:
 
     @property
     def _deepest(self) -> Meeting:
-        return max(self._meetings, key=lambda each: (each.reached, each.page))
+        # Before the sessions that were waited for were shown, the known ones reached less deep.
+        told = [each for each in self._meetings if each.page >= self._told_from] or self._meetings
+        return max(told, key=lambda each: (each.reached, each.page))
 
     def _page(self, page_num: int) -> Window:
         return Window(page_num, self._page_size)
@@ -415,8 +367,10 @@ class Growth:
             if self._swept_to >= total_count:
                 self.trouble = TURNED_OVER
                 return []
-            grown = total_count - self._known.total_count + MIN_KNOWN_ROWS
-            stop = max(grown, self._swept_to + PAGES_AT_ONCE * self._page_size)
+            stop = total_count - self._known.total_count + MIN_KNOWN_ROWS
+            if stop <= self._swept_to:
+                stop = self._swept_to + PAGES_AT_ONCE * self._page_size
+            stop = self._extend(stop)
         else:
             deepest = self._observations.pages[self._deepest.page]
             self._swept_to = max(self._swept_to, deepest.stop)
@@ -429,6 +383,12 @@ class Growth:
                 break
         return [(window, 0.0) for window in windows]
 
+    def _extend(self, stop: int) -> int:
+        """As far as sessions that may change stand close behind, so that they need no search."""
+        base = self._estimate_base(self._totals[-1])
+        places = [base - each.serial for each in self._wanted.values() if each.is_open]
+        return max([stop, *(at + 1 for at in places if at < stop + self._page_size)])
+
     @property
     def _overlap(self) -> int:
         return min(self._page_size // 2, MIN_OVERLAP)
@@ -436,15 +396,7 @@ class Growth:
     @property
     def _is_deep_enough(self) -> bool:
         """Whether no session that was shown late can stand behind the known ones that were met."""
-        deepest, known = self._deepest, self._known
-        if deepest.reached == len(known.head) - 1 or deepest.is_last:
-            return True
-        if deepest.reached + 1 < MIN_KNOWN_ROWS:
-            return False
-        newest_ms = known.head_newest_ms
-        if newest_ms is None or deepest.oldest_ms is None:
-            return True
-        return deepest.oldest_ms < newest_ms - LATE_MS
+        return self._is_past_head or is_deep_enough(self._deepest, self._known)
 
     def _join(self) -> Plan:
         """Windows that join the head and the known sessions."""
@@ -494,6 +446,7 @@ class Growth:
             if self._anchor is None:
                 self._is_audited = True
                 return []
+        self._anchor.place = self._anchor_places[self._anchor.session_id]
         if self._anchor.is_open:
             return self._choose_pages([self._anchor])
         self._is_audited = True
@@ -513,7 +466,9 @@ class Growth:
             self.trouble = CHANGED
             return []
         self._lag_tells += 1
-        page_num = self._observations.pages[self._deepest.page].start // self._page_size + 1
+        start = self._observations.pages[self._deepest.page].start - self._gone_count
+        page_num = start // self._page_size + 1
+        self._told_from = len(self._observations.pages)
         wait_s = LAG_WAITS_S[self._lag_tells - 1]
         return [(self._page(each), wait_s) for each in range(1, page_num + 1)]
 
@@ -530,75 +485,52 @@ class Growth:
 
     def to_known(self) -> Known | None:
         """What is known by now, once there is nothing more to ask."""
-        top = self._choose_top()
-        timed = [time for time in top.times if time is not None]
-        if not timed or not is_newest_first(timed):
-            return None
-        known, deepest = self._known, self._deepest
-        count = cut_head(top.session_ids, top.times, total_count=top.total_count)
-        head_times = [time for time in top.times[:count] if time is not None]
-        if not head_times:
-            return None
+        known = self._known
+        top = choose_top(self._tops)
         base = self._estimate_base(top.total_count)
-        uncertain = abs(top.total_count - deepest.total_count)
-        return Known(
-            total_count=top.total_count,
-            expired_count=base + 1 - top.total_count,
-            head=tuple(top.session_ids[:count]),
-            head_oldest_ms=min(head_times),
-            head_newest_ms=max(head_times),
-            anchors=self._keep_anchors(base),
-            unfinished=(
-                *(
-                    Unfinished(
-                        self._estimate_base(each.total_count) - each.place,
-                        each.session_id,
-                        each.create_time_ms or 0,
-                        each.digest,
-                        self._watch.now_ms,
-                    )
-                    for each in self._came
-                    if each.digest is not None
-                ),
-                *(
-                    Unfinished(
-                        each.serial,
-                        each.session_id,
-                        each.create_time_ms or 0,
-                        each.digest,
-                        each.since_ms,
-                    )
-                    for each in self._wanted.values()
-                    if each.place is not None and each.digest is not None
-                ),
-            ),
+        uncertain = abs(top.total_count - self._deepest.total_count)
+        return build_next(
+            known,
+            top,
+            base=base,
+            anchors=self._list_anchors(),
+            unfinished=self._list_unfinished(),
             slack=uncertain + (0 if self._gone_count > 0 else known.slack),
-            page_cap=known.page_cap,
             full_at_ms=known.full_at_ms or self._watch.now_ms,
         )
 
-    def _choose_top(self) -> Top:
-        """The answer about page 1 that shows the newest session; the latest of these."""
+    def _serial_of(self, came: Came) -> int:
+        return self._estimate_base(came.total_count) - came.place
 
-        def newest(top: Top) -> tuple[int, int]:
-            return max((time for time in top.times if time is not None), default=0), top.page
+    def _list_unfinished(self) -> Iterator[Unfinished]:
+        for each in self._came:
+            if each.digest is not None:
+                yield Unfinished(
+                    self._serial_of(each),
+                    each.session_id,
+                    each.create_time_ms or 0,
+                    each.digest,
+                    self._watch.now_ms,
+                )
+        for found in self._wanted.values():
+            if found.place is not None and found.digest is not None:
+                yield Unfinished(
+                    found.serial,
+                    found.session_id,
+                    found.create_time_ms or 0,
+                    found.digest,
+                    found.since_ms,
+                )
 
-        return max(self._tops, key=newest)
-
-    def _keep_anchors(self, base: int) -> tuple[Anchor, ...]:
-        anchors = Thinned()
+    def _list_anchors(self) -> Iterator[Anchor]:
         if self._gone_count == 0:
-            for anchor in self._known.anchors:
-                anchors.add(anchor)
+            yield from self._known.anchors
         elif self._anchor is not None and self._anchor.place is not None:
             # Where the others are by now is not known exactly.
-            found = self._anchor
             serial = self._estimate_base(self._totals[-1]) - self._anchor.place
-            anchors.add(Anchor(serial, found.session_id, found.create_time_ms))
+            yield Anchor(serial, self._anchor.session_id, self._anchor.create_time_ms)
         for found in self._wanted.values():
             if found.place is not None:
-                anchors.add(Anchor(found.serial, found.session_id, found.create_time_ms))
+                yield Anchor(found.serial, found.session_id, found.create_time_ms)
         for each in self._came:
-            serial = self._estimate_base(each.total_count) - each.place
-            anchors.add(Anchor(serial, each.session_id, each.create_time_ms))
-        return tuple(anchor for anchor, _ in anchors.kept() if anchor.serial <= base)
+            yield Anchor(self._serial_of(each), each.session_id, each.create_time_ms)

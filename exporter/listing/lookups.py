@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.listing.known import TOLERANCE_MS
+
 MAX_TRIES = 12
 """Pages a session is looked for on, at most."""
 
@@ -21,6 +23,8 @@ class PageTimes:
     oldest_ms: int | None
     is_sorted: bool
     """Whether no row was newer than the one before it."""
+    is_last: bool = False
+    """Whether the list ends in the middle of it."""
 
 
 class Lookup:
@@ -28,8 +32,8 @@ class Lookup:
 
     __slots__ = (
         "_again",
+        "_between",
         "_high",
-        "_is_sure",
         "_low",
         "_next",
         "_stride",
@@ -72,7 +76,8 @@ class Lookup:
         self._stride = 1
         self._tries = 0
         self._again: set[int] = set()
-        self._is_sure = False
+        self._between: tuple[int, int] | None = None
+        """The two pages it seemed to be between when both were asked for again."""
 
     @property
     def is_open(self) -> bool:
@@ -101,27 +106,41 @@ class Lookup:
         self.is_gone = way == "gone"
         self.is_lost = way == "here"
         if way == "front":
-            self._high = page_num - 1
-            self._next = max(self._low, page_num - self._stride)
+            self._turn_to_front(page_num)
         elif way == "back":
-            self._low = page_num + 1
-            far = page_num + self._stride
-            self._next = far if self._high is None else min(self._high, far)
+            self._turn_to_back(page_num)
         self._stride *= 2
         if self._high is not None and self._low > self._high:
             self._end_between(max(1, self._high), self._low)
 
-    def _end_between(self, *pages: int) -> None:
+    def _turn_to_front(self, page_num: int) -> None:
+        if self._between is not None and 1 < page_num <= self._between[0]:
+            # It has moved to the front of both.
+            self._between, self._low, self._stride = None, 1, 1
+        self._high = page_num - 1
+        self._next = (
+            (self._low + self._high) // 2 if self._low > 1 else max(1, page_num - self._stride)
+        )
+
+    def _turn_to_back(self, page_num: int) -> None:
+        if self._between is not None and page_num >= self._between[1]:
+            self._between, self._high, self._stride = None, None, 1
+        self._low = page_num + 1
+        self._next = (
+            page_num + self._stride if self._high is None else (self._low + self._high) // 2
+        )
+
+    def _end_between(self, front: int, back: int) -> None:
         """It stands between two pages that do not show it.
 
         It has gone, unless the list has moved since one of the two was asked for.
         """
-        if self._is_sure:
+        if self._between is not None:
             self.is_gone = True
             return
-        self._is_sure = True
-        self._again = set(pages)
-        self._low, self._high, self._next, self._stride = pages[0], pages[-1], pages[0], 1
+        self._between = front, back
+        self._again = {front, back}
+        self._low, self._high, self._next, self._stride = front, back, front, 1
 
     def _tell_way(self, times: PageTimes) -> Literal["front", "back", "here", "gone"]:
         if times.newest_ms is None or times.oldest_ms is None:
@@ -132,5 +151,6 @@ class Lookup:
         if self.create_time_ms >= times.newest_ms:
             return "front"
         if self.create_time_ms <= times.oldest_ms:
-            return "back"
+            is_behind_end = times.is_last and self.create_time_ms < times.oldest_ms - TOLERANCE_MS
+            return "gone" if is_behind_end else "back"
         return "gone" if times.is_sorted else "here"

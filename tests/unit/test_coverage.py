@@ -250,10 +250,11 @@ def test_nothing_but_page_one_is_asked_before_it_told_the_total() -> None:
 def test_sentinel_is_not_asked_before_all_pages_are_there() -> None:
     service = FakeService(250)
     coverage = Coverage(GATEWAY, page_size=100)
+    early: list[PageRequest | None] = []
     for _ in range(2):  # page 1, and the last one
         request = coverage.next_request()
         assert request is not None
-        early = coverage.next_request()
+        early.append(coverage.next_request())
         coverage.accept(request, service.answer(request))
     second = coverage.next_request()
     assert second is not None
@@ -262,7 +263,7 @@ def test_sentinel_is_not_asked_before_all_pages_are_there() -> None:
     coverage.accept(second, service.answer(second))
     sentinel = coverage.next_request()
 
-    assert early is None
+    assert early == [None, None]
     assert too_early is None
     assert sentinel == PageRequest(GATEWAY, 1, 100, number=4, purpose="sentinel")
     assert coverage.next_request() is None

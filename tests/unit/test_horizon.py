@@ -144,7 +144,7 @@ def test_list_that_is_not_newest_first_is_read_in_full(order: Order) -> None:
     assert outcome.lost_count == 0
 
 
-def test_rows_a_little_out_of_order_are_not_taken_for_the_end() -> None:
+def test_list_with_many_rows_out_of_order_is_read_in_full() -> None:
     """Two sessions in each ten swap their places, by three places."""
     times = [NEWEST_MS - place * SPACING_MS for place in range(3_000)]
     for place in range(0, 3_000, 10):
@@ -157,11 +157,11 @@ def test_rows_a_little_out_of_order_are_not_taken_for_the_end() -> None:
         str(place) for place, time in enumerate(times) if newest(1_000).wants(time)
     )
     assert coverage.facts is not None
-    assert coverage.facts.proof == "stitched"
-    assert len(requests) <= 20
+    assert coverage.facts.proof != "unproven"
+    assert len(requests) >= 30
 
 
-def test_session_without_a_create_time_is_kept_and_the_list_read_in_full() -> None:
+def test_session_without_a_create_time_is_kept() -> None:
     times: list[int | None] = [NEWEST_MS - place * SPACING_MS for place in range(1_500)]
     times[20] = None
     coverage = Coverage(GATEWAY, page_size=100, span=newest(120))
@@ -170,8 +170,8 @@ def test_session_without_a_create_time_is_kept_and_the_list_read_in_full() -> No
 
     assert ids == [str(place) for place in range(121)]
     assert coverage.facts is not None
-    assert coverage.facts.proof == "quiescent"
-    assert len(requests) == 16
+    assert coverage.facts.proof == "stitched"
+    assert len(requests) <= 7
 
 
 def test_page_count_is_what_the_span_is_likely_to_take() -> None:
