@@ -275,7 +275,8 @@ class Coverage:
         if page.total_count == 0:
             # Believed when it is told again and again; one such answer may be a fault.
             self._empty_count += window.start == 0
-            if self._stage != "start" and not self._is_emptied and not self._planned:
+            looks_again = not self._is_emptied and not self._is_spent and not self._planned
+            if self._stage != "start" and looks_again:
                 wait_s = EMPTIED_WAITS_S[max(0, self._empty_count - 1)]
                 self._plan(Window(1, self._page_size), "sentinel", wait_s)
         elif window.start < page.total_count:
@@ -374,11 +375,13 @@ class Coverage:
 
     @property
     def _page_total(self) -> int:
-        """Pages that the list has, as its rows tell, or its first total."""
-        row_count = self._ends.shown_to
+        """Pages that the list had at first, as its rows tell, or its total."""
+        # A list may grow as fast as it is read: what came since gives no leave to read on.
+        grown = self._observations.total_count - (self._first_total_count or 0)
+        row_count = self._ends.shown_to - max(0, grown)
         if not self._ends.is_found and self._ends.depth is None:
             row_count = max(self._first_total_count or 0, row_count)
-        return ceil(row_count / self._page_size)
+        return max(1, ceil(row_count / self._page_size))
 
     def _sweep_on(self) -> tuple[Window, Purpose]:
         if self._moved and self._asked >= self._watched + WATCH_EVERY and self._watches:
@@ -409,6 +412,9 @@ class Coverage:
 
     def _end_stage(self, page: SessionPage) -> None:
         """Nothing is in flight and nothing planned; `page` is the answer that came last."""
+        if self._is_spent:
+            self._conclude("unproven", "the list did not hold still long enough to be read")
+            return
         match self._stage:
             case "start":
                 self._end_start(page)
@@ -420,6 +426,11 @@ class Coverage:
                 self._judge()
             case _:
                 assert_never(self._stage)
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether so much was asked for that there has to be an end to it."""
+        return self._asked >= 2 * self._max_repairs and self._stage != "start"
 
     def _end_start(self, page: SessionPage) -> None:
         row_count = page.row_count

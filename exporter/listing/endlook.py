@@ -88,8 +88,13 @@ class EndLook:
             return None
         self._step = 2 * self._step or 1
         place = max((shown_to + high) // 2, high - self._step * page_size)
-        self._searched = Window(place // page_size + 1, page_size)
-        return self._searched
+        found = Window(place // page_size + 1, page_size)
+        if found in self._probed:
+            # It tells no more than before: the list moves, or has gone.
+            return None
+        self._probed.add(found)
+        self._searched = found
+        return found
 
     def probe(self, place: int, *, page_size: int) -> list[Window]:
         """Windows that show whether rows end at a place."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exporter.emulator.churn import Churn, Flow, Order
+from exporter.emulator.churn import Churn, Flow
 from exporter.emulator.faults import Fault, FaultRule
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import Emulator
@@ -196,7 +196,7 @@ def test_duration_counts_back_from_the_start_of_the_run_that_is_gone_on_with(rig
 
 
 def test_run_without_a_proof_leaves_nothing_to_go_on_from(program_for: "ProgramFor") -> None:
-    churn = Churn(order=Order.UNORDERED, deletions=Flow(per_s=100))
+    churn = Churn(tie_size=10**6, deletions=Flow(per_s=100))
     gateway = EmulatedGateway(gateway_id="lc-1", name="one", session_count=3000, churn=churn)
     workspace = EmulatedWorkspace(workspace_id="w-1", name="one", gateways=(gateway,))
     program, _ = program_for(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.emulator.churn import Churn, Flow, Order
+from exporter.emulator.churn import Churn, Flow
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from tests.patience import HANG_S, wait_until
 
@@ -117,7 +117,7 @@ def test_metrics_in_the_place_of_the_output_are_refused(program: "Program") -> N
 
 def unprovable() -> Scenario:
     """A list in no order from which sessions go: it cannot be proven complete."""
-    churn = Churn(order=Order.UNORDERED, deletions=Flow(per_s=100))
+    churn = Churn(tie_size=10**6, deletions=Flow(per_s=100))
     gateway = EmulatedGateway(gateway_id="lc-1", name="one", session_count=3000, churn=churn)
     return Scenario(
         seed=3,

@@ -59,7 +59,7 @@ def read(churn: Churn, session_count: int, *, page_size: int, in_flight: int, se
     )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     churn=CHURNS,
     session_count=COUNTS,
