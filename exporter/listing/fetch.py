@@ -123,6 +123,7 @@ async def fetch_sessions(
     emit: Callable[[Event], None],
     note: Note = lambda *_: None,
     journal: AnswerLog = NO_ANSWER_LOG,
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> list[ListingFacts]:
     """Drive every listing to its end, handing its rows on in list order; one outcome a gateway, in
     order.
@@ -146,7 +147,7 @@ async def fetch_sessions(
             askers.wake_one()
             listing, request = found
             if request.wait_s > 0:
-                await anyio.sleep(request.wait_s)
+                await sleep(request.wait_s)
             page = await fetch_page(request)
             await journal.make_room()
             note(listing, request, page)
