@@ -40,6 +40,9 @@ MIN_STEPS = 20
 """Differing rows next to each other before a list is known to be in order."""
 MAX_RISES = 50
 """One row in so many may be newer than the one before it in a list that is nearly newest first."""
+MIN_HELD = 10
+"""Pairs of rows that have to be seen in one order twice, before sessions that two answers share
+join them: chance holds so many with a probability of one in a thousand at most."""
 MIN_ROWS_TO_TELL = 2
 """Shared rows that tell how far rows moved, even where they join nothing."""
 FAST = 20
@@ -130,6 +133,12 @@ class Observations:
         self._index: RowIndex | None = None
         self._first_rows = array("I")
         self._next_row = 1
+        self._has_ties = False
+        """Whether any two rows have one create time, or none."""
+        self._held_pairs = 0
+        """Neighbours that were seen again in the same order, ..."""
+        self._held_ties = 0
+        """... of one create time."""
         self._shifted_count = 0
         self._shifted_over = 0
         self._joins: set[tuple[int, int]] = set()
@@ -156,8 +165,10 @@ class Observations:
         """
         if self._index is None:
             self._index = RowIndex(min(max(page.total_count, page.row_count), MAX_EXPECTED))
-        times = [time for time in read_times(page.sessions) if time is not None]
+        all_times = read_times(page.sessions)
+        times = [time for time in all_times if time is not None]
         self._measure_disorder(times)
+        self._has_ties |= len(set(times)) < len(all_times)
         self._movable.update(
             page.session_ids[at]
             for at in find_unfinished(page.sessions)
@@ -180,13 +191,18 @@ class Observations:
         self._first_rows.append(self._next_row)
         self.pages.append(seen)
         self._next_row += len(page.session_ids)
-        self._note_repeated(repeated, page)
+        self._note_repeated(repeated, page, all_times)
         return [at for at, _ in repeated]
 
     def _page_of(self, row: int) -> int:
         return bisect_right(self._first_rows, row) - 1
 
-    def _note_repeated(self, repeated: list[tuple[int, int]], page: SessionPage) -> None:
+    def _note_repeated(
+        self,
+        repeated: list[tuple[int, int]],
+        page: SessionPage,
+        times: Sequence[int | None],
+    ) -> None:
         """Sessions of the latest answer that earlier rows have shown."""
         groups: dict[int, list[tuple[int, int]]] = {}
         for at, row in repeated:
@@ -195,7 +211,8 @@ class Observations:
         # What an answer shows twice tells of no other.
         groups.pop(latest, None)
         overlaps = {
-            former: self._note_shared(former, group, page) for former, group in groups.items()
+            former: self._note_shared(former, group, page, times)
+            for former, group in groups.items()
         }
         if not self.pages[latest].is_evidence:
             return
@@ -213,7 +230,11 @@ class Observations:
         return (min(one, other), max(one, other)) in self._joins
 
     def _note_shared(
-        self, former: int, shared: list[tuple[int, int]], page: SessionPage
+        self,
+        former: int,
+        shared: list[tuple[int, int]],
+        page: SessionPage,
+        times: Sequence[int | None],
     ) -> Overlap:
         """Sessions that the latest answer shares with a former one."""
         latest = len(self.pages) - 1
@@ -232,6 +253,9 @@ class Observations:
         )
         if one.is_evidence and other.is_evidence:
             self.is_reordered |= overlap.is_reordered
+        for early, late in pairwise(second[at] for at in overlap.kept):
+            self._held_pairs += 1
+            self._held_ties += times[early] == times[late]
         if len(overlap.kept) >= MIN_ROWS_TO_TELL:
             middle = overlap.kept[len(overlap.kept) // 2]
             then, now = one.start + first[middle], other.start + second[middle]
@@ -239,6 +263,15 @@ class Observations:
             self._shifted_count += abs(now - then)
             self._shifted_over += latest - former
         return overlap
+
+    @property
+    def _order_is_known(self) -> bool:
+        """Whether rows that times do not order were seen to keep their order.
+
+        Not to have seen two of them in both orders tells nothing while few were seen twice.
+        """
+        is_held = self.is_sorted or self._held_pairs >= MIN_HELD
+        return is_held and (not self._has_ties or self._held_ties >= MIN_HELD)
 
     @property
     def pace(self) -> float:
@@ -297,7 +330,7 @@ class Observations:
         Those of `ends` show that nothing stands behind their last row.
         """
         runs = list(range(len(self.pages)))
-        if not self.is_reordered:
+        if not self.is_reordered and self._order_is_known:
             for one, other in self._joins:
                 unite(runs, one, other)
         evidence = [at for at, page in enumerate(self.pages) if page.is_evidence]
