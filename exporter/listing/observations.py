@@ -138,7 +138,7 @@ class Observations:
         self._held_pairs = 0
         """Neighbours that were seen again in the same order, ..."""
         self._held_ties = 0
-        """... of one create time."""
+        """... of one create time, or of none."""
         self._shifted_count = 0
         self._shifted_over = 0
         self._joins: set[tuple[int, int]] = set()
@@ -255,7 +255,7 @@ class Observations:
             self.is_reordered |= overlap.is_reordered
         for early, late in pairwise(second[at] for at in overlap.kept):
             self._held_pairs += 1
-            self._held_ties += times[early] == times[late]
+            self._held_ties += times[early] == times[late] or None in {times[early], times[late]}
         if len(overlap.kept) >= MIN_ROWS_TO_TELL:
             middle = overlap.kept[len(overlap.kept) // 2]
             then, now = one.start + first[middle], other.start + second[middle]
@@ -270,8 +270,9 @@ class Observations:
 
         Not to have seen two of them in both orders tells nothing while few were seen twice.
         """
-        is_held = self.is_sorted or self._held_pairs >= MIN_HELD
-        return is_held and (not self._has_ties or self._held_ties >= MIN_HELD)
+        if self.order == "none":
+            return self._held_pairs >= MIN_HELD
+        return not self._has_ties or self._held_ties >= MIN_HELD
 
     @property
     def pace(self) -> float:

@@ -101,7 +101,7 @@ class Bench:
                     emit=reading.events.append,
                     note=note,
                     journal=journal,
-            sleep=lambda _: anyio.lowlevel.checkpoint(),
+                    sleep=lambda _: anyio.lowlevel.checkpoint(),
                 )
 
         try:
