@@ -25,17 +25,18 @@ from exporter.listing.coverage import Coverage
 from exporter.listing.facts import Listing, ListingFacts, PageRequest
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.increment import Increment
+from exporter.listing.known import Watch, tell_why_due
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.outputs import open_output
 from exporter.preparing import Run, prepare
 from exporter.records import RawSession
-from exporter.resuming import end_journal, find_span, open_journal
+from exporter.resuming import end_journal, find_beginning, find_span, open_journal
 from exporter.runs.journal import Journal, is_worth_resuming
 from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
 from exporter.runs.publishing import Publisher
-from exporter.runs.state import State, dump_state
+from exporter.runs.state import State, dump_state, to_ms
 from exporter.service import (
     open_service,
 )
@@ -135,7 +136,10 @@ async def export_run(
                 if seat is not None:
                     journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
                     run = replace(run, span=find_span(run, journal))
-                listings = [build_listing(run, past, gateway) for gateway in gateways]
+                listings = [
+                    build_listing(run, past, gateway, began_at=find_beginning(run, journal))
+                    for gateway in gateways
+                ]
                 facts = await list_into_output(
                     client, listings, opened.output, run=run, journal=journal
                 )
@@ -159,12 +163,18 @@ async def export_run(
     return manifest
 
 
-def build_listing(run: Run, past: Past, gateway: Gateway) -> Listing:
+def build_listing(run: Run, past: Past, gateway: Gateway, *, began_at: datetime) -> Listing:
     """How to list a gateway: in full, or on from what is known of it."""
-    page_size = run.settings.page_size
+    settings = run.settings
+    page_size = settings.page_size
     if run.state_at is None or run.span.has_bounds:
         return Coverage(gateway, page_size=page_size, span=run.span)
-    return Increment(gateway, past.known.get(gateway), page_size=page_size)
+    known = past.known.get(gateway)
+    watch = Watch(now_ms=to_ms(began_at), settle_ms=round(settings.settle * 1000))
+    full_because = ""
+    if known is not None and settings.full_every is not None:
+        full_because = tell_why_due(known, now_ms=watch.now_ms, every_s=settings.full_every)
+    return Increment(gateway, known, page_size=page_size, watch=watch, full_because=full_because)
 
 
 def build_state(

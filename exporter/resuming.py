@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from exporter import __version__
@@ -38,6 +39,8 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
             "since": settings.since,
             "until": settings.until,
             "incremental": settings.incremental,
+            "settle": settings.settle,
+            "full_every": settings.full_every,
             "state": hashlib.sha256(state).hexdigest(),
             # What was published since is newer than what the journal has.
             "predecessor": past.run_id,
@@ -64,12 +67,19 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
     return NO_ANSWER_LOG
 
 
+def find_beginning(run: Run, journal: AnswerLog | Journal) -> datetime:
+    """When the run started whose requests are gone on with: all that a listing decides by time is
+    decided by that instant, or the recorded answers would not fit.
+    """
+    if isinstance(journal, Journal) and journal.resumed is not None:
+        return journal.resumed.started_at
+    return run.started_at
+
+
 def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
     """A duration counts back from the start of the run whose requests are gone on with."""
-    if not isinstance(journal, Journal) or journal.resumed is None:
-        return run.span
     settings = run.settings
-    return resolve_span(settings.since, settings.until, now=journal.resumed.started_at)
+    return resolve_span(settings.since, settings.until, now=find_beginning(run, journal))
 
 
 def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:

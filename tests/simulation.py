@@ -17,11 +17,14 @@ from exporter.emulator.history import PageCache
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import Listing, ListingFacts, PageRequest
+from exporter.listing.known import Watch
 from exporter.records import RawSession
 from exporter.span import ALL_TIME, Span
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 NEWEST_MS = 1_782_820_800_000
+LATER = Watch(now_ms=NEWEST_MS + 10 * 24 * 3_600_000, settle_ms=3_600_000)
+"""When all that a list held has settled."""
 
 
 def build_list(

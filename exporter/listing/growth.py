@@ -2,95 +2,40 @@
 I/O.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Final
 
 from exporter.api.roa import SessionPage
+from exporter.listing.audit import Audit
+from exporter.listing.bookmark import Came, HeadPage, build_known, choose_head_page
 from exporter.listing.facts import PageRequest
 from exporter.listing.gaps import GapFinder
-from exporter.listing.known import (
-    Anchor,
-    Known,
-    Thinned,
-    Unfinished,
-    Watch,
-    cut_head,
-    digest_of,
-    is_newest_first,
-)
+from exporter.listing.known import Known, Watch, digest_of, is_newest_first
 from exporter.listing.lookups import Lookup, PageTimes
+from exporter.listing.meetings import MIN_KNOWN_ROWS, KnownHead
 from exporter.listing.observations import Observations, read_times
+from exporter.listing.repeats import Plan, Repeats
 from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
 
-MIN_KNOWN_ROWS = 10
-"""So many have to be met: a session that is shown late may stand behind some of them."""
-LATE_MS = 60_000
-"""How long after it was created a session may be shown first."""
-PAGES_AT_ONCE = 2
-"""Pages asked for ahead where nothing tells how many sessions are new."""
-MIN_OVERLAP = 4
+SHARE_AHEAD: Final = 4
+"""Where nothing tells how many sessions are new, one page is asked for ahead for each so many that
+were read.
+"""
+MIN_OVERLAP: Final = 4
 """Rows that two windows share."""
-MAX_TELLS = 4
-"""A page is asked for so many times at most, while it is evidence of nothing."""
-EMPTY_WAITS_S = (0.0, 0.5)
-LAG_WAITS_S = (0.0, 0.5, 2.0)
+LAG_WAITS_S: Final = (0.0, 0.5, 2.0)
 """Before each further look at a total that claims more sessions than were found."""
-MAX_ROUNDS = 24
-MAX_GAP_ROUNDS = 6
+MAX_ROUNDS: Final = 48
+MAX_GAP_ROUNDS: Final = 6
 
-TURNED_OVER = "none of the known sessions was met: they have gone, or the list was reordered"
-REORDERED = "the list is not newest first any more"
-CHANGED = "sessions came in the middle of the list"
-SHORT = "answers hold fewer sessions than asked for"
-EMPTY = "the list is empty"
-RESTLESS = "the list did not hold still long enough to tell what is new"
-LOST = "sessions that had not ended are not where they were"
-
-Plan = list[tuple[Window, float]]
-"""Windows to ask for next, each after a wait in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """An answer that shows known sessions of the head."""
-
-    page: int
-    """Its index among the answers."""
-    base: int
-    """The serial of the row at place 0, as the deepest of these sessions tells."""
-    reached: int
-    """The place in the known head of the deepest of them."""
-    came_count: int
-    """Sessions in front of that one that were not there before, less those that went."""
-    total_count: int
-    oldest_ms: int | None
-    """Create time of the deepest of them."""
-    is_last: bool
-    """Whether the list seems to end with this answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """A new session, where it was seen first."""
-
-    place: int
-    total_count: int
-    session_id: str
-    create_time_ms: int | None
-    digest: str | None
-    """None of one that does not change any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Top:
-    """An answer about page 1, without its rows."""
-
-    page: int
-    total_count: int
-    session_ids: Sequence[str]
-    times: Sequence[int | None]
+TURNED_OVER: Final = "none of the known sessions was met: they have gone, or the list was reordered"
+REORDERED: Final = "the list is not newest first any more"
+CHANGED: Final = "sessions came in the middle of the list"
+SHORT: Final = "answers hold fewer sessions than asked for"
+EMPTY: Final = "the list is empty"
+RESTLESS: Final = "the list did not hold still long enough to tell what is new"
+LOST: Final = "sessions that may have changed are not where they were"
 
 
 class Growth:
@@ -100,17 +45,19 @@ class Growth:
         self._known = known
         self._page_size = page_size
         self._watch = watch
-        self._places = {session_id: place for place, session_id in enumerate(known.head)}
-        self._wanted = {
+        self._head = KnownHead(known)
+        self._lookups = {
             each.session_id: Lookup(
                 each.serial,
                 each.session_id,
                 each.create_time_ms,
+                page_size=page_size,
                 digest=each.digest,
                 since_ms=each.since_ms or watch.now_ms,
             )
             for each in known.unfinished
         }
+        self._audit = Audit(known, page_size=page_size)
         self.trouble = ""
         """Why only a full listing will do, for a reader; empty while it will not."""
         self.new: set[str] = set()
@@ -121,25 +68,16 @@ class Growth:
         self._observations = Observations()
         self._gaps = GapFinder(self._observations)
         self._asked: set[Window] = set()
-        self._tells: Counter[Window] = Counter()
-        self._told: dict[Window, tuple[int, int]] = {}
-        self._again: list[Window] = []
-        """To be asked once more, since what they showed is evidence of nothing."""
-        self._empty_count = 0
-        self._shown: dict[int, PageTimes] = {}
-        """What pages showed, by number."""
+        self._repeats = Repeats()
+        self._shown: dict[Window, PageTimes] = {}
+        self._head_pages: list[HeadPage] = []
+        self._totals: list[int] = []
+        """Of the answers that had rows: what none tells is no total to go by."""
+        self._came: list[Came] = []
         self._round_count = 0
         self._gap_rounds = 0
         self._lag_tells = 0
         self._swept_to = page_size
-        self._tops: list[Top] = []
-        self._meetings: list[Meeting] = []
-        self._totals: list[int] = []
-        self._anchor: Lookup | None = None
-        self._is_audited = False
-        self._gone_count = 0
-        """Sessions that went from behind the head."""
-        self._came: list[Came] = []
 
     def has_left(self, session_id: str) -> bool:
         return session_id in self.new or session_id in self.changed
@@ -173,171 +111,65 @@ class Growth:
             return []
         window = Window(request.page_num, request.page_size)
         self._asked.add(window)
+        if page.row_count == 0:
+            self._take_in_none(window)
+            return []
         self._totals.append(page.total_count)
         times = read_times(page.sessions)
-        if page.row_count == 0:
-            self._take_in_none(window, page)
-            return []
-        self._empty_count = 0
-        is_evidence = self._is_evidence(window, page)
-        index = len(self._observations.pages)
-        self._observations.add(window, page, size=window.page_size, is_evidence=is_evidence)
-        self._note_times(window, times)
-        ids = page.session_ids
-        met = [(at, self._places[each]) for at, each in enumerate(ids) if each in self._places]
         if not is_newest_first([time for time in times if time is not None]):
             self.trouble = REORDERED
             return []
-        fresh = self._find_fresh(window, page, times, met)
-        if self.trouble:
+        met = self._head.find_met(page.session_ids)
+        front = self._head.find_front(window.start, times, met)
+        if front is None:
+            self.trouble = TURNED_OVER
             return []
-        if window.start == 0:
-            self._tops.append(Top(index, page.total_count, list(ids), times))
-        if met and is_evidence:
-            self._meet(index, window, page, times, met)
-        leaving = self._note_new(window, page, times, fresh)
+        is_evidence = self._repeats.is_evidence(window, page)
+        if self._repeats.is_exhausted or (is_evidence and is_cut_at_head(window, page)):
+            self.trouble = SHORT
+            return []
+        index = len(self._observations.pages)
+        self._observations.add(window, page, size=window.page_size, is_evidence=is_evidence)
+        if is_evidence:
+            is_end = page.row_count < window.page_size and is_at_end(window, page)
+            self._shown[window] = tell_times(times, is_end=is_end)
+            if window.start == 0:
+                self._head_pages.append(
+                    HeadPage(index, page.total_count, list(page.session_ids), times, is_end)
+                )
+            if met:
+                self._head.note(
+                    index, window.start, times, met, total_count=page.total_count, is_last=is_end
+                )
+        leaving = self._note_new(window, page, times, front)
         leaving += self._note_found(window, page)
         return [page.sessions[at] for at in sorted(leaving)]
 
-    def _take_in_none(self, window: Window, page: SessionPage) -> None:
-        if window.page_size == self._page_size:
-            self._shown[window.page_num] = PageTimes(None, None, is_sorted=True)
-        if window.start == 0:
-            self._empty_count += 1
-            if self._empty_count > len(EMPTY_WAITS_S):
-                self.trouble = EMPTY
-            else:
-                self._again.append(window)
-        elif window.start < min(page.total_count, self._swept_to):
-            self._tell_again(window, (0, 0))
-
-    def _is_evidence(self, window: Window, page: SessionPage) -> bool:
-        """Whether an answer shows all that stood between its first row and its last."""
-        distinct_count = len(set(page.session_ids))
-        stop = window.start + page.row_count
-        is_cut = page.row_count < window.page_size and stop != page.total_count
-        if distinct_count == page.row_count and not is_cut:
-            return True
-        return self._tell_again(window, (page.row_count, distinct_count))
-
-    def _tell_again(self, window: Window, looks: tuple[int, int]) -> bool:
-        """Whether an answer was told twice; asks again for one that was not."""
-        if self._told.get(window) == looks:
-            return True
-        self._told[window] = looks
-        self._tells[window] += 1
-        if self._tells[window] >= MAX_TELLS:
+    def _take_in_none(self, window: Window) -> None:
+        is_empty = self._repeats.is_empty(window)
+        if self._repeats.is_exhausted:
             self.trouble = SHORT
-        else:
-            self._again.append(window)
-        return False
-
-    def _note_times(self, window: Window, times: Sequence[int | None]) -> None:
-        if window.page_size != self._page_size:
-            return
-        timed = [time for time in times if time is not None]
-        self._shown[window.page_num] = PageTimes(
-            max(timed, default=None),
-            min(timed, default=None),
-            is_sorted=timed == sorted(timed, reverse=True),
-        )
-
-    def _find_fresh(
-        self,
-        window: Window,
-        page: SessionPage,
-        times: Sequence[int | None],
-        met: Sequence[tuple[int, int]],
-    ) -> list[int]:
-        """The positions of the rows that no earlier run has seen.
-
-        Those are all that stand in front of the last of the known head, and are not part of it.
-        """
-        known, ids = self._known, page.session_ids
-        is_in_front = not met and self._is_in_front(window, times)
-        last_met = met[-1][0] if met else -1
-        return [
-            at
-            for at, (session_id, time) in enumerate(zip(ids, times, strict=True))
-            if session_id not in self._places
-            and session_id not in self._wanted
-            and (
-                is_in_front
-                or at < last_met
-                or (time is not None and time >= known.head_oldest_ms and not self._ends_head(met))
-            )
-        ]
-
-    def _ends_head(self, met: Sequence[tuple[int, int]]) -> bool:
-        return bool(met) and met[-1][1] == len(self._places) - 1
-
-    def _is_in_front(self, window: Window, times: Sequence[int | None]) -> bool:
-        """Whether an answer without a known session stands in front of these."""
-        if self._meetings:
-            latest = self._meetings[-1]
-            return window.stop <= max(each.came_count for each in self._meetings) and (
-                latest.came_count >= window.stop
-            )
-        timed = [time for time in times if time is not None]
-        if timed and max(timed) < self._known.head_oldest_ms:
-            self.trouble = TURNED_OVER
-            return False
-        return True
-
-    def _meet(
-        self,
-        index: int,
-        window: Window,
-        page: SessionPage,
-        times: Sequence[int | None],
-        met: Sequence[tuple[int, int]],
-    ) -> None:
-        known = self._known
-        is_last = window.start + page.row_count >= page.total_count
-        at, reached = self._find_depth(times, met, is_last=is_last)
-        place = window.start + at
-        serial = known.total_count + known.expired_count - 1 - reached
-        self._meetings.append(
-            Meeting(
-                index,
-                serial + place,
-                reached,
-                place - reached,
-                page.total_count,
-                times[at],
-                is_last and page.row_count < window.page_size or window.stop >= page.total_count,
-            )
-        )
-
-    @staticmethod
-    def _find_depth(
-        times: Sequence[int | None], met: Sequence[tuple[int, int]], *, is_last: bool
-    ) -> tuple[int, int]:
-        """The position of the deepest known session, and its place in the known head.
-
-        Sessions of one create time may have changed places: only the last of all of them tells.
-        """
-        places = dict(met)
-        for at, reached in reversed(met):
-            tied = {each for each, time in enumerate(times) if time == times[at]}
-            is_whole = is_last or max(tied) < len(times) - 1
-            if is_whole and tied <= places.keys() and at == max(tied):
-                return at, max(places[each] for each in tied)
-        return met[-1]
+        elif is_empty and window.start == 0:
+            self.trouble = EMPTY
+        elif is_empty:
+            self._shown[window] = tell_times((), is_end=False)
 
     def _note_new(
-        self, window: Window, page: SessionPage, times: Sequence[int | None], fresh: list[int]
+        self, window: Window, page: SessionPage, times: Sequence[int | None], front: int
     ) -> list[int]:
-        """The positions of those that were not seen yet."""
+        """The positions of the sessions that are seen for the first time, in any run."""
         ids = page.session_ids
-        self.overlap_count += sum(ids[at] in self.new for at in fresh)
-        first_seen = [at for at in fresh if ids[at] not in self.new]
-        first_seen = list({ids[at]: at for at in reversed(first_seen)}.values())
-        if not first_seen:
-            return []
-        self.new.update(ids[at] for at in first_seen)
-        watched = set(self._watch.find(page.sessions))
-        first = min(first_seen)
+        fresh: dict[str, int] = {}
+        for at, session_id in enumerate(ids[:front]):
+            if session_id in self.new:
+                self.overlap_count += 1
+            elif session_id not in self._head and session_id not in self._lookups:
+                fresh.setdefault(session_id, at)
+        self.new.update(fresh)
+        first_seen = list(fresh.values())
+        watched = {
+            first_seen[at] for at in self._watch.find([page.sessions[at] for at in first_seen])
+        }
         self._came += [
             Came(
                 window.start + at,
@@ -346,112 +178,87 @@ class Growth:
                 times[at],
                 digest_of(page.sessions[at]) if at in watched else None,
             )
-            for at in sorted(first_seen)
-            if at in watched or at == first
+            for at in first_seen
+            if at in watched or at == first_seen[0]
         ]
         return first_seen
-
-    def _estimate_base(self, total_count: int) -> int:
-        """The serial of the row at place 0, in an answer with a total."""
-        known = self._known
-        if not self._meetings:
-            return total_count - 1 + known.expired_count
-        deepest = self._deepest
-        return deepest.base + total_count - deepest.total_count
 
     def _note_found(self, window: Window, page: SessionPage) -> list[int]:
         """The positions of sessions that might change and have: each leaves once."""
         leaving = []
+        self._audit.note(window.start, page)
         for at, session_id in enumerate(page.session_ids):
-            if self._anchor is not None and session_id == self._anchor.session_id:
-                self._anchor.place = window.start + at
-            wanted = self._wanted.get(session_id)
-            if wanted is None or wanted.place is not None:
+            lookup = self._lookups.get(session_id)
+            if lookup is None or lookup.place is not None:
                 continue
-            wanted.place = window.start + at
-            wanted.serial = self._estimate_base(page.total_count) - wanted.place
+            lookup.place, lookup.total_count = window.start + at, page.total_count
+            lookup.serial = self._head.estimate_base(page.total_count) - lookup.place
             session = page.sessions[at]
             digest = digest_of(session)
-            if digest != wanted.digest:
+            if digest != lookup.digest:
                 self.changed.add(session_id)
                 leaving.append(at)
-                wanted.since_ms = self._watch.now_ms
-            is_watched = self._watch.watches(session, since_ms=wanted.since_ms)
-            wanted.digest = digest if is_watched else None
+                lookup.since_ms = self._watch.now_ms
+            is_watched = self._watch.watches(session, since_ms=lookup.since_ms)
+            lookup.digest = digest if is_watched else None
         return leaving
 
     # What to ask next
 
     def plan(self) -> Plan:
-        """What to ask for in the next round, when all answers are in; nothing when all is proven, or
-        when there is trouble.
+        """What to ask for in the next round, when all answers are in; nothing when all is proven,
+        or when there is trouble.
         """
         if self.trouble:
             return []
-        again, self._again = self._again, []
-        if again:
-            wait_s = EMPTY_WAITS_S[self._empty_count - 1] if self._empty_count > 0 else 0.0
-            return [(window, wait_s) for window in again]
+        due = self._repeats.take_due()
+        if due:
+            return due
         self._round_count += 1
         if self._round_count > MAX_ROUNDS:
             self.trouble = RESTLESS
             return []
-        for step in (self._read_on, self._join, self._look_up, self._audit):
+        for step in (self._read_on, self._join, self._look_up, self._compare):
             plan = step()
             if plan or self.trouble:
                 return [] if self.trouble else plan
         return []
 
     @property
-    def _deepest(self) -> Meeting:
-        return max(self._meetings, key=lambda each: (each.reached, each.page))
-
-    def _page(self, page_num: int) -> Window:
-        return Window(page_num, self._page_size)
-
-    def _read_on(self) -> Plan:
-        """Windows to look for the known sessions on, until enough of them were met."""
-        if self._meetings and self._is_deep_enough:
-            return []
-        total_count = self._totals[-1]
-        if not self._meetings:
-            if self._swept_to >= total_count:
-                self.trouble = TURNED_OVER
-                return []
-            grown = total_count - self._known.total_count + MIN_KNOWN_ROWS
-            stop = max(grown, self._swept_to + PAGES_AT_ONCE * self._page_size)
-        else:
-            deepest = self._observations.pages[self._deepest.page]
-            self._swept_to = max(self._swept_to, deepest.stop)
-            stop = self._swept_to + 1
-        windows = []
-        while self._swept_to < min(stop, max(total_count, self._swept_to + 1)):
-            windows.append(reach_on(self._swept_to, most=self._page_size, overlap=self._overlap))
-            self._swept_to = windows[-1].stop
-            if self._swept_to >= total_count:
-                break
-        return [(window, 0.0) for window in windows]
-
-    @property
     def _overlap(self) -> int:
         return min(self._page_size // 2, MIN_OVERLAP)
 
-    @property
-    def _is_deep_enough(self) -> bool:
-        """Whether no session that was shown late can stand behind the known ones that were met."""
-        deepest, known = self._deepest, self._known
-        if deepest.reached == len(known.head) - 1 or deepest.is_last:
-            return True
-        if deepest.reached + 1 < MIN_KNOWN_ROWS:
-            return False
-        newest_ms = known.head_newest_ms
-        if newest_ms is None or deepest.oldest_ms is None:
-            return True
-        return deepest.oldest_ms < newest_ms - LATE_MS
+    def _read_on(self) -> Plan:
+        """Windows to look for the known sessions on, until enough of them were met."""
+        if self._head.is_met:
+            return []
+        total_count = self._totals[-1]
+        if self._head.meetings:
+            deepest = self._observations.pages[self._head.deepest.page]
+            self._swept_to = max(self._swept_to, deepest.stop)
+            stop = self._swept_to + 1
+        elif self._swept_to < total_count:
+            stop = total_count - self._known.total_count + MIN_KNOWN_ROWS
+            if stop <= self._swept_to:
+                stop = self._swept_to + max(1, self._swept_to // SHARE_AHEAD)
+            stop = min(stop, total_count)
+        else:
+            self.trouble = TURNED_OVER
+            return []
+        return self._sweep_to(stop)
+
+    def _sweep_to(self, stop: int) -> Plan:
+        """Windows that go on where the head was read to."""
+        plan = []
+        while self._swept_to < stop:
+            window = reach_on(self._swept_to, most=self._page_size, overlap=self._overlap)
+            self._swept_to = window.stop
+            plan.append((window, 0.0))
+        return plan
 
     def _join(self) -> Plan:
         """Windows that join the head and the known sessions."""
-        gaps = self._gaps.find(end=self._deepest.page, ends=(), by_ranks=False)
+        gaps = self._gaps.find(end=self._head.deepest.page, ends=(), by_ranks=False)
         if not gaps:
             return []
         self._gap_rounds += 1
@@ -464,47 +271,46 @@ class Growth:
         return [(window, 0.0) for window in windows]
 
     def _look_up(self) -> Plan:
-        """The pages where the sessions are by now that were not found yet."""
-        wanted = [each for each in self._wanted.values() if each.is_open]
-        return self._choose_pages(wanted)
+        """Where the sessions may be by now that may have changed and were not found yet."""
+        # Those next to what was read already take no page of their own.
+        base = self._head.estimate_base(self._totals[-1])
+        places = {base - each.serial for each in self._lookups.values() if each.is_open}
+        stop = self._swept_to
+        for place in sorted(places):
+            if stop <= place < stop + self._page_size:
+                stop = place + 1
+        if stop > self._swept_to:
+            return self._sweep_to(stop)
+        plan = self._choose_windows(self._lookups.values())
+        if any(each.is_lost for each in self._lookups.values()):
+            self.trouble = LOST
+        return plan
 
-    def _choose_pages(self, lookups: Iterable[Lookup]) -> Plan:
-        base = self._estimate_base(self._totals[-1])
-        pages = set()
-        for each in lookups:
-            page_num = each.choose_page((base - each.serial) // self._page_size + 1, self._shown)
-            if page_num is not None:
-                pages.add(page_num)
-            elif each.is_lost:
-                self.trouble = LOST
-        return [(self._page(page_num), 0.0) for page_num in sorted(pages)]
+    def _choose_windows(self, lookups: Iterable[Lookup]) -> Plan:
+        base = self._head.estimate_base(self._totals[-1])
+        chosen = (
+            each.choose_window(base - each.serial, self._shown) for each in lookups if each.is_open
+        )
+        windows = {window for window in chosen if window is not None}
+        return [(window, 0.0) for window in sorted(windows, key=lambda each: each.start)]
 
-    # What it proves
-
-    def _audit(self) -> Plan:
-        """Look whether sessions came where nothing was read, if the total differs from what was
-        found; nothing to ask when they did not.
-        """
-        deepest, known = self._deepest, self._known
-        came = deepest.total_count - known.total_count
-        self._gone_count = deepest.came_count - came
-        if self._gone_count < 0:
-            return self._ask_for_lag()
-        if self._gone_count == 0 or self._is_audited:
-            return []
-        if self._anchor is None or self._anchor.is_gone:
-            self._anchor = self._choose_anchor()
-            if self._anchor is None:
-                self._is_audited = True
+    def _compare(self) -> Plan:
+        """Look whether sessions came where nothing was read; nothing to ask when they did not."""
+        audit = self._audit
+        while (verdict := audit.judge(self._head.deepest)) == "anchor needed":
+            anchor = audit.find_anchor()
+            if anchor is None:
                 return []
-        if self._anchor.is_open:
-            return self._choose_pages([self._anchor])
-        self._is_audited = True
-        # Sessions that went in front of the anchor moved it to the front, those that came back.
-        place = self._anchor.place or 0
-        gone_in_front = self._estimate_base(self._totals[-1]) - self._anchor.serial - place
-        tolerance = known.slack + abs(self._totals[-1] - deepest.total_count)
-        if gone_in_front < -tolerance or self._gone_count - gone_in_front < -tolerance:
+            if anchor.is_open:
+                plan = self._choose_windows([anchor])
+                if plan:
+                    return plan
+            if audit.is_exhausted:
+                verdict = "changed"
+                break
+        if verdict == "more claimed":
+            return self._ask_for_lag()
+        if verdict == "changed":
             self.trouble = CHANGED
         return []
 
@@ -515,93 +321,52 @@ class Growth:
         if self._lag_tells >= len(LAG_WAITS_S):
             self.trouble = CHANGED
             return []
+        wait_s = LAG_WAITS_S[self._lag_tells]
         self._lag_tells += 1
-        page_num = self._observations.pages[self._deepest.page].start // self._page_size + 1
-        wait_s = LAG_WAITS_S[self._lag_tells - 1]
-        return [(self._page(each), wait_s) for each in range(1, page_num + 1)]
-
-    def _choose_anchor(self) -> Lookup | None:
-        """The session nearest to the end of those that must still be there."""
-        known = self._known
-        gone = known.expired_count + self._gone_count + known.slack
-        tried = -1 if self._anchor is None else self._anchor.serial
-        left = [each for each in known.anchors if each.serial >= gone and each.serial > tried]
-        nearest = min(left, key=lambda each: each.serial, default=None)
-        if nearest is None:
-            return None
-        return Lookup(nearest.serial, nearest.session_id, nearest.create_time_ms)
+        last = self._observations.pages[self._head.deepest.page].start // self._page_size + 1
+        return [(Window(page_num, self._page_size), wait_s) for page_num in range(1, last + 1)]
 
     def to_known(self) -> Known | None:
-        """What is known by now, once there is nothing more to ask."""
-        top = self._choose_top()
-        timed = [time for time in top.times if time is not None]
-        if not timed or not is_newest_first(timed):
+        """What is known by now, once there is nothing more to ask; None where only a full listing
+        can tell what is new next time.
+        """
+        # What stands behind the first row of an answer was seen if the answer is joined to the
+        # known sessions.
+        runs = self._observations.find_runs(by_ranks=False)
+        run = runs[self._head.deepest.page]
+        page = choose_head_page(each for each in self._head_pages if runs[each.page] == run)
+        if page is None:
             return None
-        known, deepest = self._known, self._deepest
-        count = cut_head(top.session_ids, top.times, total_count=top.total_count)
-        head_times = [time for time in top.times[:count] if time is not None]
-        if not head_times:
-            return None
-        base = self._estimate_base(top.total_count)
-        uncertain = abs(top.total_count - deepest.total_count)
-        return Known(
-            total_count=top.total_count,
-            expired_count=base + 1 - top.total_count,
-            head=tuple(top.session_ids[:count]),
-            head_oldest_ms=min(head_times),
-            head_newest_ms=max(head_times),
-            anchors=self._keep_anchors(base),
-            unfinished=(
-                *(
-                    Unfinished(
-                        self._estimate_base(each.total_count) - each.place,
-                        each.session_id,
-                        each.create_time_ms or 0,
-                        each.digest,
-                        self._watch.now_ms,
-                    )
-                    for each in self._came
-                    if each.digest is not None
-                ),
-                *(
-                    Unfinished(
-                        each.serial,
-                        each.session_id,
-                        each.create_time_ms or 0,
-                        each.digest,
-                        each.since_ms,
-                    )
-                    for each in self._wanted.values()
-                    if each.place is not None and each.digest is not None
-                ),
-            ),
-            slack=uncertain + (0 if self._gone_count > 0 else known.slack),
-            page_cap=known.page_cap,
-            full_at_ms=known.full_at_ms or self._watch.now_ms,
+        return build_known(
+            self._known,
+            head=self._head,
+            page=page,
+            audit=self._audit,
+            lookups=list(self._lookups.values()),
+            came=self._came,
+            now_ms=self._watch.now_ms,
         )
 
-    def _choose_top(self) -> Top:
-        """The answer about page 1 that shows the newest session; the latest of these."""
 
-        def newest(top: Top) -> tuple[int, int]:
-            return max((time for time in top.times if time is not None), default=0), top.page
+def is_at_end(window: Window, page: SessionPage) -> bool:
+    """Whether the total claims no more rows than were shown."""
+    return window.start + page.row_count >= page.total_count
 
-        return max(self._tops, key=newest)
 
-    def _keep_anchors(self, base: int) -> tuple[Anchor, ...]:
-        anchors = Thinned()
-        if self._gone_count == 0:
-            for anchor in self._known.anchors:
-                anchors.add(anchor)
-        elif self._anchor is not None and self._anchor.place is not None:
-            # Where the others are by now is not known exactly.
-            found = self._anchor
-            serial = self._estimate_base(self._totals[-1]) - self._anchor.place
-            anchors.add(Anchor(serial, found.session_id, found.create_time_ms))
-        for found in self._wanted.values():
-            if found.place is not None:
-                anchors.add(Anchor(found.serial, found.session_id, found.create_time_ms))
-        for each in self._came:
-            serial = self._estimate_base(each.total_count) - each.place
-            anchors.add(Anchor(serial, each.session_id, each.create_time_ms))
-        return tuple(anchor for anchor, _ in anchors.kept() if anchor.serial <= base)
+def is_cut_at_head(window: Window, page: SessionPage) -> bool:
+    """Whether page 1 lacks rows that its total claims: the service may have come to show fewer on a
+    page, and then no place is where it seems.
+    """
+    is_short = page.row_count < window.page_size
+    return window.start == 0 and is_short and not is_at_end(window, page)
+
+
+def tell_times(times: Sequence[int | None], *, is_end: bool) -> PageTimes:
+    timed = [time for time in times if time is not None]
+    return PageTimes(
+        max(timed, default=None),
+        min(timed, default=None),
+        is_sorted=timed == sorted(timed, reverse=True),
+        row_count=len(times),
+        is_end=is_end,
+    )

@@ -28,6 +28,8 @@ class HeadSeen:
     session_ids: list[str]
     times: list[int | None]
     number: int
+    is_whole: bool
+    """Whether it shows the whole list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Ledger:
         top_rank = page.total_count - 1 - Window(request.page_num, request.page_size).start
         if request.page_num == 1:
             self._most_wanted = max(self._most_wanted, min(request.page_size, page.total_count))
-            self._note_head(HeadSeen(page.total_count, list(ids), times, request.number))
+            is_whole = page.total_count <= len(ids) < request.page_size
+            self._note_head(HeadSeen(page.total_count, list(ids), times, request.number, is_whole))
         self._anchors.add(Anchor(top_rank, ids[0], times[0]), request.number)
         for position in self._watch.find(page.sessions):
             first = self._unfinished.get(ids[position])
@@ -87,9 +90,10 @@ class Ledger:
             # Sessions that vanished while the list was read made the ranks told before too high;
             # when each went is not known, so they are taken to have gone at an even pace.
             late = (head.number - number) / head.number
-            return max(0, rank - round(vanished * late))
+            # Behind the end that a total of fewer rows tells, ranks are below zero.
+            return rank - round(vanished * late)
 
-        count = cut_head(head.session_ids, head.times, total_count=head.total_count)
+        count = cut_head(head.session_ids, head.times, is_whole=head.is_whole)
         timed = [time for time in head.times[:count] if time is not None]
         if not timed:
             return None

@@ -9,7 +9,7 @@ import orjson
 
 from exporter.listing.increment import Increment
 from tests.benchmarks.measuring import EXPORTER, Row, emulator, read_stats, spread
-from tests.simulation import GATEWAY, HeldList
+from tests.simulation import GATEWAY, LATER, HeldList
 
 SESSIONS = 20_000
 PAGE_SIZE = 100
@@ -39,12 +39,12 @@ def count_requests(*, new_count: int, unfinished: Sequence[int], settle: bool) -
     """Of a second run, and the sessions that left it."""
     held = HeldList(SESSIONS)
     held.set_state(unfinished, "running")
-    first = Increment(GATEWAY, None, page_size=PAGE_SIZE)
+    first = Increment(GATEWAY, None, page_size=PAGE_SIZE, watch=LATER)
     held.read(first)
     held.insert(new_count)
     if settle:
         held.set_state([place + new_count for place in unfinished], "terminated")
-    second = Increment(GATEWAY, first.known, page_size=PAGE_SIZE)
+    second = Increment(GATEWAY, first.known, page_size=PAGE_SIZE, watch=LATER)
     rows = held.read(second)
     return second.asked_count, len(rows)
 

@@ -198,7 +198,7 @@ def test_run_with_nothing_new_adds_no_part(lake: Lake) -> None:
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "newer version 9": lambda text: text.replace(b'"state_version":1', b'"state_version":9'),
+    "newer version 9": lambda text: text.replace(b'"state_version":2', b'"state_version":9'),
     "is damaged": lambda text: text[: len(text) // 2],
     "not the one published last": lambda text: re.sub(
         rb'"run_id":"[^"]*"', b'"run_id":"20260101T000000Z-abcdef"', text

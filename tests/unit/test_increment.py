@@ -7,11 +7,11 @@ from exporter.listing.facts import ListingFacts
 from exporter.listing.increment import Increment
 from exporter.listing.known import Known, Unfinished, is_final
 from exporter.listing.ledger import Ledger
-from tests.simulation import GATEWAY, HeldList
+from tests.simulation import GATEWAY, LATER, HeldList
 
 
 def list_in_full(held: HeldList) -> Known:
-    listing = Increment(GATEWAY, None, page_size=100)
+    listing = Increment(GATEWAY, None, page_size=100, watch=LATER)
     held.read(listing)
     assert listing.known is not None
     return listing.known
@@ -19,7 +19,7 @@ def list_in_full(held: HeldList) -> Known:
 
 def go_on(held: HeldList, known: Known) -> tuple[list[str], ListingFacts, Known | None]:
     """The ids that leave an incremental run."""
-    listing = Increment(GATEWAY, known, page_size=100)
+    listing = Increment(GATEWAY, known, page_size=100, watch=LATER)
     rows = held.read(listing)
     assert listing.facts is not None
     assert listing.facts.page_count == listing.asked_count
@@ -42,6 +42,11 @@ def test_nothing_new_costs_one_request() -> None:
     assert known == list_in_full(held)
 
 
+def ids_before(count: int) -> list[str]:
+    """Of the sessions that were created first."""
+    return [f"s-{number}" for number in range(count)]
+
+
 @pytest.mark.parametrize("count", [1, 50, 89, 90, 99, 100, 101, 189, 250, 1_000])
 def test_new_sessions_cost_their_pages(count: int) -> None:
     held = HeldList(2_000)
@@ -52,7 +57,8 @@ def test_new_sessions_cost_their_pages(count: int) -> None:
 
     assert ids == ids_at(held, range(count))
     assert facts.mode == "incremental"
-    assert facts.page_count <= -(-count // 100) + 1
+    # Pages share rows with their neighbours, which shows that nothing is between them.
+    assert facts.page_count <= -(-count // 90) + 1
 
 
 @pytest.mark.parametrize("count", [1, 50, 150, 1_000, 1_900])
@@ -66,12 +72,12 @@ def test_retention_that_takes_as_many_as_come_costs_at_most_three_more(count: in
 
     assert ids == ids_at(held, range(count))
     assert facts.mode == "incremental"
-    assert facts.page_count <= -(-count // 100) + 3
+    assert facts.page_count <= -(-count // 90) + 3
     assert after is not None
     assert after.expired_count == count
 
 
-def test_session_that_settles_is_read_where_it_is_by_now() -> None:
+def test_session_that_ended_is_read_where_it_is_by_now() -> None:
     held = HeldList(3_000)
     held.set_state([450, 1_250, 2_250], "running")
     known = list_in_full(held)
@@ -140,10 +146,6 @@ def reorder(held: HeldList) -> None:
     held.rows.reverse()
 
 
-def prune_head(held: HeldList) -> None:
-    del held.rows[:150]
-
-
 def delete_at_head(held: HeldList) -> None:
     del held.rows[20 + 5]
 
@@ -155,6 +157,18 @@ def delete_beyond_page(held: HeldList) -> None:
 
 def delete_in_the_middle(held: HeldList) -> None:
     del held.rows[1_000]
+
+
+def delete_all_over(held: HeldList) -> None:
+    del held.rows[100::150]
+
+
+def clean_up_in_the_middle(held: HeldList) -> None:
+    del held.rows[300:1_000]
+
+
+def prune_head(held: HeldList) -> None:
+    del held.rows[:150]
 
 
 def put_in_behind(held: HeldList) -> None:
@@ -171,9 +185,6 @@ def begin_anew(held: HeldList) -> None:
     [
         reorder,
         prune_head,
-        delete_at_head,
-        delete_beyond_page,
-        delete_in_the_middle,
         put_in_behind,
         begin_anew,
     ],
@@ -194,10 +205,36 @@ def test_list_that_does_not_go_on_where_it_was_is_listed_in_full(
     assert facts.proof != "unproven"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        delete_at_head,
+        delete_beyond_page,
+        delete_in_the_middle,
+        delete_all_over,
+        clean_up_in_the_middle,
+    ],
+)
+def test_deletion_costs_a_search_and_no_full_listing(change: Callable[[HeldList], None]) -> None:
+    held = HeldList(2_000)
+    known = list_in_full(held)
+    held.insert(20)
+    change(held)
+    new = {row["sessionId"] for row in held.rows} - set(ids_before(2_000))
+
+    ids, facts, after = go_on(held, known)
+
+    assert set(ids) == new
+    assert facts.mode == "incremental"
+    assert facts.page_count <= 6
+    assert after is not None
+    assert go_on(held, after)[1].page_count == 1
+
+
 def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> None:
     held = HeldList(300)
 
-    listing = Increment(GATEWAY, None, page_size=100)
+    listing = Increment(GATEWAY, None, page_size=100, watch=LATER)
     rows = held.read(listing)
 
     assert rows == held.rows
@@ -208,7 +245,7 @@ def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> Non
 def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
     held = HeldList(1_234)
     held.set_state([700], "running")
-    ledger, coverage = Ledger(), Coverage(GATEWAY, page_size=100)
+    ledger, coverage = Ledger(LATER), Coverage(GATEWAY, page_size=100)
     while (request := coverage.next_request()) is not None:
         page = held.answer(request)
         ledger.note(request, page)
@@ -225,6 +262,7 @@ def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
             held.rows[700]["sessionId"],
             held.rows[700]["createTime"],
             known.unfinished[0].digest,
+            LATER.now_ms,
         ),
     )
 
@@ -233,7 +271,7 @@ def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
 def test_list_that_is_oldest_first_leaves_nothing_to_go_on_from(session_count: int) -> None:
     held = HeldList(session_count)
     held.rows.reverse()
-    listing = Increment(GATEWAY, None, page_size=100)
+    listing = Increment(GATEWAY, None, page_size=100, watch=LATER)
 
     held.read(listing)
 
