@@ -6,6 +6,8 @@ some went there, or came, or both. A known session near the end then tells how m
 it, by where it stands by now.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from exporter.api.roa import SessionPage
@@ -19,6 +21,17 @@ MAX_ANCHORS_TRIED: Final = 4
 Verdict = Literal["fits", "more claimed", "anchor needed", "changed"]
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Where a known session stands by now."""
+
+    place: int
+    total_count: int
+    """As it was told then."""
+    tied_count: int
+    """Others in the answer that were created at the same time."""
+
+
 class Audit:
     """The comparison of one run's totals and places with what was known."""
 
@@ -27,25 +40,26 @@ class Audit:
         self._page_size = page_size
         self._tried_count = 0
         self._anchor_ids = {each.session_id for each in known.anchors}
-        self._seen: dict[str, tuple[int, int]] = {}
-        """Where known sessions stand by now, and the total that was told then."""
+        self._seen: dict[str, Sighting] = {}
         self.anchor: Lookup | None = None
         """The session that is looked for."""
         self.gone_count = 0
         """Sessions that went from behind the head, less those that came there."""
 
-    def note(self, start: int, page: SessionPage) -> None:
+    def note(self, start: int, page: SessionPage, times: Sequence[int | None]) -> None:
         """Take in an answer, whatever it was asked for."""
         for session_id in self._anchor_ids.intersection(page.session_ids):
-            place = start + page.session_ids.index(session_id)
-            self._seen.setdefault(session_id, (place, page.total_count))
+            at = page.session_ids.index(session_id)
+            tied_count = times.count(times[at]) - 1
+            seen = Sighting(start + at, page.total_count, tied_count)
+            self._seen.setdefault(session_id, seen)
         if self.anchor is not None:
             self._place(self.anchor)
 
     def _place(self, anchor: Lookup) -> None:
         seen = self._seen.get(anchor.session_id)
         if seen is not None and anchor.place is None:
-            anchor.place, anchor.total_count = seen
+            anchor.place, anchor.total_count = seen.place, seen.total_count
 
     def judge(self, deepest: Meeting) -> Verdict:
         """What the totals tell, and the anchor if it was found."""
@@ -63,6 +77,8 @@ class Audit:
         """Whether no more went in front of the anchor, or behind it, than went in all."""
         gone_in_front = self._count_gone_in_front(anchor, deepest)
         tolerance = self._known.slack + abs(anchor.total_count - deepest.total_count)
+        # Sessions of one create time may have changed places.
+        tolerance += self._seen[anchor.session_id].tied_count
         return -tolerance <= gone_in_front <= self.gone_count + tolerance
 
     @staticmethod

@@ -13,7 +13,7 @@ from exporter.listing.gaps import GapFinder
 from exporter.listing.known import Known, Watch, digest_of, is_newest_first
 from exporter.listing.lookups import Lookup, PageTimes
 from exporter.listing.meetings import MIN_KNOWN_ROWS, KnownHead
-from exporter.listing.observations import Observations, read_times
+from exporter.listing.observations import MIN_ROWS_TO_TRIM, Observations, read_times
 from exporter.listing.repeats import Plan, Repeats
 from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
@@ -22,8 +22,9 @@ SHARE_AHEAD: Final = 4
 """Where nothing tells how many sessions are new, one page is asked for ahead for each so many that
 were read.
 """
-MIN_OVERLAP: Final = 4
-"""Rows that two windows share."""
+OVERLAP: Final = 4
+OVERLAP_OF_SMALL: Final = 2
+"""Rows that two windows share, if they have fewer rows than times are trimmed of."""
 LAG_WAITS_S: Final = (0.0, 0.5, 2.0)
 """Before each further look at a total that claims more sessions than were found."""
 MAX_ROUNDS: Final = 48
@@ -141,6 +142,7 @@ class Growth:
                 self._head.note(
                     index, window.start, times, met, total_count=page.total_count, is_last=is_end
                 )
+        self._audit.note(window.start, page, times)
         leaving = self._note_new(window, page, times, front)
         leaving += self._note_found(window, page)
         return [page.sessions[at] for at in sorted(leaving)]
@@ -186,7 +188,6 @@ class Growth:
     def _note_found(self, window: Window, page: SessionPage) -> list[int]:
         """The positions of sessions that might change and have: each leaves once."""
         leaving = []
-        self._audit.note(window.start, page)
         for at, session_id in enumerate(page.session_ids):
             lookup = self._lookups.get(session_id)
             if lookup is None or lookup.place is not None:
@@ -226,7 +227,9 @@ class Growth:
 
     @property
     def _overlap(self) -> int:
-        return min(self._page_size // 2, MIN_OVERLAP)
+        if self._page_size >= MIN_ROWS_TO_TRIM:
+            return OVERLAP
+        return min(self._page_size // 2, OVERLAP_OF_SMALL)
 
     def _read_on(self) -> Plan:
         """Windows to look for the known sessions on, until enough of them were met."""
