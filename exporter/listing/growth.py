@@ -276,8 +276,7 @@ class Growth:
     def _look_up(self) -> Plan:
         """Where the sessions may be by now that may have changed and were not found yet."""
         # Those next to what was read already take no page of their own.
-        base = self._head.estimate_base(self._totals[-1])
-        places = {base - each.serial for each in self._lookups.values() if each.is_open}
+        places = {self._expect(each) for each in self._lookups.values() if each.is_open}
         stop = self._swept_to
         for place in sorted(places):
             if stop <= place < stop + self._page_size:
@@ -289,10 +288,19 @@ class Growth:
             self.trouble = LOST
         return plan
 
+    def _expect(self, lookup: Lookup) -> int:
+        """The place where a session is by its serial, but not behind the end; those that stood
+        behind what a capped total claims still do.
+        """
+        total_count = self._totals[-1]
+        place = max(0, self._head.estimate_base(total_count) - lookup.serial)
+        if lookup.serial < self._known.expired_count:
+            return place
+        return min(place, total_count - 1)
+
     def _choose_windows(self, lookups: Iterable[Lookup]) -> Plan:
-        base = self._head.estimate_base(self._totals[-1])
         chosen = (
-            each.choose_window(base - each.serial, self._shown) for each in lookups if each.is_open
+            each.choose_window(self._expect(each), self._shown) for each in lookups if each.is_open
         )
         windows = {window for window in chosen if window is not None}
         return [(window, 0.0) for window in sorted(windows, key=lambda each: each.start)]

@@ -106,6 +106,7 @@ class Lookup:
         """
         if self._next is None:
             self._next = self._page(max(0, place) // self._page_size + 1)
+            self.is_gone = self._is_missing(shown)
         while self.is_open:
             times = shown.get(self._next)
             if times is None:
@@ -114,7 +115,19 @@ class Lookup:
             self._step_count += 1
             self._step(self._next, self._tell_way(self._next, times))
             self.is_lost |= self._step_count > MAX_TRIES
+        if self.is_lost and self._is_missing(shown):
+            self.is_gone, self.is_lost = True, False
         return None
+
+    def _is_missing(self, shown: Mapping[Window, PageTimes]) -> bool:
+        """Whether an answer shows what is newer and what is older, and not this one."""
+        time_ms = self.create_time_ms
+        return time_ms is not None and any(
+            each.is_sorted
+            and (window.start == 0 or is_newer(each.newest_ms, time_ms))
+            and (each.is_end or is_newer(time_ms, each.oldest_ms))
+            for window, each in shown.items()
+        )
 
     def _page(self, page_num: int) -> Window:
         return Window(page_num, self._page_size)
@@ -184,3 +197,7 @@ class Lookup:
         # Rows end here, though the total claims more: nothing shows that it has gone.
         is_cut = times.row_count < window.page_size and window.start % self._page_size > 0
         return "beside" if is_cut else "back"
+
+
+def is_newer(one_ms: int | None, other_ms: int | None) -> bool:
+    return one_ms is not None and other_ms is not None and one_ms > other_ms
