@@ -136,9 +136,9 @@ async def export_run(
                 if seat is not None:
                     journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
                     run = replace(run, span=find_span(run, journal))
+                began_at = find_beginning(run.started_at, journal)
                 listings = [
-                    build_listing(run, past, gateway, began_at=find_beginning(run, journal))
-                    for gateway in gateways
+                    build_listing(run, past, gateway, began_at=began_at) for gateway in gateways
                 ]
                 facts = await list_into_output(
                     client, listings, opened.output, run=run, journal=journal

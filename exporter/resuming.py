@@ -67,19 +67,20 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
     return NO_ANSWER_LOG
 
 
-def find_beginning(run: Run, journal: AnswerLog | Journal) -> datetime:
+def find_beginning(started_at: datetime, journal: AnswerLog | Journal) -> datetime:
     """When the run started whose requests are gone on with: all that a listing decides by time is
     decided by that instant, or the recorded answers would not fit.
     """
     if isinstance(journal, Journal) and journal.resumed is not None:
         return journal.resumed.started_at
-    return run.started_at
+    return started_at
 
 
 def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
     """A duration counts back from the start of the run whose requests are gone on with."""
     settings = run.settings
-    return resolve_span(settings.since, settings.until, now=find_beginning(run, journal))
+    now = find_beginning(run.started_at, journal)
+    return resolve_span(settings.since, settings.until, now=now)
 
 
 def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:

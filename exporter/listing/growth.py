@@ -10,9 +10,9 @@ from exporter.listing.audit import Audit
 from exporter.listing.bookmark import Came, HeadPage, build_known, choose_head_page
 from exporter.listing.facts import PageRequest
 from exporter.listing.gaps import GapFinder
-from exporter.listing.known import Known, Watch, digest_of, is_newest_first
+from exporter.listing.known import TOLERANCE_MS, Known, Watch, digest_of, is_newest_first
 from exporter.listing.lookups import Lookup, PageTimes
-from exporter.listing.meetings import MIN_KNOWN_ROWS, KnownHead
+from exporter.listing.meetings import MIN_KNOWN_ROWS, KnownHead, Met
 from exporter.listing.observations import MIN_ROWS_TO_TRIM, Observations, read_times
 from exporter.listing.repeats import Plan, Repeats
 from exporter.listing.windows import Window, reach_on
@@ -72,6 +72,8 @@ class Growth:
         self._repeats = Repeats()
         self._shown: dict[Window, PageTimes] = {}
         self._head_pages: list[HeadPage] = []
+        self._newest_ms = 0
+        """The latest create time on page 1."""
         self._totals: list[int] = []
         """Of the answers that had rows: what none tells is no total to go by."""
         self._came: list[Came] = []
@@ -117,10 +119,10 @@ class Growth:
             return []
         self._totals.append(page.total_count)
         times = read_times(page.sessions)
-        if not is_newest_first([time for time in times if time is not None]):
+        met = self._head.find_met(page.session_ids)
+        if self._shows_other_order(window, page, times, met):
             self.trouble = REORDERED
             return []
-        met = self._head.find_met(page.session_ids)
         front = self._head.find_front(window.start, times, met)
         if front is None:
             self.trouble = TURNED_OVER
@@ -146,6 +148,22 @@ class Growth:
         leaving = self._note_new(window, page, times, front)
         leaving += self._note_found(window, page)
         return [page.sessions[at] for at in sorted(leaving)]
+
+    def _shows_other_order(
+        self, window: Window, page: SessionPage, times: Sequence[int | None], met: Met
+    ) -> bool:
+        """Whether an answer shows that new sessions need not stand at the head."""
+        timed = [time for time in times if time is not None]
+        if not is_newest_first(timed):
+            return True
+        newest_ms = max(timed, default=0)
+        if window.start == 0:
+            self._newest_ms = max(self._newest_ms, newest_ms)
+        elif newest_ms > self._newest_ms + TOLERANCE_MS:
+            return True
+        # A session that stood behind the known head may have moved, such as when it ended.
+        in_front = page.session_ids[: met[-1][0]] if met else []
+        return any(each in self._lookups and each not in self._head for each in in_front)
 
     def _take_in_none(self, window: Window) -> None:
         is_empty = self._repeats.is_empty(window)
@@ -334,7 +352,7 @@ class Growth:
             return []
         wait_s = LAG_WAITS_S[self._lag_tells]
         self._lag_tells += 1
-        last = self._observations.pages[self._head.deepest.page].start // self._page_size + 1
+        last = self._head.find_end() // self._page_size + 1
         return [(Window(page_num, self._page_size), wait_s) for page_num in range(1, last + 1)]
 
     def to_known(self) -> Known | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from exporter.api.roa import SessionPage
 from exporter.listing.facts import ListingFacts, PageRequest
 from exporter.listing.known import (
+    TOLERANCE_MS,
     Anchor,
     Known,
     Thinned,
@@ -51,6 +52,8 @@ class Ledger:
         self._unfinished: dict[str, UnfinishedSeen] = {}
         self._anchors = Thinned()
         self._is_orderly = True
+        self._newest_ms = 0
+        self._head_newest_ms = 0
         self._most_wanted = 0
         self._most_on_page = 0
 
@@ -64,6 +67,9 @@ class Ledger:
             self._is_orderly = False
             return
         self._most_on_page = max(self._most_on_page, len(ids))
+        self._newest_ms = max(self._newest_ms, *timed)
+        if request.page_num == 1:
+            self._head_newest_ms = max(self._head_newest_ms, *timed)
         top_rank = page.total_count - 1 - Window(request.page_num, request.page_size).start
         if request.page_num == 1:
             self._most_wanted = max(self._most_wanted, min(request.page_size, page.total_count))
@@ -82,6 +88,9 @@ class Ledger:
     def known(self, facts: ListingFacts) -> Known | None:
         """For the next run; None where only a full listing can tell what is new."""
         head = self._head
+        if self._newest_ms > self._head_newest_ms + TOLERANCE_MS:
+            # Some of the newest stand further back, such as those that have not ended.
+            return None
         if head is None or not self._is_orderly or facts.proof == "unproven":
             return None
         vanished = facts.deleted_count

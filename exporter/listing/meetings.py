@@ -55,6 +55,10 @@ class KnownHead:
         """The latest that shows the deepest of them; there must be one."""
         return max(self.meetings, key=lambda each: (each.reached, each.page))
 
+    def find_end(self) -> int:
+        """The place where the last of the known head is by now, as the deepest that was met tells."""
+        return self.deepest.place + len(self._places) - 1 - self.deepest.reached
+
     def find_met(self, session_ids: Sequence[str]) -> Met:
         places = self._places
         return [(at, places[each]) for at, each in enumerate(session_ids) if each in places]
