@@ -17,7 +17,7 @@ from exporter.emulator.history import PageCache
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import Listing, ListingFacts, PageRequest
-from exporter.listing.known import Watch
+from exporter.listing.known import Watch, is_final
 from exporter.records import RawSession
 from exporter.span import ALL_TIME, Span
 
@@ -214,7 +214,10 @@ class HeldList:
 
     def set_state(self, places: Iterable[int], state: str) -> None:
         for place in places:
-            self.rows[place] = self.rows[place] | {"state": state}
+            changed = self.rows[place] | {"state": state}
+            if is_final(changed):
+                changed["endTime"] = changed.get("createTime")
+            self.rows[place] = changed
 
     def answer(self, request: PageRequest) -> SessionPage:
         start = (request.page_num - 1) * request.page_size

@@ -49,11 +49,6 @@ class Watch:
         changed_ms = since_ms if end_ms is None else min(end_ms, since_ms)
         if name not in FINAL_STATES:
             return self.now_ms - changed_ms < DAY_MS
-        if end_ms is None:
-            # It has ended by now, after it was created.
-            create_ms = read_ms(session.get("createTime"))
-            is_recent = create_ms is None or self.now_ms - create_ms < DAY_MS
-            return is_recent and self.now_ms - since_ms < self.settle_ms
         return self.now_ms - changed_ms < self.settle_ms
 
     def find(self, sessions: Sequence[RawSession]) -> list[int]:
@@ -64,7 +59,21 @@ class Watch:
             found = find_unfinished(sessions)
         else:
             found = list(range(len(sessions)))
-        return [at for at in found if self.watches(sessions[at], since_ms=self.now_ms)]
+        return [
+            at
+            for at in found
+            if self.watches(sessions[at], since_ms=self.now_ms) and not self._is_old(sessions[at])
+        ]
+
+    def _is_old(self, session: RawSession) -> bool:
+        """Whether a session that is seen for the first time, and has ended, though it does not tell
+        when, is taken to have ended long ago.
+        """
+        create_ms = read_ms(session.get("createTime"))
+        tells_end = read_ms(session.get("endTime")) is not None
+        if tells_end or create_ms is None or not is_final(session):
+            return False
+        return self.now_ms - create_ms >= DAY_MS
 
 
 MAX_DIGITS = 18
