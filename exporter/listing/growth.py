@@ -11,10 +11,10 @@ from exporter.listing.bookmark import Came, HeadPage, build_known, choose_head_p
 from exporter.listing.facts import PageRequest
 from exporter.listing.gaps import GapFinder
 from exporter.listing.known import TOLERANCE_MS, Known, Watch, digest_of, is_newest_first
-from exporter.listing.lookups import Lookup, PageTimes
+from exporter.listing.lookups import Lookup, PageTimes, tell_times
 from exporter.listing.meetings import MIN_KNOWN_ROWS, KnownHead, Met
 from exporter.listing.observations import MIN_ROWS_TO_TRIM, Observations, read_times
-from exporter.listing.repeats import Plan, Repeats
+from exporter.listing.repeats import Plan, Repeats, is_at_end, is_cut_at_head
 from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
 
@@ -28,7 +28,9 @@ OVERLAP_OF_SMALL: Final = 2
 LAG_WAITS_S: Final = (0.0, 0.5, 2.0)
 """Before each further look at a total that claims more sessions than were found."""
 MAX_ROUNDS: Final = 48
+MIN_GAP_ROUNDS: Final = 2
 MAX_GAP_ROUNDS: Final = 6
+"""Attempts to join two answers: more is asked for after the first few, and then no more."""
 
 TURNED_OVER: Final = "none of the known sessions was met: they have gone, or the list was reordered"
 REORDERED: Final = "the list is not newest first any more"
@@ -289,7 +291,13 @@ class Growth:
         windows = self._gaps.plan(
             gaps, page_size=self._page_size, overlap=self._overlap, by_ranks=False
         )
-        return [(window, 0.0) for window in windows]
+        if self._gap_rounds > MIN_GAP_ROUNDS:
+            # Rows are further away than they seem: whole pages on both sides.
+            for gap in gaps:
+                upper, lower = (self._observations.pages[at] for at in (gap.upper, gap.lower))
+                windows.append(Window(max(1, -(-lower.start // self._page_size)), self._page_size))
+                windows.append(Window(upper.stop // self._page_size + 1, self._page_size))
+        return [(window, 0.0) for window in dict.fromkeys(windows)]
 
     def _look_up(self) -> Plan:
         """Where the sessions may be by now that may have changed and were not found yet."""
@@ -375,27 +383,3 @@ class Growth:
             came=self._came,
             now_ms=self._watch.now_ms,
         )
-
-
-def is_at_end(window: Window, page: SessionPage) -> bool:
-    """Whether the total claims no more rows than were shown."""
-    return window.start + page.row_count >= page.total_count
-
-
-def is_cut_at_head(window: Window, page: SessionPage) -> bool:
-    """Whether page 1 lacks rows that its total claims: the service may have come to show fewer on a
-    page, and then no place is where it seems.
-    """
-    is_short = page.row_count < window.page_size
-    return window.start == 0 and is_short and not is_at_end(window, page)
-
-
-def tell_times(times: Sequence[int | None], *, is_end: bool) -> PageTimes:
-    timed = [time for time in times if time is not None]
-    return PageTimes(
-        max(timed, default=None),
-        min(timed, default=None),
-        is_sorted=timed == sorted(timed, reverse=True),
-        row_count=len(times),
-        is_end=is_end,
-    )

@@ -7,7 +7,7 @@ looked for on the pages next to the one where it should be.
 Whatever cannot be shown to have gone is lost, and only a full listing will do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -30,6 +30,17 @@ class PageTimes:
     row_count: int
     is_end: bool = False
     """Whether nothing stands behind its last row."""
+
+
+def tell_times(times: Sequence[int | None], *, is_end: bool) -> PageTimes:
+    timed = [time for time in times if time is not None]
+    return PageTimes(
+        max(timed, default=None),
+        min(timed, default=None),
+        is_sorted=timed == sorted(timed, reverse=True),
+        row_count=len(times),
+        is_end=is_end,
+    )
 
 
 Way = Literal["front", "back", "beside", "gone"]

@@ -65,3 +65,16 @@ class Repeats:
         else:
             self._due.append((window, 0.0))
         return False
+
+
+def is_at_end(window: Window, page: SessionPage) -> bool:
+    """Whether the total claims no more rows than were shown."""
+    return window.start + page.row_count >= page.total_count
+
+
+def is_cut_at_head(window: Window, page: SessionPage) -> bool:
+    """Whether page 1 lacks rows that its total claims: the service may have come to show fewer on a
+    page, and then no place is where it seems.
+    """
+    is_short = page.row_count < window.page_size
+    return window.start == 0 and is_short and not is_at_end(window, page)

@@ -4,8 +4,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.listing.growth import tell_times
-from exporter.listing.lookups import MAX_TRIES, Lookup, PageTimes
+from exporter.listing.lookups import MAX_TRIES, Lookup, PageTimes, tell_times
 from exporter.listing.windows import Window
 
 PAGE_SIZE = 10
