@@ -1,11 +1,12 @@
 """Which pages of a list hold what an earlier run has not seen; performs no I/O.
 
-1. *Head.* Page 1, and on until known sessions are met, enough of them that none which was shown late
-   can stand behind. Each window shares rows with the one before it: answers that nothing joins,
-   neither shared rows nor times, are joined by further ones, from whichever replica they come.
-2. *Lookups.* The pages where the sessions are that may have changed: by serial, then by create time.
-3. *Audit.* If the total differs from what was found, a known session near the end tells by its place
-   whether sessions came in between.
+1. *Head.* Page 1, and on until known sessions are met, so many that none which was shown late can
+   stand behind. Each window shares rows with the one before it: answers that nothing joins, neither
+   shared rows nor times, are joined by further ones, from whichever replica they come.
+2. *Lookups.* The pages where the sessions are that may have changed: by serial, then by create
+   time.
+3. *Audit.* If the total differs from what was found, a known session near the end tells by its
+   place whether sessions came in between.
 
 One answer that tells all is *quiescent*, more are *anchored*. Whatever does not fit falls back to a
 full listing. Not noticed is what leaves the totals as if nothing had come: a session put in far

@@ -56,7 +56,7 @@ class KnownHead:
         return max(self.meetings, key=lambda each: (each.reached, each.page))
 
     def find_end(self) -> int:
-        """The place where the last of the known head is by now, as the deepest that was met tells."""
+        """The place where the last of the known head is by now, as the deepest one met tells."""
         return self.deepest.place + len(self._places) - 1 - self.deepest.reached
 
     def find_met(self, session_ids: Sequence[str]) -> Met:
