@@ -39,6 +39,8 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
             "since": settings.since,
             "until": settings.until,
             "incremental": settings.incremental,
+            "settle": settings.settle,
+            "full_every": settings.full_every,
             "state": hashlib.sha256(state).hexdigest(),
             # What was published since is newer than what the journal has.
             "predecessor": past.run_id,
@@ -67,18 +69,20 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
     return NO_ANSWER_LOG
 
 
-def find_start(run: Run, journal: AnswerLog | Journal) -> datetime:
-    """When the run started whose requests are gone on with."""
-    if not isinstance(journal, Journal) or journal.resumed is None:
-        return run.started_at
-    return journal.resumed.started_at
+def find_beginning(started_at: datetime, journal: AnswerLog | Journal) -> datetime:
+    """When the run started whose requests are gone on with: all that a listing decides by time is
+    decided by that instant, or the recorded answers would not fit.
+    """
+    if isinstance(journal, Journal) and journal.resumed is not None:
+        return journal.resumed.started_at
+    return started_at
 
 
-def find_span(run: Run, *, start: datetime) -> Span:
-    """A duration counts back from the start."""
-    if start == run.started_at:
-        return run.span
-    return resolve_span(run.settings.since, run.settings.until, now=start)
+def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
+    """A duration counts back from the start of the run whose requests are gone on with."""
+    settings = run.settings
+    now = find_beginning(run.started_at, journal)
+    return resolve_span(settings.since, settings.until, now=now)
 
 
 def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:

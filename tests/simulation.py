@@ -17,11 +17,14 @@ from exporter.emulator.history import PageCache
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import Listing, ListingFacts, PageRequest
+from exporter.listing.known import Watch, is_final
 from exporter.records import RawSession
 from exporter.span import ALL_TIME, Span
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 NEWEST_MS = 1_782_820_800_000
+LATER = Watch(now_ms=NEWEST_MS + 10 * 24 * 3_600_000, settle_ms=3_600_000)
+"""When all that a list held has settled."""
 
 
 def build_list(
@@ -213,7 +216,10 @@ class HeldList:
 
     def set_state(self, places: Iterable[int], state: str) -> None:
         for place in places:
-            self.rows[place] = self.rows[place] | {"state": state}
+            changed = self.rows[place] | {"state": state}
+            if is_final(changed):
+                changed["endTime"] = changed.get("createTime")
+            self.rows[place] = changed
 
     def answer(self, request: PageRequest) -> SessionPage:
         start = (request.page_num - 1) * request.page_size

@@ -1,19 +1,16 @@
 """Which pages of a list hold what an earlier run has not seen; performs no I/O.
 
-The known sessions stand behind the new ones, so their first rows, met again, tell how many are new:
-I. With the totals that tells how many have gone from the end: `D = I - (total - known total)`. And
-with D it is known on which page any session is by now.
-
-1. *Head.* Page 1, and on until the first known rows are met.
-2. *Pursuit.* The pages where the sessions are that had not ended. If any have gone, a page near the
-   end, too: a session there must have as many fewer behind it, or some went or came in between.
-3. *Proof.* As many distinct new sessions were seen as there were when page 1 was read, by a D that
-   was found no earlier; no session that was looked for tells another D. What is still open is read
-   again, in rounds.
+1. *Head.* Page 1, and on until known sessions are met, so many that none which was shown late can
+   stand behind. Each window shares rows with the one before it: answers that nothing joins, neither
+   shared rows nor times, are joined by further ones, from whichever replica they come.
+2. *Lookups.* The pages where the sessions are that may have changed: by serial, then by create
+   time.
+3. *Audit.* If the total differs from what was found, a known session near the end tells by its
+   place whether sessions came in between.
 
 One answer that tells all is *quiescent*, more are *anchored*. Whatever does not fit falls back to a
-full listing. Not noticed is what leaves all counts as they were: a session put in far behind the
-head just when another one went from the end, or both, in and out, between two that are looked at.
+full listing. Not noticed is what leaves the totals as if nothing had come: a session put in far
+behind the head while another one went.
 """
 
 from collections import deque

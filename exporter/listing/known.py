@@ -9,6 +9,7 @@ then, in the version that is told by a digest, or in a final one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 from exporter.listing.overlap import find_longest_rise
 from exporter.records import RawSession
@@ -21,7 +22,7 @@ DAY_MS = 24 * 3600 * 1000
 FINAL_STATES = frozenset({"terminated", "error"})
 """In any case of letters; a session in any other state may change."""
 ACTIVE_STATES = frozenset({"starting", "running", "terminating"})
-"""A session in any state besides these and the final ones is done when it stays as it is for a day.
+"""A session in any state but these and the final ones has ended when it stays as it is for a day.
 """
 AS_DOCUMENTED = tuple(FINAL_STATES)
 """As they are counted; any other spelling is looked at alone."""
@@ -43,24 +44,46 @@ class Watch:
         name = state.casefold() if isinstance(state, str) else ""
         if name in ACTIVE_STATES:
             return True
+        end_ms = read_ms(session.get("endTime"))
+        # A time that is not there yet tells no more than when it was seen.
+        changed_ms = since_ms if end_ms is None else min(end_ms, since_ms)
         if name not in FINAL_STATES:
-            return self.now_ms - since_ms < DAY_MS
-        end_ms = session.get("endTime")
-        ended_ms = end_ms if type(end_ms) is int and end_ms > 0 else since_ms
-        return self.now_ms - ended_ms < self.settle_ms
+            return self.now_ms - changed_ms < DAY_MS
+        return self.now_ms - changed_ms < self.settle_ms
 
     def find(self, sessions: Sequence[RawSession]) -> list[int]:
         """The positions of those that may change, all seen for the first time."""
+        ends: list[Any] = [session.get("endTime") for session in sessions]
         bound_ms = self.now_ms - self.settle_ms
-        found = find_unfinished(sessions)
-        ends = [session.get("endTime") for session in sessions]
-        if not found and all(type(each) is int and 0 < each <= bound_ms for each in ends):
-            return []
+        if set(map(type, ends)) == {int} and min(ends) > 0 and max(ends) <= bound_ms:
+            found = find_unfinished(sessions)
+        else:
+            found = list(range(len(sessions)))
         return [
-            position
-            for position, session in enumerate(sessions)
-            if self.watches(session, since_ms=self.now_ms)
+            at
+            for at in found
+            if self.watches(sessions[at], since_ms=self.now_ms) and not self._is_old(sessions[at])
         ]
+
+    def _is_old(self, session: RawSession) -> bool:
+        """Whether a session that is seen for the first time, and has ended, though it does not tell
+        when, is taken to have ended long ago.
+        """
+        create_ms = read_ms(session.get("createTime"))
+        tells_end = read_ms(session.get("endTime")) is not None
+        if tells_end or create_ms is None or not is_final(session):
+            return False
+        return self.now_ms - create_ms >= DAY_MS
+
+
+MAX_DIGITS = 18
+
+
+def read_ms(value: object) -> int | None:
+    """Epoch milliseconds, also of decimal text; zero and all else are no time."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        value = int(value) if len(value) <= MAX_DIGITS else 0
+    return value if type(value) is int and value > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +132,16 @@ class Known:
     full_at_ms: int = 0
     """When the list was last read in full."""
 
-    def is_due(self, now_ms: int, every_s: float) -> bool:
-        """Whether it was so long ago that it is to be read in full again."""
-        return now_ms - self.full_at_ms >= every_s * 1000
+
+def tell_why_due(known: Known, *, now_ms: int, every_s: float) -> str:
+    """Why a gateway is to be listed in full, for a reader; empty while its last full listing is
+    recent enough. Where the clock was set back nothing can be told.
+    """
+    age_ms = now_ms - known.full_at_ms
+    if known.full_at_ms > 0 and 0 <= age_ms < every_s * 1000:
+        return ""
+    days = every_s / 86_400
+    return f"no full listing in the last {days:.3g} day{'' if days == 1 else 's'}"
 
 
 def is_final(session: RawSession) -> bool:
@@ -155,17 +185,22 @@ def is_newest_first(times: Sequence[int]) -> bool:
     return True
 
 
-def cut_head(session_ids: Sequence[str], times: Sequence[int | None], *, total_count: int) -> int:
-    """How many of the first rows to keep as the head.
+def cut_head(session_ids: Sequence[str], times: Sequence[int | None], *, is_whole: bool) -> int:
+    """How many of the first rows to keep as the head; `is_whole` if they are all of the list.
 
     Where the list goes on, the last row may share its time with one that is not seen, and the two
-    may change places: the head ends before such a tie.
+    may change places: the head ends before such a tie. It ends with a row that has a time.
     """
     count = min(len(session_ids), MAX_HEAD_ROWS)
-    if count == total_count:
+    if is_whole and count == len(session_ids):
         return count
-    kept = sum(time != times[count - 1] for time in times[:count])
-    return kept or count
+    timed = [at for at in range(count) if times[at] is not None]
+    if not timed:
+        return count
+    last_ms = times[timed[-1]]
+    kept = [at for at in timed if times[at] != last_ms]
+    # All of one time: better met than not at all.
+    return kept[-1] + 1 if kept else count
 
 
 class Thinned:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from exporter.api.roa import SessionPage
 from exporter.listing.facts import ListingFacts, PageRequest
 from exporter.listing.known import (
+    TOLERANCE_MS,
     Anchor,
     Known,
     Thinned,
@@ -28,6 +29,8 @@ class HeadSeen:
     session_ids: list[str]
     times: list[int | None]
     number: int
+    is_whole: bool
+    """Whether it shows the whole list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Ledger:
         self._unfinished: dict[str, UnfinishedSeen] = {}
         self._anchors = Thinned()
         self._is_orderly = True
+        self._newest_ms = 0
+        self._head_newest_ms = 0
         self._most_wanted = 0
         self._most_on_page = 0
 
@@ -62,10 +67,14 @@ class Ledger:
             self._is_orderly = False
             return
         self._most_on_page = max(self._most_on_page, len(ids))
+        self._newest_ms = max(self._newest_ms, *timed)
+        if request.page_num == 1:
+            self._head_newest_ms = max(self._head_newest_ms, *timed)
         top_rank = page.total_count - 1 - Window(request.page_num, request.page_size).start
         if request.page_num == 1:
             self._most_wanted = max(self._most_wanted, min(request.page_size, page.total_count))
-            self._note_head(HeadSeen(page.total_count, list(ids), times, request.number))
+            is_whole = page.total_count <= len(ids) < request.page_size
+            self._note_head(HeadSeen(page.total_count, list(ids), times, request.number, is_whole))
         self._anchors.add(Anchor(top_rank, ids[0], times[0]), request.number)
         for position in self._watch.find(page.sessions):
             first = self._unfinished.get(ids[position])
@@ -79,6 +88,9 @@ class Ledger:
     def known(self, facts: ListingFacts) -> Known | None:
         """For the next run; None where only a full listing can tell what is new."""
         head = self._head
+        if self._newest_ms > self._head_newest_ms + TOLERANCE_MS:
+            # Some of the newest stand further back, such as those that have not ended.
+            return None
         if head is None or not self._is_orderly or facts.proof == "unproven":
             return None
         vanished = facts.deleted_count
@@ -87,9 +99,10 @@ class Ledger:
             # Sessions that vanished while the list was read made the ranks told before too high;
             # when each went is not known, so they are taken to have gone at an even pace.
             late = (head.number - number) / head.number
-            return max(0, rank - round(vanished * late))
+            # Behind the end that a total of fewer rows tells, ranks are below zero.
+            return rank - round(vanished * late)
 
-        count = cut_head(head.session_ids, head.times, total_count=head.total_count)
+        count = cut_head(head.session_ids, head.times, is_whole=head.is_whole)
         timed = [time for time in head.times[:count] if time is not None]
         if not timed:
             return None

@@ -1,43 +1,63 @@
 """On which page a session is by now that has to be found again; performs no I/O.
 
 Its serial tells about where it is. What is not there is looked for by its create time: pages of a
-list that is newest first tell which way to go, and a page that shows both older and newer sessions
-shows that it has gone.
+list that is newest first tell which way to go. It has gone where one answer shows both newer and
+older sessions and not this one, or the whole rest of the list. A session without a create time is
+looked for on the pages next to the one where it should be.
+Whatever cannot be shown to have gone is lost, and only a full listing will do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from exporter.listing.known import TOLERANCE_MS
+from exporter.listing.windows import Window, centre_on
 
-MAX_TRIES = 12
-"""Pages a session is looked for on, at most."""
+MAX_TRIES: Final = 32
+"""Pages a session is looked for on, at most: twice the bits of the number of pages."""
+AWAY: Final = (0, -1, 1, -2, 2)
+"""Pages to look on where times do not tell, by how far they are from the first one."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageTimes:
-    """The create times that one page showed; None where no row has one."""
+    """The create times that one answer showed; None where no row has one."""
 
     newest_ms: int | None
     oldest_ms: int | None
     is_sorted: bool
-    """Whether no row was newer than the one before it."""
-    is_last: bool = False
-    """Whether the list ends in the middle of it."""
+    """Whether no row was newer than one before it."""
+    row_count: int
+    is_end: bool = False
+    """Whether nothing stands behind its last row."""
+
+
+def tell_times(times: Sequence[int | None], *, is_end: bool) -> PageTimes:
+    timed = [time for time in times if time is not None]
+    return PageTimes(
+        max(timed, default=None),
+        min(timed, default=None),
+        is_sorted=timed == sorted(timed, reverse=True),
+        row_count=len(times),
+        is_end=is_end,
+    )
+
+
+Way = Literal["front", "back", "beside", "gone"]
 
 
 class Lookup:
     """One session that has to be found again, and what was done about it."""
 
     __slots__ = (
-        "_again",
-        "_between",
+        "_around",
         "_high",
         "_low",
         "_next",
+        "_page_size",
+        "_step_count",
         "_stride",
-        "_tries",
+        "_tried",
         "create_time_ms",
         "digest",
         "is_gone",
@@ -46,6 +66,7 @@ class Lookup:
         "serial",
         "session_id",
         "since_ms",
+        "total_count",
     )
 
     def __init__(
@@ -54,103 +75,140 @@ class Lookup:
         session_id: str,
         create_time_ms: int | None,
         *,
-        digest: str = "",
+        page_size: int,
+        digest: str | None = None,
         since_ms: int = 0,
     ) -> None:
         self.serial = serial
         """As it was known; where it is found, as it is."""
         self.session_id = session_id
         self.create_time_ms = create_time_ms or None
-        self.digest: str | None = digest
-        """Of the version that left last; None once it need not be looked for any more."""
+        self.digest = digest
+        """Of the version that left last; None where it need not be looked for after this run."""
         self.since_ms = since_ms
         self.place: int | None = None
-        """Where it was found."""
+        """Where it was found, ..."""
+        self.total_count = 0
+        """... in an answer with this total."""
         self.is_gone = False
-        """Whether it is known not to be in the list any more."""
+        """Whether it was shown not to be in the list any more."""
         self.is_lost = False
         """Whether it cannot be found by looking at single pages."""
+        self._page_size = page_size
+        # Pages between which it is, as far as others tell.
         self._low = 1
         self._high: int | None = None
-        self._next: int | None = None
+        self._next: Window | None = None
         self._stride = 1
-        self._tries = 0
-        self._again: set[int] = set()
-        self._between: tuple[int, int] | None = None
-        """The two pages it seemed to be between when both were asked for again."""
+        self._around = 0
+        self._step_count = 0
+        self._tried: set[Window] = set()
 
     @property
     def is_open(self) -> bool:
         return self.place is None and not self.is_gone and not self.is_lost
 
-    def choose_page(self, expected: int, shown: Mapping[int, PageTimes]) -> int | None:
-        """The page to look on next; None when it need not, or cannot, be looked for any more.
+    def choose_window(self, place: int, shown: Mapping[Window, PageTimes]) -> Window | None:
+        """What to ask for next to find it; None when it need not, or cannot, be looked for any
+        more.
 
-        `expected` is the page it should be on, by its serial; `shown` is what the pages showed that
-        were asked for, none of which shows it.
+        By its serial it should be at `place`; `shown` is what the windows showed that were asked
+        for, none of which shows it.
         """
         if self._next is None:
-            self._next = max(1, expected)
-        while self.is_open and self._next is not None:
-            if self._next not in shown or self._next in self._again:
-                self._again.discard(self._next)
-                self._tries += 1
-                self.is_lost = self._tries > MAX_TRIES
-                return None if self.is_lost else self._next
-            self._step(self._next, shown[self._next])
+            self._next = self._page(max(0, place) // self._page_size + 1)
+            self.is_gone = self._is_missing(shown)
+        while self.is_open:
+            times = shown.get(self._next)
+            if times is None:
+                return self._next
+            self._tried.add(self._next)
+            self._step_count += 1
+            self._step(self._next, self._tell_way(self._next, times))
+            self.is_lost |= self._step_count > MAX_TRIES
+        if self.is_lost and self._is_missing(shown):
+            self.is_gone, self.is_lost = True, False
         return None
 
-    def _step(self, page_num: int, times: PageTimes) -> None:
-        """Go on from a page that does not show it."""
-        way = self._tell_way(times)
-        self.is_gone = way == "gone"
-        self.is_lost = way == "here"
-        if way == "front":
-            self._turn_to_front(page_num)
-        elif way == "back":
-            self._turn_to_back(page_num)
+    def _is_missing(self, shown: Mapping[Window, PageTimes]) -> bool:
+        """Whether an answer shows what is newer and what is older, and not this one."""
+        time_ms = self.create_time_ms
+        return time_ms is not None and any(
+            each.is_sorted
+            and (window.start == 0 or is_newer(each.newest_ms, time_ms))
+            and (each.is_end or is_newer(time_ms, each.oldest_ms))
+            for window, each in shown.items()
+        )
+
+    def _page(self, page_num: int) -> Window:
+        return Window(page_num, self._page_size)
+
+    def _step(self, window: Window, way: Way) -> None:
+        """Go on from an answer that does not show it."""
+        first = window.start // self._page_size + 1
+        last = -(-window.stop // self._page_size)
+        if way == "gone":
+            self.is_gone = True
+        elif way == "beside":
+            self._step_aside(first)
+        elif way == "front":
+            self._high = first - 1
+            self._go_on(first - self._stride)
+        else:
+            self._low = last + 1
+            self._go_on(last + self._stride)
+
+    def _step_aside(self, page_num: int) -> None:
+        """Where times do not tell: the pages around the first that was looked on then."""
+        self._around = self._around or page_num
+        near = [
+            page
+            for away in AWAY
+            if (page := self._page(self._around + away)).page_num > 0 and page not in self._tried
+        ]
+        self.is_lost = not near
+        if near:
+            self._next = near[0]
+
+    def _go_on(self, page_num: int) -> None:
+        """To a page, or as far in its direction as it may be."""
         self._stride *= 2
         if self._high is not None and self._low > self._high:
-            self._end_between(max(1, self._high), self._low)
-
-    def _turn_to_front(self, page_num: int) -> None:
-        if self._between is not None and 1 < page_num <= self._between[0]:
-            # It has moved to the front of both.
-            self._between, self._low, self._stride = None, 1, 1
-        self._high = page_num - 1
-        self._next = (
-            (self._low + self._high) // 2 if self._low > 1 else max(1, page_num - self._stride)
-        )
-
-    def _turn_to_back(self, page_num: int) -> None:
-        if self._between is not None and page_num >= self._between[1]:
-            self._between, self._high, self._stride = None, None, 1
-        self._low = page_num + 1
-        self._next = (
-            page_num + self._stride if self._high is None else (self._low + self._high) // 2
-        )
-
-    def _end_between(self, front: int, back: int) -> None:
-        """It stands between two pages that do not show it.
-
-        It has gone, unless the list has moved since one of the two was asked for.
-        """
-        if self._between is not None:
-            self.is_gone = True
+            self._look_between(self._high, self._low)
             return
-        self._between = front, back
-        self._again = {front, back}
-        self._low, self._high, self._next, self._stride = front, back, front, 1
+        page_num = max(self._low, page_num)
+        self._next = self._page(page_num if self._high is None else min(self._high, page_num))
 
-    def _tell_way(self, times: PageTimes) -> Literal["front", "back", "here", "gone"]:
-        if times.newest_ms is None or times.oldest_ms is None:
-            # No row with a time: behind the end, or nothing to go by.
+    def _look_between(self, upper: int, lower: int) -> None:
+        """It stands between two pages that do not show it, or the list has moved since one of the
+        two was asked for: one window that shows some rows of both.
+        """
+        if upper < 1:
+            self.is_lost = True
+            return
+        edge = upper * self._page_size
+        self._next = centre_on(edge, edge, most=self._page_size, other_than=self._tried)
+        self.is_lost = self._next in self._tried
+        self._low, self._high, self._stride = min(upper, lower), max(upper, lower), 1
+
+    def _tell_way(self, window: Window, times: PageTimes) -> Way:
+        time_ms = self.create_time_ms
+        if self._around > 0 or time_ms is None:
+            return "beside"
+        if times.row_count == 0:
             return "front"
-        if self.create_time_ms is None:
-            return "here"
-        if self.create_time_ms >= times.newest_ms:
-            return "front"
-        if self.create_time_ms <= times.oldest_ms:
-            is_behind_end = times.is_last and self.create_time_ms < times.oldest_ms - TOLERANCE_MS
-            return "gone" if is_behind_end else "back"
-        return "gone" if times.is_sorted else "here"
+        newest_ms, oldest_ms = times.newest_ms, times.oldest_ms
+        if newest_ms is None or oldest_ms is None or newest_ms == oldest_ms == time_ms:
+            return "beside"
+        shown: Way = "gone" if times.is_sorted else "beside"
+        if time_ms >= newest_ms:
+            return shown if window.start == 0 else "front"
+        if time_ms > oldest_ms or times.is_end:
+            return shown
+        # Rows end here, though the total claims more: nothing shows that it has gone.
+        is_cut = times.row_count < window.page_size and window.start % self._page_size > 0
+        return "beside" if is_cut else "back"
+
+
+def is_newer(one_ms: int | None, other_ms: int | None) -> bool:
+    return one_ms is not None and other_ms is not None and one_ms > other_ms

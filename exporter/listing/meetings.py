@@ -1,4 +1,8 @@
-"""Answers that show sessions an earlier run has met at the head of the list; performs no I/O."""
+"""Where the sessions of the known head are met again, and what that tells; performs no I/O.
+
+They stand behind the new ones. By the place of one of them it is known which serial stands at
+place 0, and so about where any other known session is by now.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +11,11 @@ from exporter.listing.known import Known
 
 MIN_KNOWN_ROWS = 10
 """So many have to be met: a session that is shown late may stand behind some of them."""
-LATE_MS = 60_000
+LATE_MS = 20_000
 """How long after it was created a session may be shown first."""
+
+Met = Sequence[tuple[int, int]]
+"""Positions in an answer of known sessions, each with its place in the known head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +26,119 @@ class Meeting:
     """Its index among the answers."""
     base: int
     """The serial of the row at place 0, as the deepest of these sessions tells."""
+    place: int
+    """Where the deepest of them stands by now, ..."""
     reached: int
-    """The place in the known head of the deepest of them."""
+    """... and where it stood in the known head."""
     came_count: int
     """Sessions in front of that one that were not there before, less those that went."""
     total_count: int
     oldest_ms: int | None
     """Create time of the deepest of them."""
     is_last: bool
-    """Whether the list seems to end with this answer."""
+    """Whether the list ends with this answer."""
 
 
-def find_depth(
-    times: Sequence[int | None], met: Sequence[tuple[int, int]], *, is_last: bool
-) -> tuple[int, int]:
+class KnownHead:
+    """The first rows of the list as it was, and where they were met by now."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._places = {session_id: place for place, session_id in enumerate(known.head)}
+        self.meetings: list[Meeting] = []
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._places
+
+    @property
+    def deepest(self) -> Meeting:
+        """The latest that shows the deepest of them; there must be one."""
+        return max(self.meetings, key=lambda each: (each.reached, each.page))
+
+    def find_end(self) -> int:
+        """The place where the last of the known head is by now, as the deepest one met tells."""
+        return self.deepest.place + len(self._places) - 1 - self.deepest.reached
+
+    def find_met(self, session_ids: Sequence[str]) -> Met:
+        places = self._places
+        return [(at, places[each]) for at, each in enumerate(session_ids) if each in places]
+
+    def find_front(self, start: int, times: Sequence[int | None], met: Met) -> int | None:
+        """How many rows of an answer stand in front of where the known head ends: what no earlier
+        run has seen is among them. None where none of them does, and the head was not met at all.
+        """
+        row_count = len(times)
+        if met and met[-1][1] == len(self._places) - 1:
+            return met[-1][0]
+        oldest_ms = self._known.head_oldest_ms
+        newer = [at for at, each in enumerate(times) if each is not None and each >= oldest_ms]
+        last = max(newer[-1] if newer else -1, met[-1][0] if met else -1)
+        if not met and not self.meetings:
+            # Sessions may bear old times, even all of a page but one.
+            return None if not newer and any(times) else row_count
+        if any(each.place >= start + row_count for each in self.meetings):
+            return row_count
+        # A session without a time is taken to be as new as the one before it.
+        while last + 1 < row_count and times[last + 1] is None and (newer or met):
+            last += 1
+        return last + 1
+
+    def note(
+        self,
+        page: int,
+        start: int,
+        times: Sequence[int | None],
+        met: Met,
+        *,
+        total_count: int,
+        is_last: bool,
+    ) -> None:
+        """Take in an answer that is evidence and shows known sessions."""
+        known = self._known
+        at, reached = find_deepest(times, met, is_last=is_last)
+        place = start + at
+        serial = known.total_count + known.expired_count - 1 - reached
+        self.meetings.append(
+            Meeting(
+                page,
+                serial + place,
+                place,
+                reached,
+                place - reached,
+                total_count,
+                times[at],
+                is_last,
+            )
+        )
+
+    def estimate_base(self, total_count: int) -> int:
+        """The serial of the row at place 0, in an answer with a total."""
+        if not self.meetings:
+            return total_count - 1 + self._known.expired_count
+        deepest = self.deepest
+        return deepest.base + total_count - deepest.total_count
+
+    def forget(self, *, before: int) -> None:
+        """Go by none of the answers before one, by its index."""
+        self.meetings = [each for each in self.meetings if each.page >= before]
+
+    @property
+    def is_met(self) -> bool:
+        """Whether no session that was shown late can stand behind the known ones that were met."""
+        if not self.meetings:
+            return False
+        deepest, known = self.deepest, self._known
+        if deepest.is_last or deepest.reached == len(known.head) - 1:
+            return True
+        if deepest.reached + 1 < MIN_KNOWN_ROWS:
+            return False
+        newest_ms = known.head_newest_ms
+        if newest_ms is None or deepest.oldest_ms is None:
+            return True
+        return deepest.oldest_ms < newest_ms - LATE_MS
+
+
+def find_deepest(times: Sequence[int | None], met: Met, *, is_last: bool) -> tuple[int, int]:
     """The position of the deepest known session, and its place in the known head.
 
     Sessions of one create time may have changed places: only the last of all of them tells.
@@ -44,15 +150,3 @@ def find_depth(
         if is_whole and tied <= places.keys() and at == max(tied):
             return at, max(places[each] for each in tied)
     return met[-1]
-
-
-def is_deep_enough(deepest: Meeting, known: Known) -> bool:
-    """Whether no session that was shown late can stand behind the known ones that were met."""
-    if deepest.reached == len(known.head) - 1 or deepest.is_last:
-        return True
-    if deepest.reached + 1 < MIN_KNOWN_ROWS:
-        return False
-    newest_ms = known.head_newest_ms
-    if newest_ms is None or deepest.oldest_ms is None:
-        return True
-    return deepest.oldest_ms < newest_ms - LATE_MS

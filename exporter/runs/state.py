@@ -15,6 +15,7 @@ from exporter.gateway import Gateway
 from exporter.listing.known import Anchor, Known, Unfinished
 
 STATE_VERSION = 2
+"""Version 1 told neither when anything was seen nor how new the head is; it is still read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

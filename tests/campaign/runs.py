@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from exporter.emulator.churning import ChurningSessions
-from exporter.listing.growth import TURNED_OVER
+from exporter.listing.growth import EMPTY, TURNED_OVER
 from exporter.listing.increment import Increment
 from exporter.listing.known import Known, Watch
 from exporter.runs.state import FullRunNeeded, State, dump_state, read_state
@@ -101,7 +101,7 @@ def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator
                 request_count=wire.request_count,
                 page_count=count_pages(sessions, case, first_answer),
                 trouble=trouble,
-                fell_back=facts is not None and facts.full_because not in {"", TURNED_OVER},
+                fell_back=facts is not None and facts.full_because not in {"", TURNED_OVER, EMPTY},
                 because="" if facts is None else facts.full_because or facts.missing,
             ),
         )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from exporter.emulator.churn import Churn, Flow, Order, PageFault
+from exporter.emulator.churn import Churn, Flow, Order
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.runs.state import State, dump_state, read_state
@@ -268,6 +268,52 @@ def test_state_of_something_else_is_refused(
     assert lake.program.listing() == before
 
 
+def test_list_is_read_in_full_when_the_last_full_listing_is_too_old(lake: Lake) -> None:
+    lake.run()
+    lake.count_reads()
+
+    lake.run("--full-every", "7d")
+    recent_count = lake.count_reads()
+    state = lake.read_state()
+    known = {
+        gateway: replace(each, full_at_ms=each.full_at_ms - 8 * 86_400_000)
+        for gateway, each in state.gateways.items()
+    }
+    lake.state_path.write_bytes(dump_state(replace(state, gateways=known)))
+    lake.run("--full-every", "7d")
+    (gateway,) = lake.manifest["gateways"]
+    full_count = lake.count_reads()
+    lake.run("--full-every", "7d")
+
+    assert recent_count <= 3
+    assert full_count >= SESSIONS // PAGE_SIZE
+    assert gateway["full_because"] == "no full listing in the last 7 days"
+    assert lake.count_reads() <= 3
+    lake.assert_true()
+
+
+@pytest.mark.parametrize(("settle", "is_read"), [("365d", True), ("0", False)])
+def test_session_that_has_ended_is_read_again_while_it_settles(
+    settle: str, *, is_read: bool, lake: Lake
+) -> None:
+    now = datetime.now(UTC)
+    lake.restart(replace(build_scenario(settle_s=600.0), newest_created_at=now))
+    lake.move(100.0)
+    lake.run("--settle", settle)
+    before = lake.truth("lc-a")
+    lake.move(1_000.0)
+    lake.run("--settle", settle)
+    after, newest = lake.truth("lc-a"), lake.newest()
+    changed = [
+        key
+        for key, version in before.items()
+        if version[0] in {"terminated", "error"} and after.get(key, version) != version
+    ]
+
+    assert changed
+    assert [newest[key] == after[key] for key in changed] == [is_read] * len(changed)
+
+
 def test_gateway_that_is_added_later_is_listed_in_full_and_the_others_are_not(lake: Lake) -> None:
     lake.run()
     lake.count_reads()
@@ -287,7 +333,7 @@ def test_gateway_that_is_added_later_is_listed_in_full_and_the_others_are_not(la
 
 
 def test_page_size_may_change_between_runs(lake: Lake) -> None:
-    for page_size in (1, 25, 7, 100):
+    for page_size in (25, 1, 7, 100):
         lake.run("--page-size", str(page_size))
         lake.assert_true(verified=False)
         lake.move()
@@ -382,7 +428,7 @@ def test_list_that_was_pruned_or_reordered_is_listed_in_full(
 def test_unproven_gateway_that_is_published_keeps_what_was_known_of_it(lake: Lake) -> None:
     lake.run()
     known = lake.read_state().gateways
-    lake.restart(build_scenario(page_faults=(PageFault(missing_count=1, rate=1.0),)))
+    lake.restart(build_scenario(tie_size=1_000))
     lake.move()
 
     refused = lake.export("--full-every", "1s")

@@ -14,7 +14,6 @@ from exporter.listing.increment import Increment
 from exporter.listing.known import Known, Watch
 from tests.simulation import GATEWAY, NEWEST_MS, Wire, build_list, drive
 
-SETTLE_MS = 30_000
 FLOWS = st.builds(
     Flow,
     per_s=st.sampled_from([0.0, 0.01, 0.1, 1.0, 5.0, 30.0]),
@@ -38,6 +37,7 @@ FAULTS = st.builds(
     page_nums=st.sampled_from([(), (1,), (2,), (3, 5)]),
     once=st.booleans(),
 )
+SETTLE_MS = 60_000
 CHURNS = st.one_of(
     st.builds(Churn, **HONEST), st.builds(Churn, page_faults=st.tuples(FAULTS), **HONEST)
 )
@@ -67,7 +67,7 @@ def test_union_of_all_runs_is_the_truth(
     now_s = 0.0
     for number, pause_s in enumerate(pauses):
         asked_before, began_s = sessions.answer_count, now_s
-        watch = Watch(now_ms=NEWEST_MS + round(1000 * now_s), settle_ms=SETTLE_MS)
+        watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=SETTLE_MS)
         listing = Increment(GATEWAY, known, page_size=page_size, watch=watch)
         wire = Wire(sessions, latency_s=0.04, seed=seed + number, now_s=now_s)
         rows = list(drive(listing, wire, in_flight=in_flight))

@@ -25,7 +25,8 @@ from exporter.errors import (
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import PageRequest
-from exporter.listing.replay import RecordedAnswer
+from exporter.listing.replay import NO_ANSWER_LOG, RecordedAnswer
+from exporter.resuming import find_beginning
 from exporter.runs.journal import (
     MOST_LOST,
     MOST_UNWRITTEN_BYTES,
@@ -144,6 +145,16 @@ def test_run_takes_over_what_the_one_before_it_recorded(path: Path) -> None:
     assert journal.resumed.answer_count == 5
     assert journal.dropped is None
     journal.close()
+
+
+def test_what_is_decided_by_time_is_decided_as_by_the_killed_run(path: Path) -> None:
+    write_journal(path, 10)
+
+    journal = open_journal(path, run_id="r-2", started_at=LATER)
+    fresh = open_journal(path.with_name("other"), started_at=LATER)
+
+    assert find_beginning(LATER, journal) == STARTED_AT
+    assert find_beginning(LATER, fresh) == find_beginning(LATER, NO_ANSWER_LOG) == LATER
 
 
 def test_resumed_run_is_resumed_again_with_all_answers(path: Path) -> None:

@@ -1,60 +1,86 @@
+from typing import Any
+
 import pytest
 
 from exporter.listing.known import (
     DAY_MS,
-    MAX_HEAD_ROWS,
+    TOLERANCE_MS,
+    Known,
     Watch,
     cut_head,
     is_newest_first,
+    tell_why_due,
 )
-from exporter.records import RawSession
 
-NOW_MS = 1_800_000_000_000
+NOW_MS = 1_782_820_800_000
 HOUR_MS = 3_600_000
 WATCH = Watch(now_ms=NOW_MS, settle_ms=HOUR_MS)
 
 
-def session(state: object, *, end_ms: object = None) -> RawSession:
-    return {"sessionId": "s", "state": state, "endTime": end_ms}
+def watches(since_ms: int = NOW_MS, **fields: Any) -> bool:
+    """Told of one session, and found among others."""
+    session = {"sessionId": "a", "createTime": NOW_MS - 30 * DAY_MS, **fields}
+    told = WATCH.watches(session, since_ms=since_ms)
+    if since_ms == NOW_MS:
+        done = {"sessionId": "b", "state": "terminated", "endTime": 1}
+        assert WATCH.find([done, session, done]) == ([1] if told else [])
+        assert WATCH.find([session]) == ([0] if told else [])
+    return told
 
 
-@pytest.mark.parametrize("state", ["running", "STARTING", "terminating"])
-def test_active_session_may_change_however_long_it_stays_as_it_is(state: str) -> None:
-    assert WATCH.watches(session(state), since_ms=NOW_MS - 400 * DAY_MS)
+@pytest.mark.parametrize("end_ms", [NOW_MS - HOUR_MS + 1, NOW_MS - 1, NOW_MS, NOW_MS + DAY_MS])
+@pytest.mark.parametrize("form", [int, str])
+def test_session_that_ended_not_long_ago_is_watched(end_ms: int, form: type) -> None:
+    assert watches(state="terminated", endTime=form(end_ms))
 
 
-@pytest.mark.parametrize("state", ["terminated", "Error"])
-def test_ended_session_may_change_until_it_has_settled(state: str) -> None:
-    assert WATCH.watches(session(state, end_ms=NOW_MS - HOUR_MS + 1), since_ms=0)
-    assert not WATCH.watches(session(state, end_ms=NOW_MS - HOUR_MS), since_ms=NOW_MS)
+@pytest.mark.parametrize("form", [int, str])
+def test_session_that_ended_longer_ago_than_it_settles_is_not_watched(form: type) -> None:
+    assert not watches(state="Terminated", endTime=form(NOW_MS - HOUR_MS))
 
 
-@pytest.mark.parametrize("end_ms", [None, 0, -1, "soon", True])
-def test_ended_session_without_an_end_settles_from_when_it_was_seen(end_ms: object) -> None:
-    ended = session("terminated", end_ms=end_ms)
+def test_no_session_that_has_ended_is_watched_where_it_settles_at_once() -> None:
+    watch = Watch(now_ms=NOW_MS, settle_ms=0)
 
-    assert WATCH.watches(ended, since_ms=NOW_MS - HOUR_MS + 1)
-    assert not WATCH.watches(ended, since_ms=NOW_MS - HOUR_MS)
+    assert watch.find([{"state": "error", "endTime": NOW_MS}]) == []
 
 
-@pytest.mark.parametrize("state", ["hibernating", "", None, 7, []])
-def test_session_in_an_unknown_state_is_final_after_a_day_without_a_change(state: object) -> None:
-    assert WATCH.watches(session(state), since_ms=NOW_MS - DAY_MS + 1)
-    assert not WATCH.watches(session(state), since_ms=NOW_MS - DAY_MS)
+def test_end_time_in_the_future_is_not_waited_for() -> None:
+    assert not watches(state="error", endTime=NOW_MS + DAY_MS, since_ms=NOW_MS - HOUR_MS)
 
 
-def test_sessions_that_may_change_are_found_among_those_that_may_not() -> None:
-    page = [
-        session("terminated", end_ms=NOW_MS - DAY_MS),
-        session("running"),
-        session("terminated", end_ms=NOW_MS - 1),
-        session("Terminated", end_ms=NOW_MS - DAY_MS),
-        session("unheard of"),
-    ]
+@pytest.mark.parametrize("end", [None, 0, "", "soon", True])
+def test_session_that_tells_no_end_settles_since_it_was_seen_to_have_ended(end: object) -> None:
+    recent: dict[str, Any] = {
+        "state": "error",
+        "createTime": NOW_MS - HOUR_MS,
+        "endTime": end,
+    }
 
-    assert WATCH.find(page) == [1, 2, 4]
-    assert WATCH.find(page[:1]) == []
-    assert Watch(now_ms=NOW_MS, settle_ms=0).find(page) == [1, 4]
+    assert watches(**recent)
+    assert not watches(**recent, since_ms=NOW_MS - HOUR_MS)
+
+
+def test_session_that_tells_no_end_and_is_old_when_it_is_first_seen_is_not_watched() -> None:
+    session = {"state": "error", "createTime": NOW_MS - DAY_MS}
+
+    assert WATCH.find([session]) == []
+    # It was seen before it ended.
+    assert WATCH.watches(session, since_ms=NOW_MS)
+
+
+@pytest.mark.parametrize("state", ["starting", "RUNNING", "terminating"])
+def test_session_that_runs_is_watched_for_ever(state: str) -> None:
+    assert watches(state=state, since_ms=1)
+
+
+@pytest.mark.parametrize("state", ["killed", "", None, 7])
+def test_session_in_an_unknown_state_is_watched_until_it_stays_the_same_for_a_day(
+    state: object,
+) -> None:
+    assert watches(state=state, since_ms=NOW_MS - DAY_MS + 1)
+    assert not watches(state=state, since_ms=NOW_MS - DAY_MS)
+    assert not watches(state=state, endTime=NOW_MS - DAY_MS)
 
 
 @pytest.mark.parametrize(
@@ -62,51 +88,84 @@ def test_sessions_that_may_change_are_found_among_those_that_may_not() -> None:
     [
         [],
         [5],
-        [9, 9, 9],
-        [300_000, 200_000, 100_000],
-        # Newer by less than a minute than the one in front.
-        [300_000, 240_001, 300_000, *range(230_000, 0, -10_000)],
-        # One that bears an old time.
-        [*range(400_000, 300_000, -10_000), 5, *range(300_000, 0, -10_000)],
+        [9, 9, 5, 5, 1],
+        [
+            *range(400_000, 300_000, -2_000),
+            302_000 + TOLERANCE_MS,
+            *range(298_000, 200_000, -2_000),
+        ],
+        [*range(900, 600, -10), 3, *range(590, 300, -10)],
     ],
+    ids=["none", "one", "ties", "within the tolerance", "one old among many"],
 )
-def test_list_whose_times_fall_is_newest_first(times: list[int]) -> None:
+def test_new_sessions_stand_at_the_head_of_a_list_that_is_nearly_newest_first(
+    times: list[int],
+) -> None:
     assert is_newest_first(times)
 
 
 @pytest.mark.parametrize(
     "times",
     [
-        [100_000, 200_000, 300_000],
-        [*range(400_000, 300_000, -10_000), 900_000, *range(300_000, 0, -10_000)],
+        [1, 2, 3],
+        [900_000, 500_000, 800_000, 400_000],
+        [*range(900, 600, -10), 10**9, *range(590, 300, -10)],
     ],
+    ids=["oldest first", "by another time", "a new one in the middle"],
 )
-def test_list_with_newer_sessions_behind_older_ones_is_not(times: list[int]) -> None:
+def test_new_sessions_may_come_anywhere_where_newer_ones_stand_behind_older_ones(
+    times: list[int],
+) -> None:
     assert not is_newest_first(times)
 
 
 @pytest.mark.parametrize(
-    ("times", "total_count", "kept"),
+    ("times", "is_whole", "count"),
     [
-        ([4, 3, 2, 1], 4, 4),
-        ([4, 3, 2, 1], 9, 3),
-        ([4, 3, 1, 1], 9, 2),
-        ([4, 3, 1, 1], 4, 4),
-        ([1, 1, 1, 1], 9, 4),
-        ([4, 3, 2, None], 9, 3),
+        ([9, 8, 7], False, 2),
+        ([9, 8, 7], True, 3),
+        ([9, 8, 8, 8], False, 1),
+        ([9, 8, None, 7, None, 7], False, 2),
+        ([9, None, 8, 7, None], False, 3),
+        ([8, 8, 8], False, 3),
+        ([None, None], False, 2),
+        ([None, 8, 8], False, 3),
     ],
 )
-def test_head_ends_before_a_time_that_the_next_session_may_share(
-    times: list[int | None], total_count: int, kept: int
+def test_head_ends_before_a_tie_that_may_go_on_behind_it(
+    times: list[int | None], is_whole: bool, count: int
 ) -> None:
-    ids = [f"s-{at}" for at in range(len(times))]
+    ids = [f"s-{number}" for number in range(len(times))]
 
-    assert cut_head(ids, times, total_count=total_count) == kept
+    assert cut_head(ids, times, is_whole=is_whole) == count
 
 
-def test_head_is_never_longer_than_its_most() -> None:
-    ids = [f"s-{at}" for at in range(500)]
+def test_head_has_a_hundred_sessions_at_most() -> None:
+    times = list(range(500, 0, -1))
 
-    count = cut_head(ids, list(range(500, 0, -1)), total_count=500)
+    assert cut_head([str(each) for each in times], times, is_whole=True) == 99
 
-    assert count == MAX_HEAD_ROWS - 1
+
+@pytest.mark.parametrize(
+    ("age_ms", "why"),
+    [
+        (0, ""),
+        (7 * DAY_MS - 1, ""),
+        (7 * DAY_MS, "no full listing in the last 7 days"),
+        (-1, "no full listing in the last 7 days"),
+        (NOW_MS, "no full listing in the last 7 days"),
+    ],
+    ids=["now", "recent", "old", "the clock was set back", "never told"],
+)
+def test_full_listing_is_due_when_the_last_one_is_older(age_ms: int, why: str) -> None:
+    known = Known(
+        total_count=1,
+        expired_count=0,
+        head=("a",),
+        head_oldest_ms=1,
+        anchors=(),
+        unfinished=(),
+        full_at_ms=NOW_MS - age_ms,
+    )
+
+    assert tell_why_due(known, now_ms=NOW_MS, every_s=7 * 86_400) == why

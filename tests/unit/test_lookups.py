@@ -1,146 +1,128 @@
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from exporter.listing.lookups import MAX_TRIES, Lookup, PageTimes
+from exporter.listing.lookups import MAX_TRIES, Lookup, PageTimes, tell_times
+from exporter.listing.windows import Window
 
-PAGE_ROWS = 10
-PAGES = 64
-
-
-def show(times: list[int]) -> PageTimes:
-    if not times:
-        return PageTimes(None, None, is_sorted=True)
-    return PageTimes(
-        max(times), min(times), is_sorted=times == sorted(times, reverse=True), is_last=False
-    )
+PAGE_SIZE = 10
+Row = tuple[str, int | None]
 
 
-def build_pages(*, without: int | None = None) -> dict[int, list[int]]:
-    """Create times that fall by 1,000 s from row to row."""
-    times = [1_000_000 * (PAGES * PAGE_ROWS - at) for at in range(PAGES * PAGE_ROWS)]
-    times = [time for time in times if time != without]
-    starts = range(0, len(times), PAGE_ROWS)
-    return {at // PAGE_ROWS + 1: times[at : at + PAGE_ROWS] for at in starts}
+def show(rows: Sequence[Row], window: Window) -> PageTimes:
+    times = [time for _, time in rows[window.start : window.stop]]
+    return tell_times(times, is_end=len(times) < window.page_size)
 
 
-def search(lookup: Lookup, pages: Mapping[int, list[int]], *, expected: int) -> list[int]:
-    """The pages that were asked for."""
-    shown: dict[int, PageTimes] = {}
-    asked: list[int] = []
-    while (page_num := lookup.choose_page(expected, shown)) is not None:
-        asked.append(page_num)
-        times = pages.get(page_num, [])
-        shown[page_num] = show(times)
-        if lookup.create_time_ms in times:
-            lookup.place = (page_num - 1) * PAGE_ROWS + times.index(lookup.create_time_ms)
-    return asked
+def look_for(rows: Sequence[Row], session_id: str, place: int, **changes: Any) -> Lookup:
+    """What comes of a lookup in a list that holds still."""
+    time = changes.pop("create_time_ms", dict(rows).get(session_id))
+    lookup = Lookup(0, session_id, time, page_size=PAGE_SIZE)
+    shown: dict[Window, PageTimes] = {}
+    while (window := lookup.choose_window(place, shown)) is not None:
+        assert window not in shown
+        assert len(shown) <= MAX_TRIES
+        shown[window] = show(rows, window)
+        found = [each for each, _ in rows[window.start : window.stop]]
+        if session_id in found:
+            lookup.place = window.start + found.index(session_id)
+    assert not lookup.is_open
+    return lookup
 
 
-@pytest.mark.parametrize("expected", [1, 5, 20, 31, 33, 60, 64, 70])
-def test_session_that_moved_is_found_by_its_time(expected: int) -> None:
-    pages = build_pages()
-    lookup = Lookup(0, "s", pages[32][4])
-
-    asked = search(lookup, pages, expected=expected)
-
-    assert lookup.place == 31 * PAGE_ROWS + 4
-    assert len(asked) <= MAX_TRIES
-    if abs(expected - 32) == 1:
-        assert asked == [expected, 32]
+def build_rows(count: int, *, tie: int = 1) -> list[Row]:
+    return [(f"s-{number}", (count - number) // tie * 1000 + 1000) for number in range(count)]
 
 
-def test_session_that_is_where_it_should_be_costs_one_page() -> None:
-    pages = build_pages()
+@given(
+    count=st.integers(1, 400),
+    share=st.floats(0, 0.999),
+    off=st.integers(-400, 400),
+    tie=st.sampled_from([1, 1, 2, 4]),
+)
+def test_session_is_found_wherever_it_was_expected(
+    count: int, share: float, off: int, tie: int
+) -> None:
+    place = int(share * count)
 
-    assert search(Lookup(0, "s", pages[32][4]), pages, expected=32) == [32]
+    lookup = look_for(build_rows(count, tie=tie), f"s-{place}", place + off)
+
+    assert lookup.place == place
 
 
-def test_page_with_newer_and_older_sessions_shows_that_one_has_gone() -> None:
-    gone_ms = build_pages()[32][4]
-    lookup = Lookup(0, "s", gone_ms)
+@given(count=st.integers(2, 400), share=st.floats(0, 0.999), off=st.integers(-400, 400))
+def test_session_that_went_is_shown_to_have_gone(count: int, share: float, off: int) -> None:
+    rows = build_rows(count)
+    session_id, time = rows.pop(int(share * count))
 
-    asked = search(lookup, build_pages(without=gone_ms), expected=32)
+    lookup = look_for(rows, session_id, int(share * count) + off, create_time_ms=time)
 
-    assert asked == [32]
     assert lookup.is_gone
 
 
-def test_session_between_two_pages_has_gone_when_both_were_read_again() -> None:
-    gone_ms = build_pages()[32][0]
-    lookup = Lookup(0, "s", gone_ms)
+def test_session_that_went_from_between_two_pages_is_shown_to_have_gone_by_one_that_has_both() -> (
+    None
+):
+    rows = build_rows(100)
+    session_id, time = rows.pop(50)
+    lookup = Lookup(0, session_id, time, page_size=PAGE_SIZE)
+    shown = {Window(page, PAGE_SIZE): show(rows, Window(page, PAGE_SIZE)) for page in (5, 6)}
 
-    asked = search(lookup, build_pages(without=gone_ms), expected=32)
+    window = lookup.choose_window(50, shown)
 
-    assert asked == [32, 31, 31, 32]
-    assert lookup.is_gone
-
-
-def test_session_that_comes_to_light_when_its_pages_are_read_again_has_not_gone() -> None:
-    pages = build_pages()
-    wanted_ms = pages[32][0]
-    without = build_pages(without=wanted_ms)
-    lookup = Lookup(0, "s", wanted_ms)
-    shown = {31: show(without[31]), 32: show(without[32])}
-
-    page_num = lookup.choose_page(32, shown)
-
-    assert page_num == 31
-    assert not lookup.is_gone
+    assert window is not None
+    assert window.start < 50 < window.stop
 
 
-def test_session_that_moves_while_it_is_looked_for_is_followed() -> None:
-    pages = build_pages()
-    wanted_ms = pages[30][4]
-    shown = {each: show(pages[each]) for each in (31, 32)}
-    # The page in front of them was read before it moved there.
-    shown[30] = show(build_pages(without=wanted_ms)[29])
-    lookup = Lookup(0, "s", wanted_ms)
-    asked = []
-    while (page_num := lookup.choose_page(32, shown)) is not None:
-        asked.append(page_num)
-        shown[page_num] = show(pages[page_num])
-        if wanted_ms in pages[page_num]:
-            lookup.place = 29 * PAGE_ROWS + 4
+def test_session_without_a_create_time_is_found_two_pages_away() -> None:
+    rows: list[Row] = [*build_rows(100)]
+    rows[70] = ("s-70", None)
 
-    assert asked[-1] == 30
-    assert lookup.place == 29 * PAGE_ROWS + 4
+    assert look_for(rows, "s-70", 50).place == 70
 
 
-@pytest.mark.parametrize(("behind_ms", "is_gone"), [(61_000, True), (30_000, False), (0, False)])
-def test_session_older_than_the_end_of_the_list_has_gone(behind_ms: int, *, is_gone: bool) -> None:
-    lookup = Lookup(0, "s", 1_000_000 - behind_ms)
-    last = PageTimes(2_000_000, 1_000_000, is_sorted=True, is_last=True)
+def test_session_without_a_create_time_is_lost_and_not_gone_where_it_is_not_seen() -> None:
+    lookup = look_for(build_rows(100), "other", 50, create_time_ms=None)
 
-    page_num = lookup.choose_page(3, {3: last})
-
-    assert lookup.is_gone == is_gone
-    assert (page_num is None) == is_gone
+    assert (lookup.is_lost, lookup.is_gone) == (True, False)
 
 
-def test_session_is_lost_where_a_page_is_out_of_order() -> None:
-    lookup = Lookup(0, "s", 1_500_000)
+def test_session_among_disordered_rows_is_looked_for_beside_them() -> None:
+    rows = build_rows(100)
+    rows[51], rows[68] = rows[68], rows[51]
 
-    assert lookup.choose_page(3, {3: PageTimes(2_000_000, 1_000_000, is_sorted=False)}) is None
-    assert lookup.is_lost
-    assert not lookup.is_gone
+    assert look_for(rows, rows[68][0], 45).place == 68
 
 
-def test_session_without_a_time_is_looked_for_where_it_should_be_alone() -> None:
-    lookup = Lookup(0, "s", None)
+def test_session_is_not_gone_because_a_disordered_answer_lacks_it() -> None:
+    rows = build_rows(100)
+    session_id, time = rows.pop(55)
+    rows[51], rows[58] = rows[58], rows[51]
 
-    assert lookup.choose_page(3, {}) == 3
-    assert lookup.choose_page(3, {3: PageTimes(2_000_000, 1_000_000, is_sorted=True)}) is None
+    lookup = look_for(rows, session_id, 55, create_time_ms=time)
+
+    assert (lookup.is_lost, lookup.is_gone) == (True, False)
+
+
+def test_session_in_a_tie_larger_than_a_page_is_never_told_to_be_gone() -> None:
+    rows: list[Row] = [*build_rows(100)]
+    rows[30:60] = [(session_id, 5) for session_id, _ in rows[30:60]]
+    rows[:30] = [(session_id, 9) for session_id, _ in rows[:30]]
+
+    lookup = look_for(rows, "other", 40, create_time_ms=5)
+
     assert lookup.is_lost
 
 
-def test_search_ends_after_so_many_pages() -> None:
-    lookup = Lookup(0, "s", 5)
-    shown: dict[int, PageTimes] = {}
-    asked = 0
-    while (page_num := lookup.choose_page(1, shown)) is not None:
-        asked += 1
-        shown[page_num] = PageTimes(2_000_000, 1_000_000, is_sorted=True)
+def test_answer_that_ends_short_of_its_total_shows_nobody_gone() -> None:
+    rows = build_rows(95)
+    lookup = Lookup(0, "other", 1, page_size=PAGE_SIZE)
+    shown: dict[Window, PageTimes] = {}
+    while (window := lookup.choose_window(94, shown)) is not None:
+        shown[window] = tell_times(
+            [row[1] for row in rows[window.start : window.stop]], is_end=False
+        )
 
-    assert asked == MAX_TRIES
-    assert lookup.is_lost
+    assert (lookup.is_lost, lookup.is_gone) == (True, False)

@@ -26,10 +26,12 @@ KNOWN = Known(
     expired_count=7,
     head=("livy-9", "会话"),
     head_oldest_ms=1_782_820_800_000,
-    anchors=(Anchor(7, "livy-0"), Anchor(200, "livy-5")),
-    unfinished=(Unfinished(256, "livy-9", 1_782_820_800_001, "ab" * 8),),
+    head_newest_ms=1_782_820_800_002,
+    anchors=(Anchor(-7, "livy-0"), Anchor(200, "livy-5", 1_782_820_800_000)),
+    unfinished=(Unfinished(256, "livy-9", 1_782_820_800_001, "ab" * 8, 1_782_820_800_009),),
     slack=2,
     page_cap=50,
+    full_at_ms=1_782_820_800_005,
 )
 STATE = State(
     run_id="r-1",
@@ -50,12 +52,14 @@ knowns = st.builds(
     expired_count=serials,
     head=st.lists(texts, max_size=3).map(tuple),
     head_oldest_ms=serials,
-    anchors=st.lists(st.builds(Anchor, serials, texts), max_size=3).map(tuple),
-    unfinished=st.lists(st.builds(Unfinished, serials, texts, serials, texts), max_size=3).map(
-        tuple
-    ),
+    head_newest_ms=st.none() | serials,
+    anchors=st.lists(st.builds(Anchor, serials, texts, st.none() | serials), max_size=3).map(tuple),
+    unfinished=st.lists(
+        st.builds(Unfinished, serials, texts, serials, texts, serials), max_size=3
+    ).map(tuple),
     slack=serials,
     page_cap=st.none() | serials,
+    full_at_ms=serials,
 )
 
 
@@ -104,6 +108,31 @@ def test_state_from_the_future_needs_a_full_run_and_says_so() -> None:
     assert read(orjson.dumps({"state_version": 3, "unheard_of": []})) == FullRunNeeded(
         "the state of the last run is of the newer version 3"
     )
+
+
+def test_state_of_version_1_is_gone_on_from() -> None:
+    content = orjson.loads(TEXT)
+    del content["sha256"]
+    content["state_version"] = 1
+    (entry,) = content["gateways"]
+    del entry["head_newest_ms"], entry["full_at_ms"]
+    entry["anchors"] = [each[:2] for each in entry["anchors"]]
+    entry["unfinished"] = [each[:4] for each in entry["unfinished"]]
+
+    state = read(orjson.dumps(content | {"sha256": sum_content(content)}))
+
+    assert isinstance(state, State)
+    assert state.gateways[GATEWAY] == replace(
+        KNOWN,
+        head_newest_ms=None,
+        full_at_ms=0,
+        anchors=(Anchor(-7, "livy-0"), Anchor(200, "livy-5")),
+        unfinished=(Unfinished(256, "livy-9", 1_782_820_800_001, "ab" * 8),),
+    )
+
+
+def test_state_says_a_version_that_earlier_programs_do_not_go_on_from() -> None:
+    assert orjson.loads(TEXT)["state_version"] == 2
 
 
 def test_state_of_another_output_is_refused_with_a_hint() -> None:

@@ -13,7 +13,6 @@ from tests.simulation import GATEWAY, NEWEST_MS, Wire, build_list, drive
 
 HOURS = 365 * 24
 HOUR_S = 3600.0
-SETTLE_MS = 3_600_000
 SESSIONS = 500
 CHURNS = {
     "that only grows": Churn(insertions=Flow(per_s=1 / HOUR_S), run_s=1.5 * HOUR_S),
@@ -32,7 +31,7 @@ def test_union_of_a_year_of_runs_is_the_truth(name: str) -> None:
     costs: list[int] = []
     now_s = 0.0
     for number in range(HOURS):
-        watch = Watch(now_ms=NEWEST_MS + round(1000 * now_s), settle_ms=SETTLE_MS)
+        watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=3_600_000)
         listing = Increment(GATEWAY, known, page_size=100, watch=watch)
         # Ten seconds for each answer: in a year some runs meet a list that moves under them.
         wire = Wire(sessions, latency_s=10.0, seed=number, now_s=now_s)

@@ -1,0 +1,126 @@
+"""Whether sessions came where nothing was read, as totals and a known session far behind tell;
+performs no I/O.
+
+Behind the known head nothing is read that need not be. If the total differs from what was found,
+some went there, or came, or both. A known session near the end then tells how many did in front of
+it, by where it stands by now.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from exporter.api.roa import SessionPage
+from exporter.listing.known import Anchor, Known
+from exporter.listing.lookups import Lookup
+from exporter.listing.meetings import Meeting
+
+MAX_ANCHORS_TRIED: Final = 4
+"""Known sessions that are looked for in vain, before only a full listing will do."""
+
+Verdict = Literal["fits", "more claimed", "anchor needed", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Where a known session stands by now."""
+
+    place: int
+    total_count: int
+    """As it was told then."""
+    tied_count: int
+    """Others in the answer that were created at the same time."""
+
+
+class Audit:
+    """The comparison of one run's totals and places with what was known."""
+
+    def __init__(self, known: Known, *, page_size: int) -> None:
+        self._known = known
+        self._page_size = page_size
+        self._tried_count = 0
+        self._anchor_ids = {each.session_id for each in known.anchors}
+        self._seen: dict[str, Sighting] = {}
+        self.anchor: Lookup | None = None
+        """The session that is looked for."""
+        self.gone_count = 0
+        """Sessions that went from behind the head, less those that came there."""
+
+    def note(self, start: int, page: SessionPage, times: Sequence[int | None]) -> None:
+        """Take in an answer, whatever it was asked for."""
+        for session_id in self._anchor_ids.intersection(page.session_ids):
+            at = page.session_ids.index(session_id)
+            tied_count = times.count(times[at]) - 1
+            seen = Sighting(start + at, page.total_count, tied_count)
+            self._seen.setdefault(session_id, seen)
+        if self.anchor is not None:
+            self._place(self.anchor)
+
+    def _place(self, anchor: Lookup) -> None:
+        seen = self._seen.get(anchor.session_id)
+        if seen is not None and anchor.place is None:
+            anchor.place, anchor.total_count = seen.place, seen.total_count
+
+    def judge(self, deepest: Meeting) -> Verdict:
+        """What the totals tell, and the anchor if it was found."""
+        came = deepest.total_count - self._known.total_count
+        self.gone_count = deepest.came_count - came
+        if self.gone_count < 0:
+            return "more claimed"
+        if self.gone_count == 0:
+            return "fits"
+        if self.anchor is None or self.anchor.place is None:
+            return "anchor needed"
+        return "fits" if self._fits(self.anchor, deepest) else "changed"
+
+    def _fits(self, anchor: Lookup, deepest: Meeting) -> bool:
+        """Whether no more went in front of the anchor, or behind it, than went in all."""
+        gone_in_front = self._count_gone_in_front(anchor, deepest)
+        tolerance = self._known.slack + abs(anchor.total_count - deepest.total_count)
+        # Sessions of one create time may have changed places.
+        tolerance += self._seen[anchor.session_id].tied_count
+        return -tolerance <= gone_in_front <= self.gone_count + tolerance
+
+    @staticmethod
+    def _count_gone_in_front(anchor: Lookup, deepest: Meeting) -> int:
+        # What went in front of it moved it to the front, what came moved it back.
+        base = deepest.base + anchor.total_count - deepest.total_count
+        return base - anchor.serial - (anchor.place or 0)
+
+    def find_kept(self, deepest: Meeting) -> tuple[Anchor, ...]:
+        """The anchors whose serials are still what they were, as far as can be told."""
+        anchors, anchor = self._known.anchors, self.anchor
+        if self.gone_count == 0:
+            return anchors
+        if anchor is None or anchor.place is None:
+            return ()
+        if self._count_gone_in_front(anchor, deepest) != 0:
+            # Where the others are by now is not known exactly.
+            return ()
+        return tuple(each for each in anchors if each.serial >= anchor.serial)
+
+    def find_anchor(self) -> Lookup | None:
+        """The session to look for; None where no known one can still be there."""
+        if self.anchor is None or self.anchor.is_gone or self.anchor.is_lost:
+            self.anchor = self._choose()
+        return self.anchor
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._tried_count > MAX_ANCHORS_TRIED
+
+    def _choose(self) -> Lookup | None:
+        """The nearest to the end of those that must still be there, or one further on."""
+        known = self._known
+        gone = known.expired_count + self.gone_count + known.slack
+        tried = -1 if self.anchor is None else self.anchor.serial
+        left = [each for each in known.anchors if each.serial >= gone and each.serial > tried]
+        if not left:
+            return None
+        self._tried_count += 1
+        nearest: Anchor = min(left, key=lambda each: each.serial)
+        anchor = Lookup(
+            nearest.serial, nearest.session_id, nearest.create_time_ms, page_size=self._page_size
+        )
+        self._place(anchor)
+        return anchor
