@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import itemgetter
 
 from exporter.listing.observations import Observations, PageSeen
 from exporter.listing.windows import Window, surround
 
 MAX_GAP_WINDOWS = 64
 """Windows for one gap in one round."""
+RECENT = 32
+"""Answers back from the latest whose create times tell where to look, after a window has missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,8 @@ class GapFinder:
     def __init__(self, observations: Observations) -> None:
         self._observations = observations
         self._runs: list[int] = []
-        self._misses: Counter[tuple[int, int]] = Counter()
+        self._misses: Counter[int] = Counter()
+        """How often a gap was looked for, by the first row of the answers on its sides."""
 
     def find(self, *, end: int | None, ends: Collection[int], by_ranks: bool) -> list[Gap]:
         """Gaps in list order; none when the first answer and the `end` are in one run of rows."""
@@ -100,18 +104,59 @@ class GapFinder:
         windows: list[Window] = []
         for gap in gaps:
             upper, lower = (self._observations.pages[at] for at in (gap.upper, gap.lower))
-            key = upper.first_row, lower.first_row
-            start = self._locate(gap.upper, upper.stop, by_ranks=by_ranks, page=upper)
-            stop = self._locate(gap.lower, lower.start, by_ranks=by_ranks, page=lower)
+            # Some rows may have been joined to one of the two since.
+            edges = (upper.first_row, lower.first_row)
+            misses = max(self._misses[edge] for edge in edges)
+            start = stop = None
+            if misses > 0 and not by_ranks:
+                start, stop = self._find_place(upper, -1), self._find_place(lower, 1)
+            if start is None or stop is None:
+                start = self._locate(gap.upper, upper.stop, by_ranks=by_ranks, page=upper)
+                stop = self._locate(gap.lower, lower.start, by_ranks=by_ranks, page=lower)
             start, stop = min(start, stop), max(start, stop)
-            margin = overlap + self._misses[key] * page_size // 4
-            self._misses[key] += 1
+            margin = overlap + misses * page_size // 4
+            self._misses.update(edges)
             windows += surround(start, stop, margin=margin, most=page_size, overlap=overlap)[
                 :MAX_GAP_WINDOWS
             ]
         return list(dict.fromkeys(windows))
 
+    def _find_place(self, page: PageSeen, side: int) -> int | None:
+        """Where the row at the end of an answer is by now, -1 for its last and 1 for its first, as
+        the create times of recent answers tell; None where they tell nothing.
+        """
+        observations = self._observations
+        if page.span is None or not observations.is_sorted:
+            return None
+        # Along the list, times fall or rise.
+        sign = -1 if observations.order == "newest first" else 1
+        time = sign * (max(page.span) if side == sign * -1 else min(page.span))
+        points = []
+        for each in observations.pages[-RECENT:]:
+            if each.is_evidence and each.span is not None:
+                low, high = sorted(sign * edge for edge in each.span)
+                points += [(low, each.start), (high, each.stop)]
+        return interpolate(points, time)
+
     def _locate(self, at: int, place: int, *, by_ranks: bool, page: PageSeen) -> int:
         if by_ranks:
             return max(0, place + self._observations.total_count - page.total_count)
         return self._observations.estimate_place(place, page=at)
+
+
+def interpolate(points: Sequence[tuple[int, int]], time: int) -> int | None:
+    """The place of a time, from points of time and place, the latest last; on a straight line
+    through the nearest two on either side, or beyond all of them the outermost two.
+    """
+    latest_first = points[::-1]
+    before = max(
+        (each for each in latest_first if each[0] <= time), default=None, key=itemgetter(0)
+    )
+    after = min((each for each in latest_first if each[0] > time), default=None, key=itemgetter(0))
+    if before is None or after is None:
+        outermost = sorted(dict(points).items())
+        if len(outermost) < 2:
+            return None
+        before, after = outermost[:2] if before is None else outermost[-2:]
+    share = (time - before[0]) / (after[0] - before[0])
+    return max(0, before[1] + round(share * (after[1] - before[1])))

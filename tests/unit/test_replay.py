@@ -246,9 +246,9 @@ def test_resumed_run_asks_for_the_rest_only(tmp_path: Path) -> None:
 
     resumed = bench.read()
 
-    # 200 pages and the sentinel's; 100 were answered.
-    assert resumed.noted_count == 201
-    assert len(bench.fetch.requests) <= 101 + 5
+    # 200 pages, the one behind the last full one, and the sentinel's; 100 were answered.
+    assert resumed.noted_count == 202
+    assert len(bench.fetch.requests) <= 102 + 5
 
 
 def test_replayed_pages_are_told_as_resumed_once(tmp_path: Path) -> None:
