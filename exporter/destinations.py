@@ -39,6 +39,8 @@ class Home:
     """What a run has read so far."""
     state: str | None
     """What the next run builds on; None where runs cannot."""
+    manifests: str | None = None
+    """The folder of the numbered manifests; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Destination:
                     lock="_exporter/lock",
                     journal="_exporter/journal",
                     state="_exporter/state.json",
+                    manifests="_manifests/",
                 )
             case _:
                 assert_never(self.kind)

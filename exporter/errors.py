@@ -3,7 +3,8 @@
 ExporterError                     1
 ├── UsageError                    2   flags, file, environment
 │   ├── UnknownIdError            2   a workspace or gateway that discovery does not find
-│   └── MissingExtraError         2   an optional dependency is not installed
+│   ├── MissingExtraError         2   an optional dependency is not installed
+│   └── StoreUnfitError           2   a store that ignores conditions; a DestinationError too
 ├── DestinationError              1   the output cannot be written
 ├── LockHeldError                 5   another run holds the output's lock
 ├── LockLostError                 5   the output's lock was lost while the run went on
@@ -72,6 +73,10 @@ class MissingExtraError(UsageError):
 
 class DestinationError(ExporterError):
     """Raised when the output cannot be created, written or published."""
+
+
+class StoreUnfitError(UsageError, DestinationError):
+    """Raised when the output's store overwrites what it was told not to: no lock holds there."""
 
 
 class LockHeldError(ExporterError):

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,7 @@ from exporter.api.client import Client
 from exporter.api.discovery import choose_gateways
 from exporter.config import Settings
 from exporter.destinations import require_local
-from exporter.errors import DeadlineError, IncompleteError, UsageError
+from exporter.errors import DeadlineError, IncompleteError, LockLostError, UsageError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
@@ -95,7 +95,7 @@ async def export(
             home,
             state_at=run.state_at,
             lock=lock,
-            keep_s=settings.keep_leftovers if lock.is_lease else 0.0,
+            keep_s=settings.keep_leftovers if lock.is_lease else None,
         )
         past = await anyio.to_thread.run_sync(recover, run, publisher)
         return await export_run(run, Seat(publisher, past, lock.assure), left_s=left_s)
@@ -366,7 +366,8 @@ async def publish(
             opened.manifest_copy.sync()
             opened.manifest_copy.publish()
         if seat is not None:
-            seat.publisher.remove_leftovers()
+            with suppress(LockLostError):  # then they are another run's to remove
+                seat.publisher.remove_leftovers()
 
     await anyio.to_thread.run_sync(act)
     run.emit(

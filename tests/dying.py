@@ -183,11 +183,15 @@ IMPORTED = (
 """What takes long, and is imported only once a run needs it."""
 
 
-def serve() -> None:
+def prepare_to_fork() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     assert threading.active_count() == 1
     gc.freeze()  # a child that collects would copy every page it looks at
+
+
+def serve() -> None:
+    prepare_to_fork()
     for line in sys.stdin:
         ask = json.loads(line)
         print(json.dumps(vars(fork(lambda: run_here(ask)))), flush=True)  # noqa: B023 - called here

@@ -21,6 +21,8 @@ FLAKY_KEY = "flaky-key"
 """Its requests are throttled when they come for the first time."""
 ELSEWHERE = "elsewhere"
 """A bucket of another region."""
+IGNORING = "ignoring-"
+"""Buckets that begin so take no notice of conditions, as look-alikes and versioned buckets do."""
 
 StartResponse = Callable[..., Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -98,6 +100,11 @@ class Filter:
             return refuse(refusal, environ, start_response)
         if is_oss:
             environ.pop("HTTP_IF_NONE_MATCH", None)
+            if environ["REQUEST_METHOD"] == "PUT":
+                environ.pop("HTTP_IF_MATCH", None)
+        if bucket.startswith(IGNORING):
+            for name in ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH", "HTTP_X_OSS_FORBID_OVERWRITE"):
+                environ.pop(name, None)
         with self._lock:
             forbids = environ.get("HTTP_X_OSS_FORBID_OVERWRITE") == "true"
             if is_oss and forbids and self._exists(environ):

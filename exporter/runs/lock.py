@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from exporter.errors import DestinationError, LockHeldError, LockLostError
 from exporter.runs.holder import Claim, Holder
-from exporter.runs.lease import LeaseClaim
+from exporter.runs.lease import DURATION_S, LeaseClaim, require_conditions
 from exporter.runs.lockfile import LockFile, NoLocksError
 from exporter.stores import Store
 from exporter.stores.local import LocalStore
@@ -56,6 +56,7 @@ class LockKnobs:
     jitter: Callable[[], float]
     """Between 0 and 1."""
     flock: Callable[[int, int], None] = fcntl.flock
+    lease_s: float = DURATION_S
 
 
 def build_knobs() -> LockKnobs:
@@ -161,16 +162,21 @@ async def hold_lock(
 ) -> AsyncIterator[Lock]:
     """Hold the output's lock, named `name` in its store, for the block.
 
-    Raises LockHeldError when another run holds it, at once or after `wait_s`, and DestinationError
-    when that cannot be told. A block whose lock is lost is cancelled, and LockLostError raised;
-    errors of the block come as they are. `output` is its name for messages.
+    Raises LockHeldError when another run holds it, at once or after `wait_s`, DestinationError
+    when that cannot be told, and StoreUnfitError when no lock would hold in that store. A block
+    whose lock is lost is cancelled, and LockLostError raised; errors of the block come as they are.
+    `output` is its name for messages.
     """
     knobs = knobs or build_knobs()
     holder = Holder(knobs.host, knobs.pid, run_id, knobs.now())
-    lease = LeaseClaim(store, name, holder, now_s=knobs.now_s, now=knobs.now)
+    lease = LeaseClaim(
+        store, name, holder, now_s=knobs.now_s, now=knobs.now, duration_s=knobs.lease_s
+    )
     claim: Claim = lease
     if isinstance(store, LocalStore):
         claim = LockFile(store, name, holder, output=output, now_s=knobs.now_s, flock=knobs.flock)
+    else:
+        await anyio.to_thread.run_sync(require_conditions, store, name, abandon_on_cancel=True)
     try:
         try:
             await acquire(claim, output=output, wait_s=wait_s, knobs=knobs)

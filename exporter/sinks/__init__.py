@@ -102,7 +102,7 @@ class Table(Protocol):
     def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """All rows as they are now, a batch at a time; none where the table is not there."""
 
-    def remove_leftovers(self, *, keep_s: float) -> None:
+    def remove_leftovers(self, *, keep_s: float = 0.0) -> None:
         """Remove files of runs that died before their commit, if they are older than `keep_s`;
         never raises.
 

@@ -67,7 +67,7 @@ class DeltaTable:
         with translated(self._table.output):
             yield from self._table.read_columns(names)
 
-    def remove_leftovers(self, *, keep_s: float) -> None:
+    def remove_leftovers(self, *, keep_s: float = 0.0) -> None:
         """See `Table`. Nothing here tells a file's age: where that counts, all of them stay."""
         if keep_s > 0:
             return

@@ -53,8 +53,7 @@ class FileOutput:
         self._file.release()
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
-        lock.ensure_held()
-        self._file.publish()
+        self._file.publish(lock)
 
     def discard(self) -> None:
         if self._sink is not None:

@@ -1,8 +1,10 @@
 """A folder of this machine as a store."""
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -71,10 +73,10 @@ class LocalStore:
             except FileNotFoundError:
                 return None
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:  # noqa: ARG002 - a disk is never late
         return self._in_its_folder(name, lambda: create_exclusively(self.path_of(name), content))
 
-    def replace(self, name: str, content: bytes) -> None:
+    def replace(self, name: str, content: bytes, *, within_s: float = math.inf) -> None:  # noqa: ARG002 - as above
         staged = self.stage(name, run_id=new_token())
         try:
             staged.write(content)
@@ -83,12 +85,35 @@ class LocalStore:
         finally:
             staged.discard()
 
+    @property
+    def tells_versions(self) -> bool:
+        return False
+
+    def tag_of(self, name: str) -> str | None:
+        with translated(self.path_of(name), doing="read"):
+            try:
+                found = Path(self.path_of(name)).stat()
+            except FileNotFoundError:
+                return None
+            return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+    def replace_version(
+        self, name: str, content: bytes, *, tag: str | None, within_s: float = math.inf
+    ) -> bool:
+        if tag is None:
+            return self.create(name, content, within_s=within_s)
+        if self.tag_of(name) != tag:
+            return False
+        self.replace(name, content, within_s=within_s)
+        return True
+
     def list_files(self, prefix: str = "") -> Iterator[StoredFile]:
         for path, name in self._walk(prefix):
             if name.startswith(prefix) and not is_partial(path.name):
-                size_bytes = self.size_of(name)
-                if size_bytes is not None:
-                    yield StoredFile(name, size_bytes)
+                with translated(str(path), doing="read"), suppress(FileNotFoundError):
+                    found = path.stat()
+                    modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
+                    yield StoredFile(name, found.st_size, modified_at)
 
     def remove(self, names: Sequence[str]) -> None:
         for name in names:
@@ -97,7 +122,12 @@ class LocalStore:
                 path.unlink()
             self._remove_empty_folders(name)
 
-    def remove_leftovers(self, names: Sequence[str] | None = None) -> None:
+    def remove_leftovers(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        keep_s: float = 0.0,  # noqa: ARG002 - whose lock the kernel freed is dead
+    ) -> None:
         with suppress(OSError, DestinationError):
             if names is None:
                 found = list(self._walk(""))
@@ -110,6 +140,12 @@ class LocalStore:
             for path, name in found:
                 if is_partial(path.name) and remove_dead_partial(path):
                     self._remove_empty_folders(name)
+
+    def enclosing(self) -> Iterator["LocalStore"]:
+        with translated(self.url):
+            folder = Path(os.path.realpath(self.url))
+        for each in folder.parents:
+            yield LocalStore(str(each))
 
     def open_input(self, name: str) -> BinaryIO:
         path = self.path_of(name)

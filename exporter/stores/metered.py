@@ -3,6 +3,7 @@
 import hashlib
 from typing import Final
 
+from exporter.held import NO_LOCK, HeldLock
 from exporter.stores import FileFacts, StagedFile
 
 CHUNK_BYTES: Final = 1 << 18
@@ -53,8 +54,8 @@ class MeteredFile:
         """See `StagedFile`."""
         self._staged.release()
 
-    def publish(self) -> None:
-        self._staged.publish()
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        self._staged.publish(lock)
 
     def discard(self) -> None:
         self._staged.discard()

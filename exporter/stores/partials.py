@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from exporter.errors import DestinationError
+from exporter.held import NO_LOCK, HeldLock
 
 
 class PartialFile:
@@ -62,7 +63,8 @@ class PartialFile:
     def release(self) -> None:
         self._close()
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        lock.ensure_held()
         with translated(self.path):
             self._hidden.replace(self.target)
             self._is_hidden = False

@@ -67,6 +67,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing.fetch",),
     ("runs",),
     ("runs.frames", "runs.segments", "runs.manifest", "runs.state", "runs.holder"),
+    ("runs.manifests",),
+    ("runs.intents",),
     (
         "runs.publishing",
         "runs.journal",
