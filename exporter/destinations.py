@@ -250,6 +250,10 @@ programs call theirs `part-…`, too.
 """
 
 
+OWN_FOLDERS = ("_exporter/", "_manifests/")
+"""Folders of a dataset that hold no data."""
+
+
 def is_part(name: str) -> bool:
     return re.fullmatch(PART_NAME, name.rpartition("/")[2]) is not None
 
@@ -260,7 +264,7 @@ def require_dataset(store: Store) -> None:
     if manifest is not None and is_ours(manifest):
         return
     for each in store.list_files():
-        if not each.name.startswith("_exporter/") and not is_part(each.name):
+        if not each.name.startswith(OWN_FOLDERS) and not is_part(each.name):
             raise DestinationError(
                 f"'{store.url}' holds something else than an export: '{each.name}'",
                 hint="name a new or an empty folder, or a file in it, such as "

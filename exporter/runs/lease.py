@@ -248,6 +248,7 @@ def require_conditions(store: Store, name: str) -> None:
     """
     probe = f"{name}.probe"
     if store.create(probe, PROBE) and store.create(probe, PROBE):
+        store.remove([probe])
         raise unfit(
             f"the store of '{store.url}' ignores conditions: it wrote '{store.path_of(probe)}'"
             " twice, though it was told not to"

@@ -92,9 +92,9 @@ class ManifestLog:
         within_s = self._lock.ensure_held()
         # A write that was repeated on the way may find what it wrote itself; so may one whose run
         # was taken for dead and completed by another.
-        if not self._store.create(name, content, within_s=within_s) and not self.has(
-            number, manifest["run_id"]
-        ):
+        if not self._store.create(name, content, within_s=within_s):
+            if self.has(number, manifest["run_id"]):
+                return
             raise taken(self._store.path_of(name))
         if max(self.list_numbers(), default=0) > number:
             # We were asleep: others had this number, went on, and removed it.

@@ -108,7 +108,7 @@ def find_unfinished(home: Home) -> tuple[Problem, ...]:
     return tuple(
         Problem(
             f"a publish was cut short, or is going on: there is '{home.store.path_of(each.name)}'",
-            "run the export again, which completes it, or removes it after --keep-leftovers",
+            "run the export again, which completes it",
         )
         for each in find_intents(home)
     )
