@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
@@ -17,7 +17,7 @@ from exporter.stores import Store
 from exporter.stores.addresses import StoreAccess, parse_address, scheme_of
 from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
-from exporter.stores.partials import mode_of, translated
+from exporter.stores.partials import make_folders, mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
 
 Kind = Literal["file", "stream", "dataset", "table"]
@@ -200,7 +200,7 @@ def hold_table(location: str, *, access: StoreAccess | None) -> tuple[Store, str
     if scheme is None or scheme == "file":
         folder = folder.removeprefix("file:").replace("///", "/", 1)
         with translated(folder):  # a catalog makes the folders of its warehouse as they are needed
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            make_folders(Path(folder))
         return LocalStore(folder), name
     if access is None:
         raise UsageError(f"cannot reach '{location}'")
@@ -259,10 +259,13 @@ def is_part(name: str) -> bool:
 
 
 def require_dataset(store: Store) -> None:
-    """Raises DestinationError for a folder that holds something else."""
+    """Raises DestinationError for a folder that holds something else, UsageError for one that holds
+    another output.
+    """
     manifest = store.read("_manifest.json")
     if manifest is not None and is_ours(manifest):
         return
+    require_unnested(store)
     for each in store.list_files():
         if not each.name.startswith(OWN_FOLDERS) and not is_part(each.name):
             raise DestinationError(
@@ -270,6 +273,28 @@ def require_dataset(store: Store) -> None:
                 hint="name a new or an empty folder, or a file in it, such as "
                 + shlex.quote(store.path_of("sessions.parquet")),
             )
+
+
+def require_unnested(store: Store) -> None:
+    """Raises UsageError for a folder that has an output of its own somewhere below."""
+    inner = next(find_nested(store), None)
+    if inner is not None:
+        raise UsageError(
+            f"'{store.url}' holds another output, '{store.path_of(inner)}'",
+            hint="name a folder beside that one: readers of this one would take its rows for theirs",
+        )
+
+
+def find_nested(store: Store) -> Iterator[str]:
+    """The folders below this one that are outputs of their own."""
+    for each in store.list_files():
+        if each.name.startswith(OWN_FOLDERS):
+            continue
+        for mark in ("/_exporter/", "/_delta_log/"):
+            if mark in each.name:
+                yield each.name.partition(mark)[0]
+        if each.name.endswith("/_manifest.json") and is_ours(store.read(each.name) or b"null"):
+            yield each.name.removesuffix("/_manifest.json")
 
 
 def is_ours(manifest: bytes) -> bool:

@@ -35,7 +35,7 @@ from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
 from exporter.runs.publishing import Publisher
-from exporter.runs.state import State, dump_state
+from exporter.runs.state import State, dump_state, require_own_state
 from exporter.service import (
     open_service,
 )
@@ -103,6 +103,9 @@ async def export(
 
 def recover(run: Run, publisher: Publisher) -> Past:
     """Put right what a killed run left, and tell what this one builds on; blocks."""
+    if run.state_at is not None:
+        state_store, state_name = run.state_at
+        require_own_state(state_store.read(state_name) or b"", output=run.output_key)
     publisher.recover()
     manifest = publisher.read_manifest()
     if not run.settings.incremental or run.state_at is None:

@@ -9,6 +9,7 @@ from exporter.config import Settings
 from exporter.destinations import Destination, hold_file, resolve_destination
 from exporter.errors import UsageError
 from exporter.events import Event
+from exporter.neighbours import require_apart
 from exporter.service import Service, build_store_access, require_workspace, resolve_service
 from exporter.span import Span, resolve_span
 from exporter.stores import Store
@@ -61,6 +62,7 @@ def prepare(
     )
     require_sequel(settings, destination)
     require_folder(settings, destination)
+    require_apart(destination)
     return Run(
         settings=settings,
         run_id=run_id,

@@ -15,13 +15,16 @@ from exporter.stores.partials import (
     create_exclusively,
     folder_error,
     is_partial,
+    make_folder,
     new_token,
     remove_dead_partial,
-    sync_folder,
     translated,
 )
 
 T = TypeVar("T")
+
+OWN_NAMES: Final = frozenset({"_manifest.json", "_exporter", "_delta_log"})
+"""What a folder has that is an output of its own."""
 
 TRIES: Final = 5
 """How often a folder is made that others remove, empty, at the same time."""
@@ -132,7 +135,7 @@ class LocalStore:
             return
         with suppress(OSError, DestinationError):
             if names is None:
-                found = list(self._walk(""))
+                found = list(self._walk("", enters_outputs=False))
             else:
                 found = [
                     (path, name)
@@ -173,8 +176,7 @@ class LocalStore:
             paths.insert(0, self.url)
         for path in paths:
             with translated(path), suppress(FileExistsError):
-                Path(path).mkdir()
-                sync_folder(Path(path).parent)
+                make_folder(Path(path))
 
     def _remove_empty_folders(self, name: str) -> None:
         *folders, _ = name.split("/")
@@ -183,9 +185,12 @@ class LocalStore:
                 Path(self.path_of("/".join(folders))).rmdir()
                 folders.pop()
 
-    def _walk(self, prefix: str) -> Iterator[tuple[Path, str]]:
-        """Files whose names start with the prefix, and all that are being staged beside them."""
-        pending = [""]
+    def _walk(self, prefix: str, *, enters_outputs: bool = True) -> Iterator[tuple[Path, str]]:
+        """Files whose names start with the prefix, and all that are being staged beside them;
+        without those in folders that are outputs of their own, unless it `enters_outputs`.
+        """
+        folders, slash, _ = prefix.rpartition("/")
+        pending = [folders + slash]
         while pending:
             folder = pending.pop()
             with translated(self.url, doing="read"):
@@ -193,6 +198,8 @@ class LocalStore:
                     entries = sorted(os.scandir(self.path_of(folder) or "."), key=lambda e: e.name)
                 except FileNotFoundError:
                     continue
+            if folder and not enters_outputs and OWN_NAMES & {entry.name for entry in entries}:
+                continue
             for entry in entries:
                 name = f"{folder}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):

@@ -203,6 +203,20 @@ def write_pipe(fd: int, chunk: bytes, *, give_up: Callable[[], None]) -> None:
 GLANCE_S: Final = 0.1
 
 
+def make_folder(path: Path) -> None:
+    """Make it in a folder that is there, to survive a power cut. Raises OSError as it comes."""
+    path.mkdir()
+    sync_folder(path.parent)
+
+
+def make_folders(path: Path) -> None:
+    """As `make_folder`, with all folders on the way; what is there is no error."""
+    for each in reversed([path, *path.parents]):
+        if not each.is_dir():
+            with suppress(FileExistsError):
+                make_folder(each)
+
+
 def sync_folder(path: Path) -> None:
     """Make a rename, or a new name, survive a power cut, where the file system can do so."""
     with suppress(PermissionError):  # a folder may be written and yet not be read
