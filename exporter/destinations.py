@@ -258,6 +258,11 @@ def is_part(name: str) -> bool:
     return re.fullmatch(PART_NAME, name.rpartition("/")[2]) is not None
 
 
+def is_own(name: str) -> bool:
+    """Whether a file of a dataset is one that runs write there."""
+    return name == "_manifest.json" or name.startswith(OWN_FOLDERS) or is_part(name)
+
+
 def require_dataset(store: Store) -> None:
     """Raises DestinationError for a folder that holds something else, UsageError for one that holds
     another output.
@@ -281,7 +286,8 @@ def require_unnested(store: Store) -> None:
     if inner is not None:
         raise UsageError(
             f"'{store.url}' holds another output, '{store.path_of(inner)}'",
-            hint="name a folder beside that one: readers of this one would take its rows for theirs",
+            hint="name a folder beside that one: readers of this one would take its rows for"
+            " theirs",
         )
 
 

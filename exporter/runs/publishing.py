@@ -17,14 +17,17 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from exporter.destinations import Destination, Home, is_part
+from exporter.destinations import Destination, Home, is_own, is_part
 from exporter.errors import DestinationError, LockLostError
 from exporter.held import NO_LOCK, HeldLock
 from exporter.runs.intents import Intent, dump_intent, find_intents, name_intent, parse_intent
 from exporter.runs.manifest import dump_manifest
 from exporter.runs.manifests import ManifestLog, PlainManifest, Published
 from exporter.sinks import Output
+from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks.partitioned import PartitionedOutput
 from exporter.stores import Store
+from exporter.stores.local import LocalStore
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +75,13 @@ class Publisher:
         intent = self._build_intent(manifest, state)
         tags = self._read_tags()
         self._is_committed = False
-        self._lock.ensure_held()
-        self._home.store.replace(self._name_of(intent), dump_intent(intent))
+        is_shown = self._replace_folder(output, intent)
+        if not is_shown:
+            self._lock.ensure_held()
+            self._home.store.replace(self._name_of(intent), dump_intent(intent))
         try:
-            output.publish(self._lock)
+            if not is_shown:
+                output.publish(self._lock)
             self._is_committed = self._log is None
             self._complete(intent, tags)
         except DestinationError:
@@ -85,6 +91,31 @@ class Publisher:
             if not self._is_committed:
                 raise
             tell_of_loss(exc, intent)
+
+    def _replace_folder(self, output: Output, intent: Intent) -> bool:
+        """Have a reader of the folder see all of the publish at once, where more than one file
+        comes or goes and the disk can do so. The intent is part of it: what is left then is to
+        complete it.
+        """
+        store = self._destination.store
+        if (
+            self._is_fenced
+            or not isinstance(store, LocalStore)
+            or not isinstance(output, DatasetOutput | PartitionedOutput)
+            or len(output.staged) + len(intent.superseded) < 2
+        ):
+            return False
+        self._lock.ensure_held()
+        return store.replace_together(
+            output.staged,
+            run_id=intent.run_id,
+            is_own=is_own,
+            removed=intent.superseded,
+            contents={
+                self._home.manifest: dump_manifest(intent.manifest),
+                self._home.intent: dump_intent(intent),
+            },
+        )
 
     def recover(self) -> None:
         """Complete, or undo, what a killed run began to publish, and remove what it left.
@@ -113,6 +144,8 @@ class Publisher:
             state_store.remove_leftovers([state_name], keep_s=self._keep_s)
         if self._destination.kind == "dataset":
             store.remove_leftovers(keep_s=self._keep_s)
+            if isinstance(store, LocalStore) and not self._is_fenced:
+                store.remove_generations(is_own)
         else:
             names = [self._destination.name, self._home.manifest, self._home.intent]
             store.remove_leftovers(names, keep_s=self._keep_s)

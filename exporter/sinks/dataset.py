@@ -7,7 +7,7 @@ from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.sinks import Format, OutputFacts
 from exporter.sinks.single import FileOutput, OpenSink
-from exporter.stores import Store
+from exporter.stores import StagedFile, Store
 
 
 class Parts:
@@ -53,6 +53,10 @@ class Parts:
             files=tuple(file for each in ended for file in each.files),
         )
 
+    @property
+    def staged(self) -> list[StagedFile]:
+        return [part.staged for part in self._facts]
+
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
         for part in self._facts:
             part.publish(lock)
@@ -89,6 +93,11 @@ class DatasetOutput:
             self._part = self._parts.begin()
         self._end_part()
         return self._parts.sum_up()
+
+    @property
+    def staged(self) -> list[StagedFile]:
+        """The parts on their way."""
+        return self._parts.staged
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
         self._parts.publish(lock)

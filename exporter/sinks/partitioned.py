@@ -16,6 +16,7 @@ from exporter.records import RawSession
 from exporter.sinks import Gathering, OutputFacts, Rows
 from exporter.sinks.dataset import Parts
 from exporter.sinks.single import FileOutput
+from exporter.stores import StagedFile
 
 MOST_OPEN: Final = 32
 """Parts that are open at a time, each with a file of its own."""
@@ -84,6 +85,11 @@ class PartitionedOutput:
         if len(self._parts) == 0 and self._empty_folder is not None:
             self._parts.end(self._parts.begin(self._empty_folder))
         return self._parts.sum_up(coerced_value_count=self._gathering.coerced_value_count)
+
+    @property
+    def staged(self) -> list[StagedFile]:
+        """The parts on their way."""
+        return self._parts.staged
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
         self._parts.publish(lock)

@@ -27,6 +27,10 @@ class FileOutput:
             raise
 
     @property
+    def staged(self) -> StagedFile:
+        return self._file.staged
+
+    @property
     def size_bytes(self) -> int:
         """Bytes written so far; rows that the sink still gathers are not among them."""
         return self._file.size_bytes

@@ -2,14 +2,15 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from exporter.errors import DestinationError
-from exporter.stores import StoredFile
+from exporter.stores import StagedFile, StoredFile
+from exporter.stores.generation import remove_generations, replace_generation
 from exporter.stores.partials import (
     PartialFile,
     create_exclusively,
@@ -151,6 +152,39 @@ class LocalStore:
             folder = Path(os.path.realpath(self.url))
         for each in folder.parents:
             yield LocalStore(str(each))
+
+    def replace_together(
+        self,
+        staged: Sequence[StagedFile],
+        *,
+        run_id: str,
+        is_own: Callable[[str], bool],
+        removed: Collection[str],
+        contents: Mapping[str, bytes],
+    ) -> bool:
+        """Publish files, remove others and write some small ones, as one act for who reads the
+        folder; False where that cannot be done, and then nothing has changed: see `generation`.
+        """
+        partials = [each for each in staged if isinstance(each, PartialFile)]
+        if len(partials) < len(staged):
+            return False
+        replaced = replace_generation(
+            Path(os.path.realpath(self.url)),
+            run_id=run_id,
+            is_own=is_own,
+            added={each.name: each.hidden for each in partials},
+            removed=removed,
+            contents=contents,
+        )
+        if replaced:
+            for each in partials:
+                each.settle()
+        return replaced
+
+    def remove_generations(self, is_own: Callable[[str], bool]) -> None:
+        """Remove what runs left that died in `replace_together`; never raises."""
+        with suppress(OSError):
+            remove_generations(Path(os.path.realpath(self.url)), is_own)
 
     def open_input(self, name: str) -> BinaryIO:
         path = self.path_of(name)

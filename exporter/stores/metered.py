@@ -22,6 +22,10 @@ class MeteredFile:
         self._pending = bytearray()
 
     @property
+    def staged(self) -> StagedFile:
+        return self._staged
+
+    @property
     def sha256(self) -> str:
         """Of the bytes given so far, in lower-case hexadecimal."""
         return self._digest.hexdigest()

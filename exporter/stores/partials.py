@@ -71,6 +71,16 @@ class PartialFile:
             self._close()
             sync_folder(self.target.parent)
 
+    @property
+    def hidden(self) -> Path:
+        """Where it is until it has its name."""
+        return self._hidden
+
+    def settle(self) -> None:
+        """Another name was given to it by who published it."""
+        self._is_hidden = False
+        self._close()
+
     def discard(self) -> None:
         if self._is_hidden:
             self._is_hidden = False

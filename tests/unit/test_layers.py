@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("records.schema",),
     ("stores",),
     ("stores.partials", "stores.metered"),
+    ("stores.generation",),
     ("stores.local", "stores.pipes"),
     ("stores.addresses", "stores.uploading"),
     ("stores.failures", "stores.leftovers"),
