@@ -150,19 +150,19 @@ def wake(first: Child | None, second: Child, manifest: Path) -> Outcome:
     return Outcome(first is not None, first_code, first_stderr, second_code, second_stderr, run_id)
 
 
-def shorten_leases() -> None:
+def shorten_leases(lease_s: float) -> None:
     from dataclasses import replace
 
     from exporter.runs import lock
 
     build = lock.build_knobs
-    setattr(lock, "build_knobs", lambda: replace(build(), lease_s=LEASE_S))  # noqa: B010 - a test's own
+    setattr(lock, "build_knobs", lambda: replace(build(), lease_s=lease_s))  # noqa: B010 - a test's own
 
 
 def main() -> None:
     importlib.import_module("exporter.cli")
     prepare_to_fork()
-    shorten_leases()
+    shorten_leases(LEASE_S)
     asked = json.load(sys.stdin)
     cases = asked["cases"]
     outcomes = [

@@ -29,6 +29,9 @@ RENAME_SWAP: Final = 2
 MAX_SYNCED: Final = 64
 """Folders that are made safe one by one."""
 
+MAX_LINKED: Final = 1000
+"""Files that both versions have: they are linked in about a third of a second."""
+
 IsOwn = Callable[[str], bool]
 """Whether a file of the folder, by its name there, is the output's own."""
 
@@ -46,14 +49,16 @@ def replace_generation(
 
     `added` are files of the same file system by the names they get. False where that can't be done:
     nothing has changed then. It can't where the folder holds what is not the output's own, since
-    others may be writing it; is a mount point, or where this process is at home; or where the file
-    system neither links files nor exchanges folders.
+    others may be writing it; keeps very many files; is a mount point, or where this process is at
+    home; or where the file system neither links files nor exchanges folders.
     """
     if os.path.ismount(root) or root in [cwd := Path.cwd(), *cwd.parents]:
         return False
     fresh = root.with_name(f".{root.name}.{run_id}{SUFFIX}")
     try:
         kept = list(list_own(root, is_own, spared=added.values()))
+        if len(kept) - len(removed) > MAX_LINKED:
+            return False
         copy_folder(root, fresh)
         for name in kept:
             if name not in removed and name not in contents:

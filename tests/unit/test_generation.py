@@ -273,4 +273,6 @@ def test_reader_of_one_folder_never_sees_two_versions(tmp_path: Path) -> None:
     done.set()
     reader.join()
 
-    assert {frozenset(each) for each in seen} <= {frozenset(each) for each in names.values()}
+    # A listing that goes on while the former version is removed misses some of that, which can't
+    # be opened any more.
+    assert all(any(each <= set(version) for version in names.values()) for each in seen)
