@@ -21,8 +21,8 @@ from typing import IO, Any
 
 from tests.dying import Stage, prepare_to_fork, signal_at
 
-LEASE_S = 8.0
-AT_A_TIME = 6
+LEASE_S = 15.0
+AT_A_TIME = 7
 """Cases that go on at the same time: more would keep each other from renewing their leases."""
 
 

@@ -96,8 +96,9 @@ class ManifestLog:
             if self.has(number, manifest["run_id"]):
                 return
             raise taken(self._store.path_of(name))
-        if max(self.list_numbers(), default=0) > number:
-            # We were asleep: others had this number, went on, and removed it.
+        # Who has the next number has seen ours. But many numbers on, others had this one, and have
+        # removed it while we were asleep.
+        if max(self.list_numbers(), default=0) >= number + KEPT_COUNT:
             self._store.remove([name])
             raise taken(self._store.path_of(name))
 

@@ -88,7 +88,7 @@ class Publisher:
             if not self._is_done_after_all(intent):
                 raise
         except LockLostError as exc:
-            if not self._is_committed:
+            if not self._is_committed and not self._was_completed(intent):
                 raise
             tell_of_loss(exc, intent)
 
@@ -254,6 +254,18 @@ class Publisher:
             if intent.number is not None and intent.number <= self._log.read().number:
                 return False
         return all(self._stands(each) for each in intent.manifest["files"])
+
+    def _was_completed(self, intent: Intent) -> bool:
+        """Whether the run that took the lock has ended this publish: all of its parts were there.
+        Not so where that cannot be told.
+        """
+        with suppress(DestinationError):
+            return (
+                self._log is not None
+                and intent.number is not None
+                and self._log.has(intent.number, intent.run_id)
+            )
+        return False
 
     def _stands(self, file: dict[str, Any]) -> bool:
         """Whether a file is there as the manifest says; a part's name is given to one file only."""

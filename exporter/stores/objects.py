@@ -241,7 +241,8 @@ class ObjectStore:
             return self._clients
         if self._hurried is None or self._hurried[0] > within_s:
             # With something to spare, so that the next request that is in a hurry has them too.
-            self._hurried = within_s / 2, self._build_clients(within_s / 2)
+            bound_s = within_s * 3 / 4
+            self._hurried = bound_s, self._build_clients(bound_s)
         return self._hurried[1]
 
     def _put(

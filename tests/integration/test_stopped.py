@@ -97,8 +97,18 @@ KINDS = {
     "dataset": Kind(
         suffix="/sessions/",
         flags=("--partition-by", "state"),
-        before=(CLOSED, NOTING, INTENDED, HALF_SHOWN, SENDING_PART, COMMITTING, SENDING_COMMIT),
-        after=(COMMITTED, SENDING_COPY, SENDING_STATE, REMOVING, FORGETTING, TOLD),
+        before=(CLOSED, NOTING, INTENDED, HALF_SHOWN, SENDING_PART),
+        # From the last part on, who takes over ends the publish before it begins its own.
+        after=(
+            COMMITTING,
+            SENDING_COMMIT,
+            COMMITTED,
+            SENDING_COPY,
+            SENDING_STATE,
+            REMOVING,
+            FORGETTING,
+            TOLD,
+        ),
         read=read_dataset,
     ),
     "object": Kind(
