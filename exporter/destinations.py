@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
@@ -19,7 +19,7 @@ from exporter.stores import Store
 from exporter.stores.addresses import StoreAccess, parse_address, scheme_of
 from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
-from exporter.stores.partials import mode_of, translated
+from exporter.stores.partials import make_folders, mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
 from exporter.urls import mask_url
 
@@ -42,6 +42,8 @@ class Home:
     """What a run has read so far."""
     state: str | None
     """What the next run builds on; None where runs cannot."""
+    manifests: str | None = None
+    """The folder of the numbered manifests; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Destination:
                     lock="_exporter/lock",
                     journal="_exporter/journal",
                     state="_exporter/state.json",
+                    manifests="_manifests/",
                 )
             case _:
                 assert_never(self.kind)
@@ -205,7 +208,7 @@ def hold_table(location: str, *, access: StoreAccess | None) -> tuple[Store, str
     if scheme is None or scheme == "file":
         folder = folder.removeprefix("file:").replace("///", "/", 1)
         with translated(folder):  # a catalog makes the folders of its warehouse as they are needed
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            make_folders(Path(folder))
         return LocalStore(folder), name
     if access is None:
         raise UsageError(f"cannot reach '{shorten(location)}'", hint="name a local warehouse")
@@ -263,6 +266,10 @@ programs call theirs `part-…`, too.
 """
 
 
+OWN_FOLDERS = ("_exporter/", "_manifests/")
+"""Folders of a dataset that hold no data."""
+
+
 def is_part(name: str) -> bool:
     return re.fullmatch(PART_NAME, name.rpartition("/")[2]) is not None
 
@@ -278,18 +285,49 @@ def require_regular(path: str) -> None:
         )
 
 
+def is_own(name: str) -> bool:
+    """Whether a file of a dataset is one that runs write there."""
+    return name == "_manifest.json" or name.startswith(OWN_FOLDERS) or is_part(name)
+
+
 def require_dataset(store: Store) -> None:
-    """Raises DestinationError for a folder that holds something else."""
+    """Raises DestinationError for a folder that holds something else, UsageError for one that holds
+    another output.
+    """
     manifest = store.read("_manifest.json")
     if manifest is not None and is_ours(manifest):
         return
+    require_unnested(store)
     for each in store.list_files():
-        if not each.name.startswith("_exporter/") and not is_part(each.name):
+        if not each.name.startswith(OWN_FOLDERS) and not is_part(each.name):
             raise DestinationError(
                 f"'{store.url}' holds something else than an export: '{each.name}'",
                 hint="name a new or an empty folder, or a file in it, such as "
                 + shlex.quote(store.path_of("sessions.parquet")),
             )
+
+
+def require_unnested(store: Store) -> None:
+    """Raises UsageError for a folder that has an output of its own somewhere below."""
+    inner = next(find_nested(store), None)
+    if inner is not None:
+        raise UsageError(
+            f"'{store.url}' holds another output, '{store.path_of(inner)}'",
+            hint="name a folder beside that one: readers of this one would take its rows for"
+            " theirs",
+        )
+
+
+def find_nested(store: Store) -> Iterator[str]:
+    """The folders below this one that are outputs of their own."""
+    for each in store.list_files():
+        if each.name.startswith(OWN_FOLDERS):
+            continue
+        for mark in ("/_exporter/", "/_delta_log/"):
+            if mark in each.name:
+                yield each.name.partition(mark)[0]
+        if each.name.endswith("/_manifest.json") and is_ours(store.read(each.name) or b"null"):
+            yield each.name.removesuffix("/_manifest.json")
 
 
 def is_ours(manifest: bytes) -> bool:

@@ -384,4 +384,6 @@ def is_lock(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """What engines pass over."""
-    return any(part.startswith(".") or part == "_exporter" for part in name.split("/"))
+    return any(
+        part.startswith(".") or part in {"_exporter", "_manifests"} for part in name.split("/")
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from exporter.destinations import Destination, Home
 from exporter.errors import DestinationError, UsageError
 from exporter.listing.keys import KeySet
+from exporter.runs.intents import find_intents
 from exporter.runs.promise import Promise, PromisedFile, parse_promise
 from exporter.runs.publishing import digest
 from exporter.runs.reading import COLUMNS, Unreadable, join_keys, read_keys
@@ -104,14 +105,12 @@ def verify_table(
 
 
 def find_unfinished(home: Home) -> tuple[Problem, ...]:
-    if home.store.size_of(home.intent) is None:
-        return ()
-    place = home.store.path_of(home.intent)
-    return (
+    return tuple(
         Problem(
-            f"a publish was cut short, or is going on: there is '{place}'",
+            f"a publish was cut short, or is going on: there is '{home.store.path_of(each.name)}'",
             "run the export again, which completes it",
-        ),
+        )
+        for each in find_intents(home)
     )
 
 

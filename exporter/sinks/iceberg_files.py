@@ -31,6 +31,7 @@ from pyiceberg.transforms import TimeTransform, VoidTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import NestedField
 
+from exporter.held import NO_LOCK, HeldLock
 from exporter.sinks import WrittenFile
 from exporter.sinks.iceberg_names import translated
 from exporter.sinks.lake import READ_ROWS, fit_rows, split_by
@@ -77,7 +78,7 @@ class TableFile:
     def release(self) -> None:
         """`sync` closed it."""
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
         pass
 
     def discard(self) -> None:

@@ -1,6 +1,7 @@
 """Delta tables in a folder; deltalake and DuckDB read."""
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -373,7 +374,7 @@ class ForgetfulStore(LocalStore):
 
     answer: Callable[[], bool]
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
         super().create(name, content)
         return self.answer()
 
