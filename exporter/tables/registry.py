@@ -71,12 +71,9 @@ def _holds(output: str, kind: TableKind, access: StoreAccess | None) -> bool:
     if scheme is None:
         is_name = output not in {"", "-"} and "\0" not in output
         return is_name and (Path(output) / str(kind.log_folder)).is_dir()
-    if (
-        access is None
-        or not is_known(scheme)
-        or "." in parse_address(output).key.rpartition("/")[2]
-    ):
+    if access is None or not is_known(scheme):
         return False
-    return (
-        next(iter(open_store(output, access).list_files(f"{kind.log_folder}/")), None) is not None
-    )
+    if "." in parse_address(output).key.rpartition("/")[2]:  # named as a file
+        return False
+    files = open_store(output, access).list_files(f"{kind.log_folder}/")
+    return next(iter(files), None) is not None
