@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from exporter.api.credentials import read_environment_credential
+from exporter.catalogs import merge_catalogs
 from exporter.config import Settings
 from exporter.destinations import holds_delta, resolve_destination
 from exporter.errors import CredentialsError, UsageError
 from exporter.events import Event, Listener
-from exporter.loading import Loaded, build_json_schema, dump_toml
+from exporter.loading import Loaded, build_json_schema, dump_catalogs, dump_toml
 from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
 from exporter.runs.journal import MOST_BYTES
@@ -217,8 +218,10 @@ def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:
     else:
         where = f"{service.endpoint} (region {service.region_id})"
     identity = describe_identity(loaded.settings, environ=environ)
+    described = dump_catalogs(merge_catalogs(loaded.settings.paimon, environ))
     print_text(
         f"{dump_toml(loaded)}\n# identity: {printable(identity)}\n# endpoint: {printable(where)}\n"
+        f"{described}"
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from exporter.catalogs import Catalogs
 from exporter.errors import DestinationError
 from exporter.sinks import ParquetCodec
 from exporter.stores.addresses import StoreAccess
@@ -26,6 +27,8 @@ class TableRequest:
     partition_by: tuple[str, ...] = ()
     """Empty for the layout that the table has, or for none."""
     access: StoreAccess = field(default_factory=StoreAccess)
+    catalogs: Catalogs = field(default_factory=dict, repr=False)
+    """As the settings describe them; the environment may add to it."""
 
 
 def hold_for_ever() -> None:

@@ -1,0 +1,259 @@
+"""Paimon tables with a primary key, by pypaimon-rust: its writers, its commits, its reader."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+import pyarrow as pa
+from pypaimon_rust.datafusion import CommitMessage, PaimonCatalog, SQLContext
+from pypaimon_rust.datafusion import Table as LoadedTable
+
+from exporter.tables.columns import fit_rows
+from exporter.tables.interface import Commit, Conflict, TableRequest
+from exporter.tables.paimon_names import TableName, resolve_name, translated
+from exporter.tables.paimon_schema import (
+    STATIC,
+    Column,
+    Shape,
+    build_arrow_schema,
+    build_create,
+    build_proof,
+    build_schema_json,
+    check_partitions,
+    check_shape,
+    list_missing,
+)
+from exporter.tables.spool import Spool
+
+_CATALOG: Final = "paimon"
+"""What the catalog is called in the library's SQL."""
+
+_IDENTIFIER: Final = 1
+"""Of a run's only commit: what tells it from another run's is its user, which is the run."""
+
+
+class Overwrite:
+    """A commit of one run's rows in place of all others."""
+
+    def __init__(self, loaded: LoadedTable, *, run_id: str) -> None:
+        builder = loaded.new_batch_write_builder()
+        # The one way to name the run of an overwrite; the extra holds the library to its minor.
+        builder = builder._with_commit_user(run_id).with_overwrite({})  # noqa: SLF001
+        self.writer = builder.new_write()
+        self.committer = builder.new_commit()
+
+    def prepare(self) -> list[CommitMessage]:
+        return self.writer.prepare_commit()
+
+    def commit(self, messages: list[CommitMessage]) -> None:
+        self.committer.commit(messages)
+
+
+class Upsert:
+    """A commit of one run's rows, each in place of the one with its key; repeated, it does nothing
+    more.
+    """
+
+    def __init__(self, loaded: LoadedTable, *, run_id: str) -> None:
+        builder = loaded.new_stream_write_builder().with_commit_user(run_id)
+        self.writer = builder.new_write()
+        self.committer = builder.new_commit()
+
+    def prepare(self) -> list[CommitMessage]:
+        # The library has nothing to wait for: it compacts nothing.
+        return self.writer.prepare_commit(wait_compaction=False, commit_identifier=_IDENTIFIER)
+
+    def commit(self, messages: list[CommitMessage]) -> None:
+        self.committer.filter_and_commit({_IDENTIFIER: messages})
+
+
+class PaimonTable:
+    """One table of a catalog, there or yet to be made."""
+
+    def __init__(self, name: TableName, *, partition_by: tuple[str, ...]) -> None:
+        self._name = name
+        self._partition_by = partition_by
+        check_partitions(name.output, partition_by, None)
+        with translated(name):
+            self._catalog = PaimonCatalog(dict(name.options))
+            self._context = SQLContext()
+            self._context.register_catalog(_CATALOG, dict(name.options), "")
+            self._load()
+
+    @property
+    def location(self) -> str:
+        """The table's folder in a local warehouse; for a table of a server, which gives a run no
+        place for its own files, one of the catalog's `sidecars`.
+        """
+        return self._name.location
+
+    def find_commit(self, run_id: str) -> str | None:
+        """The number of the run's snapshot; None where it has none, or it has expired."""
+        with translated(self._name):
+            if self._load() is None:
+                return None
+            user = run_id.replace("'", "''")
+            found = self._context.sql(
+                f"SELECT snapshot_id FROM {self._quote('$snapshots')}"  # noqa: S608 - quoted
+                f" WHERE commit_user = '{user}'"
+            )
+            numbers = [number for rows in found for number in rows["snapshot_id"].to_pylist()]
+            return str(numbers[0]) if numbers else None
+
+    def prove_writable(self, run_id: str) -> None:
+        """Write a row where rows go, and remove it; of a table that is not there, make sure of the
+        database.
+        """
+        with translated(self._name):
+            self._context.sql(f"CREATE SCHEMA IF NOT EXISTS {_CATALOG}.`{self._name.database}`")
+            loaded = self._load()
+            shape = None if loaded is None else read_shape(loaded)
+            # On a disk, the row's partition would stay as an empty folder.
+            if loaded is None or shape is None or (shape.partition_by and self._name.is_local):
+                return
+            proof = Upsert(loaded, run_id=run_id)
+            try:
+                proof.writer.write_arrow(build_proof(shape))
+                proof.committer.abort(proof.prepare())
+            finally:
+                close(proof)
+
+    def replace(self, rows: Spool, commit: Commit) -> None:
+        """Overwrite all rows by those of the run, as one commit."""
+        if self.find_commit(commit.run_id) is not None:
+            return
+        with translated(self._name):
+            loaded = self._fix_partitions(self._prepare(commit))
+            self._commit(loaded, Overwrite(loaded, run_id=commit.run_id), rows, commit)
+
+    def upsert(self, rows: Spool, commit: Commit) -> None:
+        """Add the rows as one commit: each takes the place of the one with its key."""
+        with translated(self._name):
+            loaded = self._prepare(commit)
+            self._commit(loaded, Upsert(loaded, run_id=commit.run_id), rows, commit)
+
+    def compact(self, commit: Commit) -> None:
+        """Nothing: the library cannot, DLF does it by itself, and a full run makes few files."""
+
+    def read_columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows as they are now, a batch at a time; none where the table is not there."""
+        with translated(self._name):
+            loaded = self._load()
+            if loaded is not None:
+                builder = loaded.new_read_builder().with_projection(list(names))
+                splits = builder.new_scan().plan().splits()
+                yield from builder.new_read().read_arrow(splits)
+
+    def remove_leftovers(self, run_id: str) -> None:
+        """Nothing: the library names data files as it likes, so nobody can tell whose they are. The
+        format's own procedure, `remove_orphan_files`, takes them.
+        """
+
+    def _quote(self, suffix: str = "") -> str:
+        return f"{_CATALOG}.`{self._name.database}`.`{self._name.table}{suffix}`"
+
+    def _load(self) -> LoadedTable | None:
+        """The table as it is now; None where it is not there. Raises for one that does not fit."""
+        name = self._name
+        try:
+            loaded = self._catalog.get_table((name.database, name.table))
+        except ValueError as exc:
+            if str(exc) == f"Table {name.database}.{name.table} does not exist.":
+                return None
+            raise
+        shape = read_shape(loaded)
+        check_partitions(name.output, self._partition_by, shape.partition_by)
+        check_shape(name.output, shape)
+        return loaded
+
+    def _prepare(self, commit: Commit) -> LoadedTable:
+        """The table with all columns of ours; made, where it is not there."""
+        loaded = self._load()
+        if loaded is None:
+            self._context.sql(
+                build_create(self._quote(), partition_by=self._partition_by, codec=commit.codec)
+            )
+        else:
+            missing = list_missing(read_shape(loaded))
+            if not missing:
+                return loaded
+            for column, type_text in missing:
+                self._context.sql(f"ALTER TABLE {self._quote()} ADD COLUMN {column} {type_text}")
+        loaded = self._load()
+        if loaded is None:
+            raise Conflict(f"somebody has removed '{self._name.output}'", hint="run again")
+        return loaded
+
+    def _fix_partitions(self, loaded: LoadedTable) -> LoadedTable:
+        """The table with an option of this run alone, by which an overwrite is one of all rows."""
+        if not read_shape(loaded).partition_by:
+            return loaded
+        found = self._context.sql(
+            f"SELECT * FROM {self._quote('$schemas')} ORDER BY schema_id DESC LIMIT 1"  # noqa: S608 - quoted
+        )
+        return loaded.copy_with_resolved_schema(build_schema_json(found[0].to_pylist()[0], STATIC))
+
+    def _commit(
+        self, loaded: LoadedTable, pending: Overwrite | Upsert, rows: Spool, commit: Commit
+    ) -> None:
+        """Write the rows and commit them. Raises Conflict where somebody else was faster: rows have
+        numbers from when they are written, of one key's rows the highest is seen, and the library,
+        which would commit what is written on top of what others did, numbers none anew.
+        """
+        schema = build_arrow_schema(read_shape(loaded))
+        before = find_newest(loaded)
+        messages: list[CommitMessage] = []
+        try:
+            for batch in rows.read():
+                pending.writer.write_arrow(fit_rows(batch, schema))
+            messages = pending.prepare()
+            self._require_newest(loaded, before)
+            commit.check_lease()
+        except BaseException:
+            with suppress(Exception):
+                pending.committer.abort(messages)
+            close(pending)
+            raise
+        try:
+            pending.commit(messages)
+        except Exception:
+            # Its answer may be lost and the commit done; its files stay in any case.
+            if self.find_commit(commit.run_id) is None:
+                raise
+        finally:
+            close(pending)
+
+    def _require_newest(self, loaded: LoadedTable, number: int | None) -> None:
+        newest = find_newest(loaded)
+        if newest != number:
+            raise Conflict(f"'{self._name.output}' has snapshot {newest} now, not {number}")
+
+
+def open_table(request: TableRequest) -> PaimonTable:
+    """Load the catalog, and see that a table which is there can take our rows."""
+    name = resolve_name(request.output, request.catalogs, request.access.environ)
+    return PaimonTable(name, partition_by=request.partition_by)
+
+
+def close(pending: Overwrite | Upsert) -> None:
+    pending.writer.close()
+    pending.committer.close()
+
+
+def find_newest(loaded: LoadedTable) -> int | None:
+    """The number of the newest snapshot."""
+    snapshot = loaded.latest_snapshot()
+    return None if snapshot is None else snapshot.id()
+
+
+def read_shape(loaded: LoadedTable) -> Shape:
+    schema = loaded.schema()
+    return Shape(
+        columns=tuple(
+            Column(each.name(), each.field_type().removesuffix(" NOT NULL"), each.is_nullable())
+            for each in schema.fields()
+        ),
+        primary_key=tuple(schema.primary_keys()),
+        partition_by=tuple(schema.partition_keys()),
+        options=schema.options(),
+    )
