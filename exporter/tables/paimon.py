@@ -5,7 +5,17 @@ from contextlib import suppress
 from typing import Final
 
 import pyarrow as pa
-from pypaimon_rust.datafusion import CommitMessage, PaimonCatalog, SQLContext
+from pypaimon_rust.datafusion import (
+    BatchTableCommit,
+    BatchTableWrite,
+    BatchWriteBuilder,
+    CommitMessage,
+    PaimonCatalog,
+    SQLContext,
+    StreamTableCommit,
+    StreamTableWrite,
+    StreamWriteBuilder,
+)
 from pypaimon_rust.datafusion import Table as LoadedTable
 
 from exporter.tables.columns import fit_rows
@@ -21,6 +31,7 @@ from exporter.tables.paimon_schema import (
     build_schema_json,
     check_partitions,
     check_shape,
+    has_fixed_buckets,
     list_missing,
 )
 from exporter.tables.spool import Spool
@@ -32,39 +43,75 @@ _IDENTIFIER: Final = 1
 """Of a run's only commit: what tells it from another run's is its user, which is the run."""
 
 
-class Overwrite:
-    """A commit of one run's rows in place of all others."""
-
-    def __init__(self, loaded: LoadedTable, *, run_id: str) -> None:
-        builder = loaded.new_batch_write_builder()
-        # The one way to name the run of an overwrite; the extra holds the library to its minor.
-        builder = builder._with_commit_user(run_id).with_overwrite({})  # noqa: SLF001
-        self.writer = builder.new_write()
-        self.committer = builder.new_commit()
-
-    def prepare(self) -> list[CommitMessage]:
-        return self.writer.prepare_commit()
-
-    def commit(self, messages: list[CommitMessage]) -> None:
-        self.committer.commit(messages)
+MAX_FILES: Final = 200
+"""Of a bucket, before they are written anew: what an hourly run adds in eight days. The files of
+old snapshots stay on the disk, so to write them anew more often would fill it.
+"""
 
 
-class Upsert:
-    """A commit of one run's rows, each in place of the one with its key; repeated, it does nothing
-    more.
+MAX_BYTES: Final = 64 << 20
+"""Of the rows that one file is made of: the library keeps them, and sorts a copy."""
+
+
+class PendingCommit:
+    """Rows on their way into one commit of one run: `write`…, `prepare`, `commit`; or `abort`.
+
+    Either they are put in place of all others, or each in place of the one with its key. A commit
+    of the latter kind that is repeated does nothing more.
     """
 
-    def __init__(self, loaded: LoadedTable, *, run_id: str) -> None:
-        builder = loaded.new_stream_write_builder().with_commit_user(run_id)
-        self.writer = builder.new_write()
-        self.committer = builder.new_commit()
+    def __init__(self, loaded: LoadedTable, *, run_id: str, replaces: bool) -> None:
+        self._builder: BatchWriteBuilder | StreamWriteBuilder
+        self._committer: BatchTableCommit | StreamTableCommit
+        if replaces:
+            builder = loaded.new_batch_write_builder()
+            # The one way to name the run of an overwrite; the extra holds the library to its minor.
+            self._builder = builder._with_commit_user(run_id).with_overwrite({})  # noqa: SLF001
+        else:
+            self._builder = loaded.new_stream_write_builder().with_commit_user(run_id)
+        self._committer = self._builder.new_commit()
+        # Where keys choose their bucket, a second writer would not know what the first has chosen.
+        self._max_bytes = MAX_BYTES if has_fixed_buckets(read_shape(loaded)) else None
+        self._writer: BatchTableWrite | StreamTableWrite | None = None
+        self._written_bytes = 0
+        self._messages: list[CommitMessage] = []
 
-    def prepare(self) -> list[CommitMessage]:
-        # The library has nothing to wait for: it compacts nothing.
-        return self.writer.prepare_commit(wait_compaction=False, commit_identifier=_IDENTIFIER)
+    def write(self, rows: pa.RecordBatch) -> None:
+        if self._writer is None:
+            self._writer = self._builder.new_write()
+        self._writer.write_arrow(rows)
+        self._written_bytes += rows.nbytes
+        if self._max_bytes is not None and self._written_bytes >= self._max_bytes:
+            self.prepare()
 
-    def commit(self, messages: list[CommitMessage]) -> None:
-        self.committer.filter_and_commit({_IDENTIFIER: messages})
+    def prepare(self) -> None:
+        """End the files of what was written."""
+        writer, self._writer, self._written_bytes = self._writer, None, 0
+        if isinstance(writer, StreamTableWrite):
+            # There is nothing to wait for: the library compacts nothing.
+            self._messages += writer.prepare_commit(False, _IDENTIFIER)
+        elif writer is not None:
+            self._messages += writer.prepare_commit()
+        if writer is not None:
+            writer.close()
+
+    def commit(self) -> None:
+        if isinstance(self._committer, StreamTableCommit):
+            self._committer.filter_and_commit({_IDENTIFIER: self._messages})
+        else:
+            self._committer.commit(self._messages)
+
+    def abort(self) -> None:
+        """Remove the files; never for a commit that may have been made, and never raises."""
+        with suppress(Exception):
+            self.prepare()
+        with suppress(Exception):
+            self._committer.abort(self._messages)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._committer.close()
 
 
 class PaimonTable:
@@ -111,12 +158,13 @@ class PaimonTable:
             # On a disk, the row's partition would stay as an empty folder.
             if loaded is None or shape is None or (shape.partition_by and self._name.is_local):
                 return
-            proof = Upsert(loaded, run_id=run_id)
+            proof = PendingCommit(loaded, run_id=run_id, replaces=False)
             try:
-                proof.writer.write_arrow(build_proof(shape))
-                proof.committer.abort(proof.prepare())
+                proof.write(build_proof(shape))
+                proof.prepare()
             finally:
-                close(proof)
+                proof.abort()
+                proof.close()
 
     def replace(self, rows: Spool, commit: Commit) -> None:
         """Overwrite all rows by those of the run, as one commit."""
@@ -124,25 +172,37 @@ class PaimonTable:
             return
         with translated(self._name):
             loaded = self._fix_partitions(self._prepare(commit))
-            self._commit(loaded, Overwrite(loaded, run_id=commit.run_id), rows, commit)
+            pending = PendingCommit(loaded, run_id=commit.run_id, replaces=True)
+            self._commit(loaded, pending, rows.read(), commit)
 
     def upsert(self, rows: Spool, commit: Commit) -> None:
         """Add the rows as one commit: each takes the place of the one with its key."""
         with translated(self._name):
             loaded = self._prepare(commit)
-            self._commit(loaded, Upsert(loaded, run_id=commit.run_id), rows, commit)
+            pending = PendingCommit(loaded, run_id=commit.run_id, replaces=False)
+            self._commit(loaded, pending, rows.read(), commit)
 
     def compact(self, commit: Commit) -> None:
-        """Nothing: the library cannot, DLF does it by itself, and a full run makes few files."""
+        """Write a table of a local warehouse anew where readers of a bucket have too many files to
+        merge. The library has no compaction; a server's tables are the server's to compact.
+        """
+        if not self._name.is_local:
+            return
+        with translated(self._name):
+            loaded = self._load()
+            if loaded is None or self._count_files() < MAX_FILES:
+                return
+            loaded = self._fix_partitions(loaded)
+            run_id = f"{commit.run_id}-compaction"
+            pending = PendingCommit(loaded, run_id=run_id, replaces=True)
+            self._commit(loaded, pending, read_rows(loaded), commit)
 
     def read_columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows as they are now, a batch at a time; none where the table is not there."""
         with translated(self._name):
             loaded = self._load()
             if loaded is not None:
-                builder = loaded.new_read_builder().with_projection(list(names))
-                splits = builder.new_scan().plan().splits()
-                yield from builder.new_read().read_arrow(splits)
+                yield from read_rows(loaded, names)
 
     def remove_leftovers(self, run_id: str) -> None:
         """Nothing: the library names data files as it likes, so nobody can tell whose they are. The
@@ -194,7 +254,11 @@ class PaimonTable:
         return loaded.copy_with_resolved_schema(build_schema_json(found[0].to_pylist()[0], STATIC))
 
     def _commit(
-        self, loaded: LoadedTable, pending: Overwrite | Upsert, rows: Spool, commit: Commit
+        self,
+        loaded: LoadedTable,
+        pending: PendingCommit,
+        rows: Iterator[pa.RecordBatch],
+        commit: Commit,
     ) -> None:
         """Write the rows and commit them. Raises Conflict where somebody else was faster: rows have
         numbers from when they are written, of one key's rows the highest is seen, and the library,
@@ -202,26 +266,32 @@ class PaimonTable:
         """
         schema = build_arrow_schema(read_shape(loaded))
         before = find_newest(loaded)
-        messages: list[CommitMessage] = []
         try:
-            for batch in rows.read():
-                pending.writer.write_arrow(fit_rows(batch, schema))
-            messages = pending.prepare()
+            for batch in rows:
+                pending.write(fit_rows(batch, schema))
+            pending.prepare()
             self._require_newest(loaded, before)
             commit.check_lease()
         except BaseException:
-            with suppress(Exception):
-                pending.committer.abort(messages)
-            close(pending)
+            pending.abort()
+            pending.close()
             raise
         try:
-            pending.commit(messages)
+            pending.commit()
         except Exception:
             # Its answer may be lost and the commit done; its files stay in any case.
             if self.find_commit(commit.run_id) is None:
                 raise
         finally:
-            close(pending)
+            pending.close()
+
+    def _count_files(self) -> int:
+        """Data files of the bucket that has the most of them."""
+        counted = self._context.sql(
+            f"SELECT count(*) AS files FROM {self._quote('$files')}"  # noqa: S608 - quoted
+            " GROUP BY partition, bucket"
+        )
+        return max((count for rows in counted for count in rows["files"].to_pylist()), default=0)
 
     def _require_newest(self, loaded: LoadedTable, number: int | None) -> None:
         newest = find_newest(loaded)
@@ -235,9 +305,12 @@ def open_table(request: TableRequest) -> PaimonTable:
     return PaimonTable(name, partition_by=request.partition_by)
 
 
-def close(pending: Overwrite | Upsert) -> None:
-    pending.writer.close()
-    pending.committer.close()
+def read_rows(loaded: LoadedTable, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """All rows as they are now, with all columns or those named."""
+    builder = loaded.new_read_builder()
+    if names is not None:
+        builder = builder.with_projection(list(names))
+    yield from builder.new_read().read_arrow(builder.new_scan().plan().splits())
 
 
 def find_newest(loaded: LoadedTable) -> int | None:

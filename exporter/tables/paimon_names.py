@@ -126,11 +126,14 @@ def _tells_secrets(name: TableName, exc: BaseException) -> bool:
 
 
 _NOISE: Final = re.compile(
-    r"(External error|Error during planning|Paimon hitting (an? )?(unexpected|invalid) \w+|"
-    r"Paimon hitting unsupported error): ?"
+    r"(External error|Error during planning|Paimon hitting (an )?(unexpected|unsupported) error"
+    r"|Paimon hitting invalid config|Paimon data invalid for):? ?"
 )
 _UNREACHABLE: Final = re.compile(r"http \w+ failed|error sending request", re.IGNORECASE)
 _CAUSE: Final = re.compile(r'(?:message|error): "([^"]+)"')
+_STORE: Final = re.compile(r"\w+ \((?:permanent|temporary)\) at ")
+_STORE_CODE: Final = re.compile(r'code: "(\w+)"', re.IGNORECASE)
+_STORE_REFUSES: Final = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 
 
 def describe(exc: BaseException) -> str:
@@ -141,16 +144,19 @@ def describe(exc: BaseException) -> str:
 
 
 def translate(name: TableName, exc: BaseException) -> ExporterError:
-    text = hide_secrets(describe(exc), name.options)
-    if _UNREACHABLE.search(str(exc)):
-        cause = _CAUSE.search(str(exc))
+    said = str(exc)
+    if _UNREACHABLE.search(said):
+        cause = _CAUSE.search(said)
         reason = "no connection" if cause is None else cause[1]
         return DestinationError(
             f"cannot write to '{name.output}': its catalog does not answer: {reason}",
             hint="look at the catalog's uri, and at the network",
         )
+    if _STORE.search(said):
+        return _translate_store(name, said)
+    text = hide_secrets(describe(exc), name.options)
     for build, pattern, hint in _KINDS:
-        if pattern.search(str(exc)):
+        if pattern.search(said):
             return build(f"cannot write to '{name.output}': {text}", hint=hint)
     return DestinationError(
         f"cannot write to '{name.output}': {text}",
@@ -158,16 +164,26 @@ def translate(name: TableName, exc: BaseException) -> ExporterError:
     )
 
 
+def _translate_store(name: TableName, said: str) -> ExporterError:
+    """An error of the storage that the catalog's tables are in."""
+    found = _STORE_CODE.search(said)
+    kind = _STORE.search(said)
+    code = found[1] if found is not None else kind[0].split()[0] if kind is not None else ""
+    message = f"cannot write to '{name.output}': its storage says {code}"
+    if code in _STORE_REFUSES or "PermissionDenied" in said:
+        return CredentialsError(
+            message, hint="the keys of this catalog's storage must be valid and may write to it"
+        )
+    return DestinationError(
+        message, hint="look at the storage of this catalog, and run again: what was read is kept"
+    )
+
+
 _KINDS: Final[tuple[tuple[Callable[..., ExporterError], re.Pattern[str], str], ...]] = (
     (
         CredentialsError,
-        re.compile(r"^Not authorized|^Forbidden|: (Not authorized|Forbidden)"),
+        re.compile(r"(^|: )(Not authorized|Forbidden)"),
         "look at the credentials in this catalog's options, and what they may do",
-    ),
-    (
-        CredentialsError,
-        re.compile(r"PermissionDenied|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch"),
-        "the keys of this catalog's storage must be valid and may write to it",
     ),
     (
         UsageError,
@@ -176,7 +192,7 @@ _KINDS: Final[tuple[tuple[Callable[..., ExporterError], re.Pattern[str], str], .
     ),
     (
         Conflict,
-        re.compile(r"commit conflicts|File deletion conflicts"),
+        re.compile(r"commit conflicts|deletion conflicts"),
         "run again when nobody else writes to this table",
     ),
 )

@@ -178,6 +178,11 @@ def build_arrow_schema(shape: Shape) -> pa.Schema:
     )
 
 
+def has_fixed_buckets(shape: Shape) -> bool:
+    """Whether a row's key alone tells its bucket."""
+    return not shape.options.get("bucket", "-1").startswith("-")
+
+
 def list_missing(shape: Shape) -> list[tuple[str, str]]:
     """Columns of ours that the table lacks, with their types; never required, since the rows that
     are there have no value for them.

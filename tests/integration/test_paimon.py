@@ -21,6 +21,7 @@ from exporter.errors import (
 )
 from exporter.records.schema import SCHEMA
 from exporter.sinks import TableMode
+from exporter.tables import paimon
 from exporter.tables.interface import Commit, Conflict, TableRequest
 from exporter.tables.output import TableOutput
 from exporter.tables.paimon import PaimonTable, open_table
@@ -338,6 +339,59 @@ def test_tables_in_any_number_of_buckets_have_one_row_a_session(bucket: str, lak
 
     assert len(lake.states()) == 60
     assert sum(state == "error" for state in lake.states().values()) == 40
+
+
+@pytest.mark.parametrize("partition_by", [(), ("compute_id",)])
+def test_local_table_of_many_files_is_written_anew(
+    partition_by: tuple[str, ...], lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paimon, "MAX_FILES", 4)
+    table = lake.open(*partition_by)
+    commit = Commit(run_id="run-9", exporter_version="1")
+    table.compact(commit)
+    runs = [f"run-{number}" for number in range(4)]
+    for number, run_id in enumerate(runs):
+        export(table, range(number, number + 2), mode="upsert", run_id=run_id, state=run_id)
+        before = lake.runs()
+
+        table.compact(commit)
+
+        is_due = lake.server is None and number == 3
+        assert lake.runs() == [*before, *(["run-9-compaction"] if is_due else [])]
+    assert list(lake.states().values()) == ["run-0", "run-1", "run-2", "run-3", "run-3"]
+    assert (table._count_files() == 1) == (lake.server is None)
+    assert table.find_commit("run-9") is None
+
+
+@pytest.mark.parametrize("lake", ["local"], indirect=True)
+def test_compaction_gives_way_to_who_was_faster(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paimon, "MAX_FILES", 1)
+    export(lake.open(), range(2))
+    table = RacedTable(lake, lambda: export(lake.open(), range(3), mode="upsert", run_id="run-x"))
+
+    with pytest.raises(Conflict):
+        table.compact(Commit(run_id="run-2", exporter_version="1"))
+
+    assert lake.runs() == ["run-1", "run-x"]
+    assert len(lake.states()) == 3
+
+
+@pytest.mark.parametrize(("bucket", "file_count"), [("1", 3), ("-1", 1)])
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_rows_beyond_what_memory_holds_are_more_files_of_one_commit(
+    mode: TableMode, bucket: str, file_count: int, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But where keys choose their bucket: two writers would choose apart."""
+    lake.make(bucket=bucket)
+    monkeypatch.setattr(paimon, "MAX_BYTES", 1)
+
+    export(lake.open(), range(5000), mode=mode)
+
+    assert len(lake.states()) == 5000
+    assert lake.runs() == ["run-1"]
+    assert len(lake.data_files()) == file_count
 
 
 def test_lost_answer_of_a_server_that_has_committed_is_no_failure(tmp_path: Path) -> None:

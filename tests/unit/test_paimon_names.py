@@ -102,9 +102,31 @@ class PanicException(BaseException):
         (ValueError("External error: Forbidden: no"), CredentialsError, ": Forbidden: no"),
         (ValueError("Paimon hitting invalid config: x: None"), UsageError, ": x"),
         (
-            ValueError("Paimon hitting unexpected IO: PermissionDenied (permanent) at write"),
+            ValueError(
+                "Failed to create directory 's3://b/x': PermissionDenied (permanent) at write =>"
+                ' S3Error { code: "InvalidAccessKeyId", message: "s3cret-value" }'
+            ),
             CredentialsError,
-            "PermissionDenied",
+            "its storage says InvalidAccessKeyId",
+        ),
+        (
+            ValueError("Failed: PermissionDenied (permanent) at write, response: Parts {}"),
+            CredentialsError,
+            "its storage says PermissionDenied",
+        ),
+        (
+            ValueError('RateLimited (temporary) at write => S3Error { code: "SlowDown" }'),
+            DestinationError,
+            "its storage says SlowDown",
+        ),
+        (
+            ValueError(
+                'Paimon hitting unexpected error http get failed: Some(reqwest::Error { url: "u?t'
+                '=s3cret-value", source: Error(Connect, ConnectError("dns error", Custom { error:'
+                ' "Name or service not known" })) })'
+            ),
+            DestinationError,
+            "its catalog does not answer: Name or service not known",
         ),
         (
             ValueError("Commit failed for snapshot 3, there may exist commit conflicts"),
