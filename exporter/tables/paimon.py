@@ -18,11 +18,10 @@ from pypaimon_rust.datafusion import (
 )
 from pypaimon_rust.datafusion import Table as LoadedTable
 
-from exporter.tables.columns import fit_rows
 from exporter.tables.interface import Commit, Conflict, TableRequest
 from exporter.tables.paimon_names import TableName, resolve_name, translated
 from exporter.tables.paimon_schema import (
-    STATIC,
+    FIXED,
     Column,
     Shape,
     build_arrow_schema,
@@ -31,6 +30,7 @@ from exporter.tables.paimon_schema import (
     build_schema_json,
     check_partitions,
     check_shape,
+    fit_rows,
     has_fixed_buckets,
     list_missing,
 )
@@ -61,6 +61,7 @@ class PendingCommit:
     """
 
     def __init__(self, loaded: LoadedTable, *, run_id: str, replaces: bool) -> None:
+        self.run_id = run_id
         self._builder: BatchWriteBuilder | StreamWriteBuilder
         self._committer: BatchTableCommit | StreamTableCommit
         if replaces:
@@ -171,16 +172,16 @@ class PaimonTable:
         if self.find_commit(commit.run_id) is not None:
             return
         with translated(self._name):
-            loaded = self._fix_partitions(self._prepare(commit))
+            loaded = self._prepare(commit)
             pending = PendingCommit(loaded, run_id=commit.run_id, replaces=True)
-            self._commit(loaded, pending, rows.read(), commit)
+            self._commit(loaded, pending, fit_all(rows, loaded), commit)
 
     def upsert(self, rows: Spool, commit: Commit) -> None:
         """Add the rows as one commit: each takes the place of the one with its key."""
         with translated(self._name):
             loaded = self._prepare(commit)
             pending = PendingCommit(loaded, run_id=commit.run_id, replaces=False)
-            self._commit(loaded, pending, rows.read(), commit)
+            self._commit(loaded, pending, fit_all(rows, loaded), commit)
 
     def compact(self, commit: Commit) -> None:
         """Write a table of a local warehouse anew where readers of a bucket have too many files to
@@ -192,10 +193,16 @@ class PaimonTable:
             loaded = self._load()
             if loaded is None or self._count_files() < MAX_FILES:
                 return
-            loaded = self._fix_partitions(loaded)
+            loaded = self._fix_options(loaded)
             run_id = f"{commit.run_id}-compaction"
             pending = PendingCommit(loaded, run_id=run_id, replaces=True)
-            self._commit(loaded, pending, read_rows(loaded), commit)
+            # As it is read, a batch has more to say of its columns than a writer takes.
+            schema = build_arrow_schema(read_shape(loaded))
+            rows = (
+                pa.RecordBatch.from_arrays(each.columns, schema=schema)
+                for each in read_rows(loaded)
+            )
+            self._commit(loaded, pending, rows, commit)
 
     def read_columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows as they are now, a batch at a time; none where the table is not there."""
@@ -236,22 +243,20 @@ class PaimonTable:
         else:
             missing = list_missing(read_shape(loaded))
             if not missing:
-                return loaded
+                return self._fix_options(loaded)
             for column, type_text in missing:
                 self._context.sql(f"ALTER TABLE {self._quote()} ADD COLUMN {column} {type_text}")
         loaded = self._load()
         if loaded is None:
             raise Conflict(f"somebody has removed '{self._name.output}'", hint="run again")
-        return loaded
+        return self._fix_options(loaded)
 
-    def _fix_partitions(self, loaded: LoadedTable) -> LoadedTable:
-        """The table with an option of this run alone, by which an overwrite is one of all rows."""
-        if not read_shape(loaded).partition_by:
-            return loaded
+    def _fix_options(self, loaded: LoadedTable) -> LoadedTable:
+        """The table with options of this run alone."""
         found = self._context.sql(
             f"SELECT * FROM {self._quote('$schemas')} ORDER BY schema_id DESC LIMIT 1"  # noqa: S608 - quoted
         )
-        return loaded.copy_with_resolved_schema(build_schema_json(found[0].to_pylist()[0], STATIC))
+        return loaded.copy_with_resolved_schema(build_schema_json(found[0].to_pylist()[0], FIXED))
 
     def _commit(
         self,
@@ -261,17 +266,17 @@ class PaimonTable:
         commit: Commit,
     ) -> None:
         """Write the rows and commit them. Raises Conflict where somebody else was faster: rows have
-        numbers from when they are written, of one key's rows the highest is seen, and the library,
-        which would commit what is written on top of what others did, numbers none anew.
+        numbers from when they are written, of one key's rows the highest is seen, and the library
+        would number none anew.
         """
-        schema = build_arrow_schema(read_shape(loaded))
         before = find_newest(loaded)
         try:
             for batch in rows:
-                pending.write(fit_rows(batch, schema))
+                pending.write(batch)
             pending.prepare()
-            self._require_newest(loaded, before)
             commit.check_lease()
+            # Last of all: the library would commit on top of whatever there is.
+            self._require_newest(loaded, before)
         except BaseException:
             pending.abort()
             pending.close()
@@ -280,7 +285,7 @@ class PaimonTable:
             pending.commit()
         except Exception:
             # Its answer may be lost and the commit done; its files stay in any case.
-            if self.find_commit(commit.run_id) is None:
+            if self.find_commit(pending.run_id) is None:
                 raise
         finally:
             pending.close()
@@ -293,16 +298,25 @@ class PaimonTable:
         )
         return max((count for rows in counted for count in rows["files"].to_pylist()), default=0)
 
-    def _require_newest(self, loaded: LoadedTable, number: int | None) -> None:
-        newest = find_newest(loaded)
-        if newest != number:
-            raise Conflict(f"'{self._name.output}' has snapshot {newest} now, not {number}")
+    def _require_newest(self, loaded: LoadedTable, number: int) -> None:
+        """Raises Conflict where rows were committed after this snapshot; a compaction has none."""
+        if find_newest(loaded) == number:
+            return
+        later = [each for each in loaded.list_snapshots() if each.id() > number]
+        if not later or any(each.commit_kind() != "COMPACT" for each in later):
+            raise Conflict(f"'{self._name.output}' has other rows than snapshot {number}")
 
 
 def open_table(request: TableRequest) -> PaimonTable:
     """Load the catalog, and see that a table which is there can take our rows."""
     name = resolve_name(request.output, request.catalogs, request.access.environ)
     return PaimonTable(name, partition_by=request.partition_by)
+
+
+def fit_all(rows: Spool, loaded: LoadedTable) -> Iterator[pa.RecordBatch]:
+    """A run's rows with the table's columns."""
+    schema = build_arrow_schema(read_shape(loaded))
+    return (fit_rows(each, schema) for each in rows.read())
 
 
 def read_rows(loaded: LoadedTable, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -313,10 +327,10 @@ def read_rows(loaded: LoadedTable, names: Sequence[str] | None = None) -> Iterat
     yield from builder.new_read().read_arrow(builder.new_scan().plan().splits())
 
 
-def find_newest(loaded: LoadedTable) -> int | None:
-    """The number of the newest snapshot."""
+def find_newest(loaded: LoadedTable) -> int:
+    """The number of the newest snapshot; 0 where there is none."""
     snapshot = loaded.latest_snapshot()
-    return None if snapshot is None else snapshot.id()
+    return 0 if snapshot is None else snapshot.id()
 
 
 def read_shape(loaded: LoadedTable) -> Shape:

@@ -27,7 +27,7 @@ class TableName:
     options: Options = field(repr=False)
     """For the library."""
     home: str | None
-    """The folder or URL of the run's own files; None for the database's own folder."""
+    """The folder or URL of the run's own files; None for the warehouse."""
 
     @property
     def is_local(self) -> bool:
@@ -37,9 +37,8 @@ class TableName:
     @property
     def location(self) -> str:
         """What the run's own files stand beside: the table's folder, or one that is not there."""
-        if self.home is not None:
-            return f"{self.home.rstrip('/')}/{self.database}/{self.table}"
-        return f"{self.options['warehouse']}/{self.database}.db/{self.table}"
+        folder = self.options["warehouse"] if self.home is None else self.home
+        return f"{folder.rstrip('/')}/{self.database}.db/{self.table}"
 
 
 def resolve_name(output: str, catalogs: Catalogs, environ: Mapping[str, str]) -> TableName:
@@ -106,6 +105,10 @@ def _resolve_catalog(
     return TableName(output, *identifier, {**given, "warehouse": folder}, None)
 
 
+_RAISED: Final = (ValueError, RuntimeError, OSError)
+"""All that the library, and Arrow on its way there, raise on purpose."""
+
+
 @contextmanager
 def translated(name: TableName) -> Iterator[None]:
     """Errors of pypaimon-rust as ours, without what is secret in the catalog's options."""
@@ -114,8 +117,8 @@ def translated(name: TableName) -> Iterator[None]:
     except ExporterError:
         raise
     except BaseException as exc:
-        # What panics in Rust is raised as no Exception, and is none of ours to die of.
-        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+        # What panics in Rust is raised as no Exception, and is nothing to die of.
+        if not isinstance(exc, _RAISED) and type(exc).__name__ != "PanicException":
             raise
         raise translate(name, exc) from None if _tells_secrets(name, exc) else exc
 

@@ -40,8 +40,13 @@ _NAIVE: Final = re.compile(r"TIMESTAMP\((\d)\)")
 _BUCKETS: Final = "1"
 """One file a commit and partition. A bucket is good for some 200 MiB: ten million sessions."""
 
-STATIC: Final = {"dynamic-partition-overwrite": "false"}
-"""An overwrite is of all rows, not of those in the partitions that it writes to."""
+FIXED: Final = {
+    # A full run overwrites all rows, not those of the partitions that it has rows for.
+    "dynamic-partition-overwrite": "false",
+    # The library would try again on top of what others have committed meanwhile.
+    "commit.max-retries": "0",
+}
+"""Options of a run's commits, whatever those of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,17 @@ def build_arrow_schema(shape: Shape) -> pa.Schema:
             for each in shape.columns
         ]
     )
+
+
+def fit_rows(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Our rows with the table's columns, by name; null where a session has none."""
+    columns = [
+        rows[field.name].cast(field.type)
+        if field.name in SCHEMA.names
+        else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def has_fixed_buckets(shape: Shape) -> bool:

@@ -1,5 +1,6 @@
 """Paimon tables of a local warehouse and of a REST catalog: what they take, refuse and promise."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -93,7 +94,7 @@ class RacedTable(PaimonTable):
         super().__init__(resolve_name(OUTPUT, lake.catalogs, {}), partition_by=())
         self._be_faster = be_faster
 
-    def _require_newest(self, loaded: LoadedTable, number: int | None) -> None:
+    def _require_newest(self, loaded: LoadedTable, number: int) -> None:
         self._be_faster()
         super()._require_newest(loaded, number)
 
@@ -200,6 +201,42 @@ def test_rows_of_somebody_who_was_faster_are_older(mode: TableMode, lake: Lake) 
     theirs = {"lc-1 livy-0": "theirs", "lc-1 livy-3": "theirs"}
     assert lake.states() == (ours if mode == "replace" else ours | theirs)
     assert lake.runs() == ["run-1", "run-x", "run-2"]
+
+
+@pytest.mark.parametrize("lake", ["rest"], indirect=True)
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_commit_that_a_server_refuses_is_made_of_rows_written_again(
+    mode: TableMode, lake: Lake
+) -> None:
+    export(lake.open(), range(2), state="old")
+    assert lake.server is not None
+    lake.server.before_commit = lambda: export(
+        lake.open(), range(3, -1, -1), mode="upsert", run_id="run-x", state="theirs"
+    )
+
+    export(lake.open(), range(1, 3), mode=mode, run_id="run-2", state="ours")
+
+    ours = {"lc-1 livy-1": "ours", "lc-1 livy-2": "ours"}
+    theirs = {"lc-1 livy-0": "theirs", "lc-1 livy-3": "theirs"}
+    assert lake.states() == (ours if mode == "replace" else ours | theirs)
+    assert lake.runs() == ["run-1", "run-x", "run-2"]
+
+
+@pytest.mark.parametrize("lake", ["local"], indirect=True)
+def test_compaction_by_somebody_else_is_no_conflict(lake: Lake) -> None:
+    export(lake.open(), range(2), state="old")
+    snapshots = lake.folder / "ops.db" / "sessions" / "snapshot"
+
+    def compact() -> None:
+        compacted = json.loads((snapshots / "snapshot-1").read_text())
+        compacted |= {"id": 2, "commitKind": "COMPACT", "commitUser": "flink"}
+        (snapshots / "snapshot-2").write_text(json.dumps(compacted))
+        (snapshots / "LATEST").write_text("2")
+
+    export(RacedTable(lake, compact), range(1, 3), mode="upsert", run_id="run-2", state="new")
+
+    assert lake.runs() == ["run-1", "flink", "run-2"]
+    assert sorted(lake.states().values()) == ["new", "new", "old"]
 
 
 def test_table_that_others_change_all_the_time_is_left_to_them(lake: Lake) -> None:
@@ -361,6 +398,25 @@ def test_local_table_of_many_files_is_written_anew(
     assert list(lake.states().values()) == ["run-0", "run-1", "run-2", "run-3", "run-3"]
     assert (table._count_files() == 1) == (lake.server is None)
     assert table.find_commit("run-9") is None
+
+
+@pytest.mark.parametrize("lake", ["local"], indirect=True)
+def test_table_that_is_written_anew_keeps_columns_of_others(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paimon, "MAX_FILES", 1)
+    lake.make(f"{COLUMNS}, owner STRING, at TIMESTAMPTZ(6)")
+    lake.context.sql(
+        "INSERT INTO lake.ops.sessions (region_id, workspace_id, compute_id, session_id, owner)"
+        " VALUES ('r', 'w', 'c', 's', 'me')"
+    )
+    export(lake.open(), range(1), mode="upsert")
+
+    lake.open().compact(Commit(run_id="run-1", exporter_version="1"))
+
+    rows = lake.read().sort_by("session_id").to_pylist()
+    assert [(row["session_id"], row["owner"]) for row in rows] == [("livy-0", None), ("s", "me")]
+    assert "run-1-compaction" in lake.runs()
 
 
 @pytest.mark.parametrize("lake", ["local"], indirect=True)

@@ -41,7 +41,7 @@ def test_table_of_a_server_has_its_files_where_the_catalog_says() -> None:
     name = resolve(OUTPUT, REST)
 
     assert name.options == {"metastore": "rest", "uri": "http://x", "warehouse": "w"}
-    assert name.location == "s3://b/x/ops/sessions"
+    assert name.location == "s3://b/x/ops.db/sessions"
     assert not name.is_local
 
 
@@ -159,8 +159,9 @@ def test_error_of_the_library_is_one_of_ours_without_secrets(
     assert "s3cret-value" not in f"{caught.value} {name!r}"
 
 
-def test_interrupt_is_no_error_of_the_library() -> None:
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, AttributeError])
+def test_what_the_library_does_not_raise_comes_out_as_it_is(kind: type[BaseException]) -> None:
     name = TableName(OUTPUT, "ops", "sessions", {}, None)
 
-    with pytest.raises(KeyboardInterrupt), translated(name):
-        raise KeyboardInterrupt
+    with pytest.raises(kind), translated(name):
+        raise kind
