@@ -1,6 +1,7 @@
 """Paimon tables of a local warehouse and of a REST catalog: what they take, refuse and promise."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pypaimon_rust.datafusion import PaimonCatalog, SQLContext
 from pypaimon_rust.datafusion import Table as LoadedTable
 
@@ -28,7 +31,21 @@ from exporter.tables.output import TableOutput
 from exporter.tables.paimon import PaimonTable, open_table
 from exporter.tables.paimon_names import resolve_name
 from tests.paimon_catalog import PaimonServer, put_file, serve
-from tests.tables import EXPORTED_AT, FIRST, SECOND, publish_sessions, raw_sessions
+from tests.tables import (
+    EXPORTED_AT,
+    FIRST,
+    FIRST_ROW,
+    MODEL_COLUMNS,
+    RUNS,
+    SECOND,
+    Run,
+    few_examples,
+    publish_runs,
+    publish_sessions,
+    query,
+    raw_session,
+    raw_sessions,
+)
 
 OUTPUT = "paimon://lake/ops.sessions"
 KEY = "region_id, workspace_id, compute_id, session_id"
@@ -129,16 +146,25 @@ def export(
     gateway: Any = FIRST,
     **fields: Any,
 ) -> None:
-    commit = Commit(run_id=run_id, exporter_version="1", check_lease=check_lease)
-    output = TableOutput(
+    output = build_output(table, mode, run_id, check_lease=check_lease)
+    publish_sessions(output, raw_sessions(*numbers, **fields), gateway=gateway)
+
+
+def build_output(
+    table: PaimonTable,
+    mode: TableMode,
+    run_id: str,
+    *,
+    check_lease: Callable[[], None] = lambda: None,
+) -> TableOutput:
+    return TableOutput(
         table,
         output=OUTPUT,
         mode=mode,
-        commit=commit,
+        commit=Commit(run_id=run_id, exporter_version="1", check_lease=check_lease),
         exported_at=EXPORTED_AT,
         sleep=lambda _: None,
     )
-    publish_sessions(output, raw_sessions(*numbers, **fields), gateway=gateway)
 
 
 def test_table_is_made_by_its_first_commit_and_upserted_by_key(lake: Lake) -> None:
@@ -448,6 +474,40 @@ def test_rows_beyond_what_memory_holds_are_more_files_of_one_commit(
     assert len(lake.states()) == 5000
     assert lake.runs() == ["run-1"]
     assert len(lake.data_files()) == file_count
+
+
+@given(
+    runs=RUNS,
+    partition_by=st.sampled_from([(), ("compute_id",), ("region_id", "workspace_id")]),
+    most_bytes=st.sampled_from([1, paimon.MAX_BYTES]),
+)
+@few_examples
+def test_table_is_a_dictionary_by_key(
+    runs: list[Run], partition_by: tuple[str, ...], most_bytes: int, tmp_path: Path
+) -> None:
+    folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "ops.db" / "sessions"
+    request = TableRequest(output=str(folder), partition_by=partition_by)
+    table = open_table(request)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paimon, "MAX_BYTES", most_bytes)
+        patch.setattr(paimon, "MAX_FILES", 3)
+
+        expected = publish_runs(runs, lambda mode, run_id: build_output(table, mode, run_id))
+        table.compact(Commit(run_id="last", exporter_version="1"))
+
+    rows = pa.Table.from_batches(table.read_columns(SCHEMA.names), SCHEMA)
+    assert query(rows, MODEL_COLUMNS) == expected
+
+
+def test_values_come_back_as_they_were(lake: Lake) -> None:
+    odd = {"sessionId": "livy-2", "name": "数据 🦆 \x00", "createTime": 0, "new": [1]}
+    publish_sessions(build_output(lake.open(), "replace", "run-1"), [raw_session(1), odd])
+
+    rows = lake.read().sort_by("session_id").to_pylist()
+
+    assert rows[0] == FIRST_ROW
+    assert (rows[1]["name"], rows[1]["create_time"]) == ("数据 🦆 \x00", None)
+    assert rows[1]["extra"] == '{"new":[1]}'
 
 
 def test_lost_answer_of_a_server_that_has_committed_is_no_failure(tmp_path: Path) -> None:
