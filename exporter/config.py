@@ -83,7 +83,7 @@ class Settings:
         ),
     ] = None
     format: Annotated[
-        Literal["parquet", "ndjson", "delta", "iceberg"] | None,
+        Literal["parquet", "ndjson", "delta", "iceberg", "paimon"] | None,
         Option("default: by the output's name; - is NDJSON, a folder Parquet", "output"),
     ] = None
     storage_endpoint: Annotated[

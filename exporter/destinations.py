@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal, TypeGuard, assert_never, get_args
 
 import orjson
 
+from exporter.catalogs import Catalogs
 from exporter.config import mask_url
 from exporter.errors import DestinationError, UsageError
 from exporter.sinks import FileCodec, Format, Table, TableFormat, resolve_format
@@ -19,6 +20,9 @@ from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
 from exporter.stores.partials import mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
+from exporter.tables.interface import TableRequest
+from exporter.tables.opened import open_paimon
+from exporter.tables.registry import find_format
 
 Kind = Literal["file", "stream", "dataset", "table"]
 """One file; stdout, a pipe or a device; a folder of parts; what has a log of its own."""
@@ -112,6 +116,7 @@ def resolve_destination(
     chosen: OutputFormat | None,
     access: StoreAccess | None = None,
     partition_by: Sequence[str] = (),
+    catalogs: Catalogs | None = None,
 ) -> Destination:
     """What the output is, by its name and by what stands there; blocks.
 
@@ -119,52 +124,65 @@ def resolve_destination(
     which has no folders, a name without a suffix is one too. Raises UsageError for what cannot be
     an output, DestinationError for what is there and cannot be replaced.
     """
-    if chosen == "iceberg" or scheme_of(output) == "iceberg":
-        return resolve_iceberg(output, chosen=chosen, access=access, partition_by=partition_by)
-    if chosen == "delta" or (chosen is None and holds_delta(output, access=access)):
-        return resolve_delta(output, access=access or StoreAccess(), partition_by=partition_by)
+    table_format = find_format(output, chosen=chosen, access=access)
+    if table_format is not None:
+        request = TableRequest(
+            output=output,
+            partition_by=tuple(partition_by),
+            access=access or StoreAccess(),
+            catalogs=catalogs or {},
+        )
+        return resolve_table(request, table_format)
+    file_format = chosen if is_file_format(chosen) else None
     if access is not None and scheme_of(output) is not None:
-        return resolve_object_store(output, chosen=chosen, access=access)
+        return resolve_object_store(output, chosen=file_format, access=access)
     require_local(output)
     if output == "-" or (not output.endswith("/") and is_pipe_or_device(output)):
-        output_format, codec = resolve_format(output, chosen)
+        output_format, codec = resolve_format(output, file_format)
         return Destination(output, "stream", output_format, codec, LocalStore(""), output)
     if output.endswith("/") or is_folder(output):
         store = LocalStore(output, makes_folder=True)
         require_dataset(store)
-        return Destination(output, "dataset", chosen or "parquet", "none", store, "")
-    output_format, codec = resolve_format(output, chosen)
+        return Destination(output, "dataset", file_format or "parquet", "none", store, "")
+    output_format, codec = resolve_format(output, file_format)
     # A link stays, and what it points to is replaced; the run's own files stand beside the link.
     store, name = LocalStore.holding(output)
     return Destination(output, "file", output_format, codec, store, name)
 
 
+def is_file_format(chosen: OutputFormat | None) -> TypeGuard[Format]:
+    return chosen in get_args(Format)
+
+
+def resolve_table(request: TableRequest, table_format: TableFormat) -> Destination:
+    output, access, partition_by = request.output, request.access, request.partition_by
+    match table_format:
+        case "delta":
+            return resolve_delta(output, access=access, partition_by=partition_by)
+        case "iceberg":
+            return resolve_iceberg(output, access=access, partition_by=partition_by)
+        case "paimon":
+            return resolve_paimon(request)
+        case _:
+            assert_never(table_format)
+
+
+def resolve_paimon(request: TableRequest) -> Destination:
+    """A table of a catalog, or in a folder; the run's own files stand beside its location."""
+    table = open_paimon(request)
+    store, name = hold_table(table.location, access=request.access)
+    return Destination(request.output, "table", "parquet", "none", store, name, table, "paimon")
+
+
 def resolve_iceberg(
-    output: str,
-    *,
-    chosen: OutputFormat | None,
-    access: StoreAccess | None,
-    partition_by: Sequence[str],
+    output: str, *, access: StoreAccess, partition_by: Sequence[str]
 ) -> Destination:
     """A table of a catalog; the run's own files stand beside its folder."""
-    if chosen not in {None, "iceberg"}:
-        raise UsageError(f"'{output}' is no {chosen}", hint="leave out --format")
     from exporter.sinks.iceberg import IcebergTable
 
     table = IcebergTable(output, partition_by=partition_by)
     store, name = hold_table(table.location, access=access)
     return Destination(output, "table", "parquet", "none", store, name, table, "iceberg")
-
-
-def holds_delta(output: str, *, access: StoreAccess | None) -> bool:
-    """Whether a folder holds a Delta table: one that has been made need not be named as such."""
-    if scheme_of(output) is None:
-        require_local(output)
-        return output != "-" and (Path(output) / "_delta_log").is_dir()
-    name = parse_address(output).key.rpartition("/")[2]
-    if access is None or "." in name:
-        return False
-    return next(iter(open_store(output, access).list_files("_delta_log/")), None) is not None
 
 
 def resolve_delta(output: str, *, access: StoreAccess, partition_by: Sequence[str]) -> Destination:

@@ -176,6 +176,7 @@ IMPORTED = (
     "exporter.commands",
     "exporter.sinks.iceberg_output",
     "exporter.sinks.parquet",
+    "exporter.tables.paimon",
     "obstore.store",
     "pyiceberg.catalog.sql",
     "pyiceberg.io.pyarrow",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Format = Literal["parquet", "ndjson"]
 """Of a file."""
 
-TableFormat = Literal["delta", "iceberg"]
+TableFormat = Literal["delta", "iceberg", "paimon"]
 
 FileCodec = Literal["none", "gzip", "zstd"]
 """How a file is compressed as a whole: NDJSON by its name, Parquet never."""

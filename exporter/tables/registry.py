@@ -29,6 +29,9 @@ class TableKind:
 TABLES: Final[Mapping[TableFormat, TableKind]] = {
     "delta": TableKind("exporter.tables.delta", "a Delta table", log_folder="_delta_log"),
     "iceberg": TableKind("exporter.tables.iceberg", "an Iceberg table", scheme="iceberg"),
+    "paimon": TableKind(
+        "exporter.tables.paimon", "a Paimon table", scheme="paimon", log_folder="snapshot"
+    ),
 }
 
 
@@ -71,7 +74,8 @@ def _holds(output: str, kind: TableKind, access: StoreAccess | None) -> bool:
     if scheme is None:
         is_name = output not in {"", "-"} and "\0" not in output
         return is_name and (Path(output) / str(kind.log_folder)).is_dir()
-    if access is None or not is_known(scheme):
+    # A folder of a store that is a table of a catalog is not named by its place.
+    if access is None or not is_known(scheme) or kind.scheme is not None:
         return False
     if "." in parse_address(output).key.rpartition("/")[2]:  # named as a file
         return False

@@ -1,6 +1,6 @@
 """What a table of a lake costs next to a local Parquet file, and how long an upsert takes.
 
-    python -m tests.benchmarks.tables delta|iceberg [--runs N] [--library]
+    python -m tests.benchmarks.tables delta|iceberg|paimon [--runs N] [--library]
 
 Rows are made in the process that writes them, alike for every output: no service, no network. With
 `--library`, the library's own upsert is timed too: pyiceberg's with a tenth of the changes.
@@ -36,6 +36,7 @@ HOME = Gateway("cn-hangzhou", "w-bench", "lc-bench")
 TABLE = "iceberg://bench/lake.sessions"
 DELTA = {"delta": (), "delta by day": ("dt",)}
 """Tables, and what they are partitioned by."""
+PAIMON = "warehouse/ops.db/sessions"
 BATCH_ROWS = 2_000
 EXPORTED, KEPT, CHANGED = 500_000, 1_000_000, 20_000
 DELTA_CHANGED = 2_000
@@ -48,7 +49,11 @@ def newest_first(serials: range) -> Iterator[RawSession]:
 
 
 def changed(kind: str, count: int, *, kept: int = KEPT) -> Iterator[RawSession]:
-    """Three quarters of them are in the table, the rest is new."""
+    """Three quarters of them are in the table, the rest is new; or all of them are there."""
+    if kind == "all":
+        for session in newest_first(range(count)):
+            yield {**session, "state": "error"}
+        return
     old, new = count * 3 // 4, count // 4
     step = kept // old if kind == "scattered" else 1
     for session in newest_first(range(kept, kept + new)):
@@ -67,13 +72,18 @@ def open_named(name: str, folder: Path, *, mode: TableMode, run_id: str) -> Outp
         return IcebergTable(TABLE).open_output(
             mode=mode, run_id=run_id, exporter_version="bench", exported_at=exported_at
         )
+    destination = (
+        resolve_destination(str(folder / PAIMON), chosen="paimon")
+        if name == "paimon"
+        else resolve_destination(str(folder / "out.parquet"), chosen=None)
+    )
     return open_output(
-        resolve_destination(str(folder / "out.parquet"), chosen=None),
+        destination,
         run_id=run_id,
         exporter_version="bench",
         exported_at=exported_at,
         parquet_codec="zstd",
-        adds=False,
+        adds=mode == "upsert",
         partition_by=(),
         target_bytes=128 << 20,
     )
@@ -123,7 +133,7 @@ def act(folder: Path, name: str, what: str, count: int) -> None:
         case "library":
             upsert_by_the_library(count)
         case kind:
-            kept = EXPORTED if name in DELTA else KEPT
+            kept = KEPT if name == "iceberg" else EXPORTED
             output = open_named(name, folder, mode="upsert", run_id=kind)
             write(output, changed(kind, count, kept=kept))
 
@@ -192,6 +202,37 @@ def benchmark_delta(folder: Path, runs: int, *, library: bool) -> Iterator[Row]:
         yield from describe(f"deltalake's own merge of {DELTA_CHANGED:,} recent changes", [cost])
 
 
+def benchmark_paimon(folder: Path, runs: int, *, library: bool) -> Iterator[Row]:
+    del library  # there is nothing else than the library's own upsert
+
+    def run(name: str, what: str, count: int) -> Cost:
+        return run_child(folder, name, what, count, environ=os.environ)
+
+    def start_again() -> Cost:
+        shutil.rmtree(folder / "warehouse", ignore_errors=True)
+        return run("paimon", "export", EXPORTED)
+
+    table: list[Cost] = []
+    file: list[Cost] = []
+    for _ in range(runs):
+        file.append(run("parquet", "export", EXPORTED))
+        table.append(start_again())
+    yield from describe(f"{EXPORTED:,} sessions to one Parquet file", file)
+    yield from describe(f"{EXPORTED:,} sessions to a Paimon table", table)
+    ratios = [ours.cpu_s / plain.cpu_s for ours, plain in zip(table, file, strict=True)]
+    yield Row("ratio of CPU, pair by pair", spread(ratios))
+    for kind, count, goal in (
+        ("recent", DELTA_CHANGED, "1 s"),
+        ("scattered", DELTA_CHANGED, "1 s"),
+        ("all", EXPORTED, "30 s"),
+    ):
+        costs = []
+        for _ in range(runs):
+            start_again()
+            costs.append(run("paimon", kind, count))
+        yield from describe(f"upsert of {count:,}, {kind}, into {EXPORTED:,}", costs, goal)
+
+
 def describe(measured: str, costs: list[Cost], goal: str = "") -> Iterator[Row]:
     yield Row(measured, f"{spread([each.wall_s for each in costs])} s", goal)
     yield Row("  CPU", f"{spread([each.cpu_s for each in costs])} s")
@@ -207,7 +248,7 @@ def run_child(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=("iceberg", "parquet", *DELTA))
+    parser.add_argument("name", choices=("iceberg", "paimon", "parquet", *DELTA))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--library", action="store_true")
     parser.add_argument("--act", nargs=3, help=argparse.SUPPRESS)
@@ -218,7 +259,9 @@ def main() -> None:
         return
     print(describe_machine())
     with tempfile.TemporaryDirectory() as name:
-        benchmark = benchmark_delta if options.name in DELTA else benchmark_iceberg
+        benchmark = {"iceberg": benchmark_iceberg, "paimon": benchmark_paimon}.get(
+            options.name, benchmark_delta
+        )
         for row in benchmark(Path(name), options.runs, library=options.library):
             print(f"{row.measured:60} {row.figure:32} {row.goal}", flush=True)
 

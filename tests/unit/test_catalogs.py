@@ -1,5 +1,6 @@
 """Catalogs of Paimon tables: their options from the file and the environment, and their secrets."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from exporter.catalogs import (
 from exporter.config import Settings
 from exporter.errors import UsageError
 from exporter.loading import dump_catalogs, load_settings
+from exporter.tables.paimon_names import resolve_name
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 DLF = """
 [paimon.lake]
@@ -138,6 +143,24 @@ def test_shown_catalogs_are_a_file_without_secrets(tmp_path: Path) -> None:
     assert shown["dlf.access-key-id"] == shown["dlf.access-key-secret"] == "***"
     assert shown["uri"] == "***@dlf.example/x"
     assert not any(secret in text + repr(settings) for secret in ("s3cret", "LTAI", "pa55"))
+
+
+def test_example_and_readme_describe_a_catalog_that_loads(tmp_path: Path) -> None:
+    example = (ROOT / "config.example.toml").read_text(encoding="utf-8")
+    described = re.sub(r'^#(?=\[paimon|")', "", example, flags=re.MULTILINE)
+    shown = re.search(r"^```toml\n(\[paimon.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    path = tmp_path / "livy.toml"
+    for text in (described, shown[1]):
+        path.write_text(text, encoding="utf-8")
+
+        catalogs = load_settings({}, environ={}, config_file=str(path)).settings.paimon
+
+        name = resolve_name("paimon://lake/ops.sessions", catalogs, {})
+        assert name.location == "oss://lake/livy/ops.db/sessions"
+        assert name.options["token.provider"] == "dlf"
+        assert not any("=" in option for option in name.options)
+        assert all(is_public(option) for option in name.options)
 
 
 def test_options_that_nobody_knows_are_secret() -> None:

@@ -54,7 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tables.spool",),
     ("tables.interface",),
     ("tables.output", "tables.registry", "tables.paimon_names", "tables.paimon_schema"),
-    ("tables.paimon",),
+    ("tables.paimon", "tables.opened"),
     ("destinations",),
     ("outputs",),
     ("api",),
