@@ -184,6 +184,16 @@ class Settings:
             metavar="DURATION",
         ),
     ] = 86_400.0
+    keep_leftovers: Annotated[
+        float,
+        Bounds(0, 31_536_000),
+        Duration(),
+        Option(
+            "how long what another run left unpublished in an object store is let be",
+            "run after run",
+            metavar="DURATION",
+        ),
+    ] = 86_400.0
     spool: Annotated[
         Text | None,
         Option(

@@ -6,7 +6,7 @@ ExporterError                     1
 │   └── MissingExtraError         2   an optional dependency is not installed
 ├── DestinationError              1   the output cannot be written
 ├── LockHeldError                 5   another run holds the output's lock
-├── LockLostError                 1   the output's lock was lost while the run went on
+├── LockLostError                 5   the output's lock was lost while the run went on
 ├── VerificationError             1   a published output is not as its manifest says
 ├── DeadlineError                 1   the run took longer than it may
 ├── ReplayError                   1   what a killed run left cannot be followed
@@ -82,6 +82,8 @@ class LockHeldError(ExporterError):
 
 class LockLostError(ExporterError):
     """Raised when a run finds that it does not hold its output's lock any more."""
+
+    exit_code = 5
 
 
 class VerificationError(ExporterError):

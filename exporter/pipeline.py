@@ -90,7 +90,13 @@ async def export(
         run_id=run_id,
         wait_s=None if settings.wait is None else min(waits),
     ) as lock:
-        publisher = Publisher(run.destination, home, state_at=run.state_at)
+        publisher = Publisher(
+            run.destination,
+            home,
+            state_at=run.state_at,
+            lock=lock,
+            keep_s=settings.keep_leftovers if lock.is_lease else 0.0,
+        )
         past = await anyio.to_thread.run_sync(recover, run, publisher)
         return await export_run(run, Seat(publisher, past, lock.assure), left_s=left_s)
 

@@ -66,6 +66,7 @@ class Sighting:
 class LeaseClaim:
     """A claim by leases; it needs no more of a store than `Store` promises."""
 
+    is_lease = True
     poll_s = POLL_S
 
     def __init__(

@@ -28,6 +28,11 @@ logger = logging.getLogger(__name__)
 RELEASE_S: Final = 5.0
 """The longest an ending run waits for a store to free its lock; a lease ends by itself."""
 
+MIN_RENEWALS_LEFT: Final = 1.5
+"""How much of a lease has to be left before what cannot be undone, in times between renewals: half
+of it. The renewals that go on meanwhile keep it above that, unless the store is out of reach.
+"""
+
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -77,6 +82,23 @@ class Lock:
         """Raises LockLostError when it is known that the lock was lost; asks nobody."""
         if self.lost is not None:
             raise self.lost
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether it ends by itself while its holder lives, and a holder may not know yet."""
+        return self._claim.is_lease
+
+    def ensure_held(self) -> float:
+        """See `HeldLock`."""
+        self.check()
+        left_s = self._claim.valid_until_s - self._knobs.now_s()
+        if not self._claim.is_lease or left_s < MIN_RENEWALS_LEFT * self._claim.renew_s:
+            try:
+                self._claim.renew()
+            except LockLostError as exc:
+                self.lost = self.lost or exc
+                raise
+        return self._claim.valid_until_s - self._knobs.now_s()
 
     async def assure(self) -> None:
         """To be called right before publishing: look again, and hold a lease for its whole

@@ -38,6 +38,7 @@ class LockFile:
     holder's is taken over, and a holder removes its own.
     """
 
+    is_lease = False
     poll_s = POLL_S
     renew_s = RENEW_S
     valid_until_s = float("inf")

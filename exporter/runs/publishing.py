@@ -17,6 +17,7 @@ import orjson
 
 from exporter.destinations import Destination, Home, is_part
 from exporter.errors import DestinationError
+from exporter.held import NO_LOCK, HeldLock
 from exporter.runs.manifest import dump_manifest
 from exporter.sinks import Output
 from exporter.stores import Store
@@ -38,12 +39,23 @@ class Publisher:
     """Where one run publishes its manifest and state; blocks, as stores do."""
 
     def __init__(
-        self, destination: Destination, home: Home, *, state_at: tuple[Store, str] | None
+        self,
+        destination: Destination,
+        home: Home,
+        *,
+        state_at: tuple[Store, str] | None,
+        lock: HeldLock = NO_LOCK,
+        keep_s: float = 0.0,
     ) -> None:
+        """`keep_s` is how old what others left has to be before it is removed: 0 where who holds
+        the lock knows that they are dead.
+        """
         self._destination = destination
         self._home = home
         self._state_at = state_at
         """The store and name of the state; None where there is none."""
+        self._lock = lock
+        self._keep_s = keep_s
 
     def publish(self, output: Output, manifest: dict[str, Any], state: bytes | None) -> None:
         """Show the output, its manifest and its state; a crash at any point is put right later.
@@ -53,7 +65,7 @@ class Publisher:
         intent = Intent(manifest, None if state is None else state.decode())
         self._home.store.replace(self._home.intent, orjson.dumps(asdict(intent)))
         try:
-            output.publish()
+            output.publish(self._lock)
         except DestinationError:
             with suppress(DestinationError):  # then the next run does it
                 self.recover()
@@ -95,7 +107,7 @@ class Publisher:
         if self._destination.kind != "dataset":
             store.remove_leftovers([self._destination.name, self._home.manifest, self._home.intent])
             if self._destination.table is not None:
-                self._destination.table.remove_leftovers()
+                self._destination.table.remove_leftovers(keep_s=self._keep_s)
             return
         store.remove_leftovers()
         manifest = read_manifest(self._home)

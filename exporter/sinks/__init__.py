@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, assert_never
 
 from exporter.errors import UsageError
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.stores import FileFacts
 
@@ -68,9 +69,10 @@ class Output(Protocol):
     def close(self) -> OutputFacts:
         """End the files and make them safe; a reader still sees what was there before."""
 
-    def publish(self) -> None:
-        """Show what was written. May be cut short by a crash: `close` made sure that a later run
-        can tell how far it got.
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        """Show what was written, having made sure of the lock before each step that cannot be
+        undone. May be cut short by a crash: `close` made sure that a later run can tell how far it
+        got.
         """
 
     def discard(self) -> None:
@@ -100,10 +102,12 @@ class Table(Protocol):
     def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """All rows as they are now, a batch at a time; none where the table is not there."""
 
-    def remove_leftovers(self) -> None:
-        """Remove files of runs that died before their commit; never raises.
+    def remove_leftovers(self, *, keep_s: float) -> None:
+        """Remove files of runs that died before their commit, if they are older than `keep_s`;
+        never raises.
 
-        Only for who holds the output's lock, and while it writes nothing.
+        Only for who holds the output's lock, and while it writes nothing. Where that lock is a
+        lease, a run that seems dead may only be asleep: hence the time.
         """
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.sinks import Format, OutputFacts
 from exporter.sinks.single import FileOutput, OpenSink
@@ -52,9 +53,9 @@ class Parts:
             files=tuple(file for each in ended for file in each.files),
         )
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
         for part in self._facts:
-            part.publish()
+            part.publish(lock)
 
     def discard(self) -> None:
         for part in self._facts:
@@ -89,8 +90,8 @@ class DatasetOutput:
         self._end_part()
         return self._parts.sum_up()
 
-    def publish(self) -> None:
-        self._parts.publish()
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        self._parts.publish(lock)
 
     def discard(self) -> None:
         self._parts.discard()

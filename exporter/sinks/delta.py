@@ -67,11 +67,10 @@ class DeltaTable:
         with translated(self._table.output):
             yield from self._table.read_columns(names)
 
-    def remove_leftovers(self) -> None:
-        """Remove files of runs that died before their commit; never raises.
-
-        Only for who holds the output's lock, and while it writes nothing.
-        """
+    def remove_leftovers(self, *, keep_s: float) -> None:
+        """See `Table`. Nothing here tells a file's age: where that counts, all of them stay."""
+        if keep_s > 0:
+            return
         self._table.remove_leftovers()
 
 

@@ -70,11 +70,10 @@ class IcebergTable:
         with translated(self.name.output):
             yield from self._table.read_columns(names)
 
-    def remove_leftovers(self) -> None:
-        """Remove data files of runs that died before their commit; never raises.
-
-        Only for who holds the output's lock, and while it writes nothing.
-        """
+    def remove_leftovers(self, *, keep_s: float) -> None:
+        """See `Table`. Nothing here tells a file's age: where that counts, all of them stay."""
+        if keep_s > 0:
+            return
         with quiet():
             self._table.remove_leftovers()
 

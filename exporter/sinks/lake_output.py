@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from exporter.errors import DestinationError
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks import OutputFacts, TableMode, WrittenFile
@@ -186,7 +187,7 @@ class TableOutput(Generic[V, H, N]):
             files=tuple(new.written for new in change.added),
         )
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
         """Commit, again on what somebody else committed meanwhile; a table that others change all
         the time is a DestinationError, and is as they left it.
         """
@@ -197,6 +198,7 @@ class TableOutput(Generic[V, H, N]):
         pause_s = FIRST_PAUSE_S
         for attempt in range(1, MOST_COMMITS + 1):
             try:
+                lock.ensure_held()
                 self._commit(change)
             except Conflict as exc:
                 logger.info("commit %d of '%s': %s", attempt, output, exc)

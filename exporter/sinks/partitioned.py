@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.sinks import Gathering, OutputFacts, Rows
 from exporter.sinks.dataset import Parts
@@ -84,8 +85,8 @@ class PartitionedOutput:
             self._parts.end(self._parts.begin(self._empty_folder))
         return self._parts.sum_up(coerced_value_count=self._gathering.coerced_value_count)
 
-    def publish(self) -> None:
-        self._parts.publish()
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        self._parts.publish(lock)
 
     def discard(self) -> None:
         self._waiting.clear()

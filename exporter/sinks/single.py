@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.sinks import ByteStream, OutputFacts, Rows, Sink, WrittenFile
 from exporter.stores import StagedFile
@@ -51,7 +52,8 @@ class FileOutput:
         """After `close`, where the output's lock is held: see `StagedFile`."""
         self._file.release()
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        lock.ensure_held()
         self._file.publish()
 
     def discard(self) -> None:

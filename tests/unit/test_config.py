@@ -94,6 +94,11 @@ VALUES: dict[str, list[Written]] = {
         Written("90", "90", "90s", 90.0),
         Written('"1h"', "60m", "3600", 3600.0),
     ],
+    "keep_leftovers": [
+        Written('"7d"', "604800", "7d", 604_800.0),
+        Written("0", "0s", "0", 0.0),
+        Written('"1h"', "60m", "3600", 3600.0),
+    ],
     "spool": TEXTS,
     "page_size": [Written(str(n), str(n), str(n), n) for n in (1, 50, 99)],
     "concurrency": [Written(str(n), str(n), str(n), n) for n in (1, 500, 1000)],

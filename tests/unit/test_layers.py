@@ -17,7 +17,7 @@ PACKAGE = Path(exporter.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway",),
     ("errors",),
-    ("events", "options"),
+    ("events", "options", "held"),
     ("span",),
     ("config",),
     ("catalogs",),
