@@ -1,9 +1,11 @@
 """A table of the registry as runs and `verify` ask for one."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from exporter.held import NO_LOCK, HeldLock
 from exporter.sinks import Output, ParquetCodec, TableMode
 from exporter.tables.interface import Commit, Table, TableRequest
 from exporter.tables.registry import open_table
@@ -38,7 +40,11 @@ class OpenedTable:
         from exporter.tables.output import TableOutput, compact
 
         class CompactedOutput(TableOutput):
-            def publish(self) -> None:
+            def publish(self, lock: HeldLock = NO_LOCK) -> None:
+                def check_lease() -> None:
+                    lock.ensure_held()
+
+                self._commit = replace(self._commit, check_lease=check_lease)
                 super().publish()
                 compact(self._table, self._commit, output=self._output)
 
@@ -50,7 +56,7 @@ class OpenedTable:
     def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         return self._table.read_columns(names)
 
-    def remove_leftovers(self) -> None:
+    def remove_leftovers(self, *, keep_s: float) -> None:
         """Nothing: what a run left is not known to be its own."""
 
 
