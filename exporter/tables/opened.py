@@ -1,7 +1,6 @@
 """A table of the registry as runs and `verify` ask for one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -41,11 +40,7 @@ class OpenedTable:
 
         class CompactedOutput(TableOutput):
             def publish(self, lock: HeldLock = NO_LOCK) -> None:
-                def check_lease() -> None:
-                    lock.ensure_held()
-
-                self._commit = replace(self._commit, check_lease=check_lease)
-                super().publish()
+                super().publish(lock)
                 compact(self._table, self._commit, output=self._output)
 
         commit = Commit(run_id=run_id, exporter_version=exporter_version, codec=codec)

@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from exporter.errors import DestinationError
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks import OutputFacts, TableMode
@@ -59,10 +61,16 @@ class TableOutput:
         self._spool.finish(is_distinct=self._mode == "replace")
         return OutputFacts(session_count, self._coerced_value_count, files=())
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
         """Commit, again on what somebody else committed meanwhile; a table that others change all
         the time is a DestinationError, and is as they left it.
         """
+
+        def check_lease() -> None:
+            lock.ensure_held()
+
+        if lock is not NO_LOCK:
+            self._commit = replace(self._commit, check_lease=check_lease)
         pause_s = FIRST_PAUSE_S
         for attempt in range(1, MAX_COMMITS + 1):
             try:
