@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from exporter.api.credentials import read_environment_credential
 from exporter.config import Settings
-from exporter.destinations import holds_delta, resolve_destination
+from exporter.destinations import resolve_destination
 from exporter.errors import CredentialsError, UsageError
 from exporter.events import Event, Listener
 from exporter.loading import Loaded, build_json_schema, dump_toml
@@ -19,7 +19,8 @@ from exporter.runs.journal import MOST_BYTES
 from exporter.runs.verifying import Problem, verify
 from exporter.service import build_store_access, find_region, resolve_service
 from exporter.sinks import Format
-from exporter.stores.addresses import is_object_store, scheme_of
+from exporter.stores.addresses import is_object_store
+from exporter.tables.registry import find_format
 from exporter.terminal.logs import configure_logging
 from exporter.terminal.printing import print_json, print_line, print_table, print_text, printable
 from exporter.terminal.progress import ProgressMode, open_progress
@@ -181,7 +182,7 @@ def show_verify(
     access = build_store_access(
         settings, region_id=find_region(settings, environ=environ), environ=environ
     )
-    is_table = scheme_of(output) == "iceberg" or holds_delta(output, access=access)
+    is_table = find_format(output, chosen=None, access=access) is not None
     chosen: Format | None = None if is_table else "ndjson"
     found = verify(resolve_destination(output, chosen=chosen, access=access))
     if as_json:
