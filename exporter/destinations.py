@@ -13,16 +13,15 @@ import orjson
 from exporter.catalogs import Catalogs
 from exporter.config import mask_url
 from exporter.errors import DestinationError, UsageError
-from exporter.sinks import FileCodec, Format, Table, TableFormat, resolve_format
+from exporter.sinks import FileCodec, Format, TableFormat, resolve_format
 from exporter.stores import Store
 from exporter.stores.addresses import StoreAccess, parse_address, scheme_of
 from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
 from exporter.stores.partials import mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
-from exporter.tables.interface import TableRequest
-from exporter.tables.opened import open_paimon
-from exporter.tables.registry import find_format
+from exporter.tables.interface import Table, TableRequest
+from exporter.tables.registry import find_format, open_table
 
 Kind = Literal["file", "stream", "dataset", "table"]
 """One file; stdout, a pipe or a device; a folder of parts; what has a log of its own."""
@@ -155,60 +154,16 @@ def is_file_format(chosen: OutputFormat | None) -> TypeGuard[Format]:
 
 
 def resolve_table(request: TableRequest, table_format: TableFormat) -> Destination:
-    output, access, partition_by = request.output, request.access, request.partition_by
-    match table_format:
-        case "delta":
-            return resolve_delta(output, access=access, partition_by=partition_by)
-        case "iceberg":
-            return resolve_iceberg(output, access=access, partition_by=partition_by)
-        case "paimon":
-            return resolve_paimon(request)
-        case _:
-            assert_never(table_format)
-
-
-def resolve_paimon(request: TableRequest) -> Destination:
-    """A table of a catalog, or in a folder; the run's own files stand beside its location."""
-    table = open_paimon(request)
-    store, name = hold_table(table.location, access=request.access)
-    return Destination(request.output, "table", "parquet", "none", store, name, table, "paimon")
-
-
-def resolve_iceberg(
-    output: str, *, access: StoreAccess, partition_by: Sequence[str]
-) -> Destination:
-    """A table of a catalog; the run's own files stand beside its folder."""
-    from exporter.sinks.iceberg import IcebergTable
-
-    table = IcebergTable(output, partition_by=partition_by)
-    store, name = hold_table(table.location, access=access)
-    return Destination(output, "table", "parquet", "none", store, name, table, "iceberg")
-
-
-def resolve_delta(output: str, *, access: StoreAccess, partition_by: Sequence[str]) -> Destination:
-    """A table in a folder; the run's own files stand beside it."""
+    """A table; the run's own files stand beside its folder."""
+    output = request.output
     if scheme_of(output) is None:
         require_local(output)
-        if output == "-" or is_file(output.rstrip("/")):
-            raise UsageError(
-                f"a Delta table needs a folder, not '{output}'",
-                hint="name a folder, such as --output sessions/",
-            )
-    elif not parse_address(output).key:
-        raise UsageError(
-            f"'{output}' leaves no room beside the table", hint="name a folder in the bucket"
-        )
-    from exporter.sinks.delta import DeltaTable
-    from exporter.sinks.delta_storage import open_delta_storage
-
-    storage = open_delta_storage(output, access)
-    table = DeltaTable(output, storage=storage, partition_by=partition_by)
-    at = storage.uri if scheme_of(output) is None else output
-    store, name = hold_table(at, access=access)
-    return Destination(output, "table", "parquet", "none", store, name, table, "delta")
+    table = open_table(table_format, request)
+    store, name = hold_table(table.location, access=request.access)
+    return Destination(output, "table", "parquet", "none", store, name, table, table_format)
 
 
-def hold_table(location: str, *, access: StoreAccess | None) -> tuple[Store, str]:
+def hold_table(location: str, *, access: StoreAccess) -> tuple[Store, str]:
     """The store that a table's folder is in, and the folder's name."""
     folder, _, name = location.rstrip("/").rpartition("/")
     scheme = scheme_of(location)
@@ -217,8 +172,6 @@ def hold_table(location: str, *, access: StoreAccess | None) -> tuple[Store, str
         with translated(folder):  # a catalog makes the folders of its warehouse as they are needed
             Path(folder).mkdir(parents=True, exist_ok=True)
         return LocalStore(folder), name
-    if access is None:
-        raise UsageError(f"cannot reach '{location}'")
     return open_store(folder.replace("s3a://", "s3://", 1), access), name
 
 
@@ -289,13 +242,6 @@ def is_ours(manifest: bytes) -> bool:
     except orjson.JSONDecodeError:  # one that was damaged since; the next publish replaces it
         return True
     return isinstance(read, dict) and "manifest_version" in read
-
-
-def is_file(path: str) -> bool:
-    """Whether something is there, and it is no folder."""
-    with translated(path):
-        mode = mode_of(path)
-    return mode is not None and not Path(path).is_dir()
 
 
 def is_folder(path: str) -> bool:

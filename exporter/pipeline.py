@@ -42,6 +42,7 @@ from exporter.service import (
 from exporter.sinks import Output
 from exporter.stores import StagedFile
 from exporter.stores.local import LocalStore
+from exporter.tables.interface import Commit
 
 logger = logging.getLogger(__name__)
 
@@ -367,6 +368,13 @@ async def publish(
             opened.manifest_copy.publish()
         if seat is not None:
             seat.publisher.remove_leftovers()
+            seat.publisher.compact(
+                Commit(
+                    run_id=run.run_id,
+                    exporter_version=__version__,
+                    codec=run.settings.compression,
+                )
+            )
 
     await anyio.to_thread.run_sync(act)
     run.emit(

@@ -10,7 +10,7 @@ if not, it never happened.
 import hashlib
 import logging
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -21,6 +21,7 @@ from exporter.held import NO_LOCK, HeldLock
 from exporter.runs.manifest import dump_manifest
 from exporter.sinks import Output
 from exporter.stores import Store
+from exporter.tables.interface import Commit
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Publisher:
         """The store and name of the state; None where there is none."""
         self._lock = lock
         self._keep_s = keep_s
+        self._undone_run_id: str | None = None
+        """Of the run whose intent was taken back: of a table, only it can have left files."""
 
     def publish(self, output: Output, manifest: dict[str, Any], state: bytes | None) -> None:
         """Show the output, its manifest and its state; a crash at any point is put right later.
@@ -106,8 +109,9 @@ class Publisher:
             state_store.remove_leftovers([state_name])
         if self._destination.kind != "dataset":
             store.remove_leftovers([self._destination.name, self._home.manifest, self._home.intent])
-            if self._destination.table is not None:
-                self._destination.table.remove_leftovers(keep_s=self._keep_s)
+            table, run_id = self._destination.table, self._undone_run_id
+            if table is not None and run_id is not None:
+                table.remove_leftovers(run_id, keep_s=self._keep_s)
             return
         store.remove_leftovers()
         manifest = read_manifest(self._home)
@@ -120,6 +124,14 @@ class Publisher:
                     if is_part(each.name) and each.name not in known
                 ]
             )
+
+    def compact(self, commit: Commit) -> None:
+        """Merge small files where the output is a table that has many; never raises."""
+        table = self._destination.table
+        if table is not None:
+            from exporter.tables.output import compact
+
+            compact(table, replace(commit, lock=self._lock), output=self._destination.output)
 
     def read_manifest(self) -> dict[str, Any] | None:
         """The published manifest; None when there is none, or none that can be read."""
@@ -146,7 +158,7 @@ class Publisher:
         """Whether the data of the run are there to be read: a table's own log tells."""
         table = self._destination.table
         if table is not None:
-            return table.has_committed(manifest["run_id"])
+            return table.find_commit(manifest["run_id"]) is not None
         return all(self._stands(each) for each in manifest["files"])
 
     def _stands(self, file: dict[str, Any]) -> bool:
@@ -172,6 +184,7 @@ class Publisher:
         """Remove what a run had shown already. The intent goes last: only it names those parts when
         there is no manifest yet.
         """
+        self._undone_run_id = intent.manifest["run_id"]
         if self._destination.kind == "dataset":
             store = self._destination.store
             known = {each["path"] for each in self.read_manifest_files()}

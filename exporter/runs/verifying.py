@@ -15,7 +15,8 @@ from exporter.listing.keys import KeySet
 from exporter.runs.promise import Promise, PromisedFile, parse_promise
 from exporter.runs.publishing import digest
 from exporter.runs.reading import COLUMNS, Unreadable, join_keys, read_keys
-from exporter.sinks import FileCodec, Format, Table
+from exporter.sinks import FileCodec, Format
+from exporter.tables.interface import Table
 
 MOST_EXPECTED = 10_000_000
 """Keys that room is made for before they are seen: a manifest may promise anything."""
@@ -95,7 +96,7 @@ def verify_table(
         row_count += batch.num_rows
         repeated_count += len(keys.add_all(join_keys(batch, with_version=False)))
     problems = list(found)
-    if promise.session_count > 0 and not table.has_committed(promise.run_id):
+    if promise.session_count > 0 and table.find_commit(promise.run_id) is None:
         problems.append(Problem(f"'{output}' has no commit of run {promise.run_id}"))
     if repeated_count > 0:
         problems.append(Problem(f"'{output}' has {repeated_count:,} rows whose key is there twice"))

@@ -16,24 +16,6 @@ DAY: Final = "dt"
 """A column that no session has, to partition by: the UTC date of `create_time`."""
 
 
-def fit_rows(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The rows with the columns of `schema`, by name; null where they have none."""
-    names = set(rows.schema.names)
-    columns = [
-        _fit_column(rows[field.name], field.type)
-        if field.name in names
-        else pa.nulls(rows.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _fit_column(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column if column.type == wanted else column.cast(wanted)
-
-
 def add_day(rows: pa.RecordBatch) -> pa.RecordBatch:
     """The rows with the column that tables are partitioned by."""
     return rows.append_column(DAY, rows["create_time"].cast(pa.date32()))

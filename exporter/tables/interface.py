@@ -1,11 +1,12 @@
 """What a run asks of a table of a lake: one protocol, one module a format."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from exporter.catalogs import Catalogs
 from exporter.errors import DestinationError
+from exporter.held import NO_LOCK, HeldLock
 from exporter.sinks import ParquetCodec
 from exporter.stores.addresses import StoreAccess
 
@@ -31,10 +32,6 @@ class TableRequest:
     """As the settings describe them; the environment may add to it."""
 
 
-def hold_for_ever() -> None:
-    """The check of a lock that nobody can take."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """In whose name rows are committed, and how."""
@@ -43,8 +40,10 @@ class Commit:
     exporter_version: str
     codec: ParquetCodec = "zstd"
     """Of data files; a table whose own properties name one keeps to that."""
-    check_lease: Callable[[], None] = hold_for_ever
-    """To be called right before each request that cannot be undone; raises LockLostError."""
+    lock: HeldLock = NO_LOCK
+    """To be made sure of between reading the table and committing on what was read: whatever
+    another run commits after that has to make this commit a conflict.
+    """
 
 
 class Table(Protocol):
@@ -88,8 +87,9 @@ class Table(Protocol):
     def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """All rows as they are now, a batch at a time; none where the table is not there."""
 
-    def remove_leftovers(self, run_id: str) -> None:
-        """Remove files of a run that ended before its commit; never raises.
+    def remove_leftovers(self, run_id: str, *, keep_s: float) -> None:
+        """Remove files of a run that ended before its commit, if they are older than `keep_s` or
+        the run cannot commit them any more; never raises.
 
         Only for who holds the output's lock and has read of that run in its intent.
         """

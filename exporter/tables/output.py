@@ -3,18 +3,19 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from exporter.errors import DestinationError
+from exporter.errors import DestinationError, ExporterError
 from exporter.gateway import Gateway
 from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
-from exporter.records.schema import SCHEMA, build_batch
+from exporter.records.schema import build_batch
 from exporter.sinks import OutputFacts, TableMode
 from exporter.tables.interface import Commit, Conflict, Table
-from exporter.tables.spool import Spool
+from exporter.tables.spool import Spool, keep_newest
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class TableOutput:
         self._sleep = sleep
         self._coerced_value_count = 0
         table.prove_writable(commit.run_id)
-        self._spool = Spool(SCHEMA)
+        self._spool = Spool()
 
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
         if not sessions:
@@ -57,24 +58,19 @@ class TableOutput:
 
     def close(self) -> OutputFacts:
         session_count = self._spool.row_count
-        # A full listing gives each session once.
-        self._spool.finish(is_distinct=self._mode == "replace")
+        self._spool.finish()
+        if self._mode == "upsert":  # a full listing gives each session once
+            self._spool = keep_newest(self._spool)
         return OutputFacts(session_count, self._coerced_value_count, files=())
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
         """Commit, again on what somebody else committed meanwhile; a table that others change all
         the time is a DestinationError, and is as they left it.
         """
-
-        def check_lease() -> None:
-            lock.ensure_held()
-
-        if lock is not NO_LOCK:
-            self._commit = replace(self._commit, check_lease=check_lease)
         pause_s = FIRST_PAUSE_S
         for attempt in range(1, MAX_COMMITS + 1):
             try:
-                self._act()
+                self._act(replace(self._commit, lock=lock))
             except Conflict as exc:
                 logger.info("commit %d of '%s': %s", attempt, self._output, exc)
             else:
@@ -90,11 +86,23 @@ class TableOutput:
     def discard(self) -> None:
         self._spool.close()
 
-    def _act(self) -> None:
-        if self._mode == "replace":
-            self._table.replace(self._spool, self._commit)
-        elif self._spool.row_count > 0:
-            self._table.upsert(self._spool, self._commit)
+    def _act(self, commit: Commit) -> None:
+        try:
+            if self._mode == "replace":
+                self._table.replace(self._spool, commit)
+            elif self._spool.row_count > 0:
+                self._table.upsert(self._spool, commit)
+        except Conflict:
+            raise
+        except DestinationError:
+            # The answer may be lost, and the commit done.
+            if not self._is_committed():
+                raise
+
+    def _is_committed(self) -> bool:
+        with suppress(ExporterError):
+            return self._table.find_commit(self._commit.run_id) is not None
+        return False
 
 
 def compact(table: Table, commit: Commit, *, output: str) -> None:

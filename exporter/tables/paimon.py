@@ -211,7 +211,7 @@ class PaimonTable:
             if loaded is not None:
                 yield from read_rows(loaded, names)
 
-    def remove_leftovers(self, run_id: str) -> None:
+    def remove_leftovers(self, run_id: str, *, keep_s: float) -> None:
         """Nothing: the library names data files as it likes, so nobody can tell whose they are. The
         format's own procedure, `remove_orphan_files`, takes them.
         """
@@ -274,7 +274,7 @@ class PaimonTable:
             for batch in rows:
                 pending.write(batch)
             pending.prepare()
-            commit.check_lease()
+            commit.lock.ensure_held()
             # Last of all: the library would commit on top of whatever there is.
             self._require_newest(loaded, before)
         except BaseException:
@@ -316,7 +316,7 @@ def open_table(request: TableRequest) -> PaimonTable:
 def fit_all(rows: Spool, loaded: LoadedTable) -> Iterator[pa.RecordBatch]:
     """A run's rows with the table's columns."""
     schema = build_arrow_schema(read_shape(loaded))
-    return (fit_rows(each, schema) for each in rows.read())
+    return (fit_rows(each, schema) for each in rows.open_reader())
 
 
 def read_rows(loaded: LoadedTable, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -1,25 +1,27 @@
 """A run's rows while they wait for their commit: in memory at first, then in a file without a name.
 
 Nothing touches a table before its commit, and a commit that is refused begins again with the same
-rows.
+rows. They are read by Arrow alone: a library that drops a reader half read, on a thread of its own,
+may do so after the interpreter has ended.
 """
 
+import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from exporter.errors import DestinationError
-from exporter.tables.columns import KEY_COLUMNS
+from exporter.records.schema import SCHEMA
+from exporter.tables.columns import DAY, KEY_COLUMNS, add_day
 
 MEMORY_BYTES: Final = 16 << 20
 """Rows beyond this wait on disk: an hourly run stays below, a bulk run does not."""
 
-CODEC: Final = "zstd"
-
-Change = Callable[[pa.RecordBatch], pa.RecordBatch]
+SPOOLED: Final = SCHEMA.append(pa.field(DAY, pa.date32()))
 
 
 class Spool:
@@ -28,85 +30,82 @@ class Spool:
     Methods block; they raise DestinationError when the disk is full.
     """
 
-    def __init__(self, schema: pa.Schema, *, memory_bytes: int = MEMORY_BYTES) -> None:
-        self.schema = schema
+    def __init__(self, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.row_count = 0
         self._memory_bytes = memory_bytes
         self._rows: list[pa.RecordBatch] = []
         self._rows_bytes = 0
-        self._row_count = 0
-        self._file: Any = None
+        self._file: pa.NativeFile | None = None
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
-        self._newest: pa.BooleanArray | None = None
-
-    @property
-    def row_count(self) -> int:
-        """Rows that `read` gives."""
-        return self._row_count if self._newest is None else self._newest.true_count
+        self._written: pa.NativeFile | None = None
 
     def append(self, rows: pa.RecordBatch) -> None:
+        """Append rows of the table of sessions."""
+        self.append_spooled(add_day(rows))
+
+    def append_spooled(self, rows: pa.RecordBatch) -> None:
+        """Append rows that another spool gave."""
         self._rows.append(rows)
         self._rows_bytes += rows.nbytes
-        self._row_count += rows.num_rows
+        self.row_count += rows.num_rows
         if self._rows_bytes > self._memory_bytes:
-            with told():
+            with translated():
                 self._spill()
 
-    def finish(self, *, is_distinct: bool) -> None:
-        """To be called once, when all rows are there. Unless they are said to be distinct, only
-        the last row of each key stays.
-        """
-        with told():
-            if self._writer is not None:
+    def finish(self) -> None:
+        """To be called once, when all rows are there."""
+        if self._writer is not None and self._written is not None:
+            with translated():
                 self._spill()
                 self._writer.close()
-                self._writer = None
-            if not is_distinct:
-                self._newest = find_newest(self._read_all())
+                self._written.close()
 
-    def read(self) -> Iterator[pa.RecordBatch]:
-        """The rows in their order; repeatable, one reader at a time."""
-        start = 0
-        for rows in self._read_all():
-            end = start + rows.num_rows
-            if self._newest is None:
-                yield rows
-            else:
-                yield rows.filter(self._newest.slice(start, rows.num_rows))
-            start = end
+    def open_reader(self, schema: pa.Schema = SPOOLED) -> pa.RecordBatchReader:
+        """The rows in their order, with columns of a session or `dt`, as the schema types them.
 
-    def open_reader(self, schema: pa.Schema, change: Change) -> pa.RecordBatchReader:
-        """The rows as a stream of another schema, each batch by way of `change`."""
-        return pa.RecordBatchReader.from_batches(schema, map(change, self.read()))
+        Its columns come in the order of `SPOOLED`, one reader at a time.
+        """
+        names = [name for name in SPOOLED.names if name in schema.names]
+        wanted = pa.schema([schema.field(name) for name in names])
+        if self._file is None:
+            rows = pa.Table.from_batches(self._rows, SPOOLED)
+            return rows.select(names).cast(wanted).to_reader()
+        self._file.seek(0)
+        found = [SPOOLED.get_field_index(name) for name in names]
+        options = pa.ipc.IpcReadOptions(included_fields=found)
+        return pa.ipc.open_stream(self._file, options=options).cast(wanted)
 
     def close(self) -> None:
         """Drop the rows and the file; may be repeated."""
         self._rows.clear()
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-
-    def _read_all(self) -> Iterator[pa.RecordBatch]:
-        if self._file is None:
-            yield from self._rows
-            return
-        self._file.seek(0)
-        yield from pa.ipc.open_stream(pa.PythonFile(self._file, mode="r"))
+        for file in (self._written, self._file):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
 
     def _spill(self) -> None:
         if self._writer is None:
-            # The folder's entry is gone at once: a killed run leaves nothing.
-            self._file = tempfile.TemporaryFile(prefix="livy-exporter-")  # noqa: SIM115 - see close
-            options = pa.ipc.IpcWriteOptions(compression=CODEC)
-            sink = pa.PythonFile(self._file, mode="w")
-            self._writer = pa.ipc.new_stream(sink, self.schema, options=options)
+            self._file, self._written = open_unnamed()
+            options = pa.ipc.IpcWriteOptions(compression="zstd")
+            self._writer = pa.ipc.new_stream(self._written, SPOOLED, options=options)
         for rows in self._rows:
             self._writer.write_batch(rows)
         self._rows.clear()
         self._rows_bytes = 0
 
 
+def open_unnamed() -> tuple[pa.NativeFile, pa.NativeFile]:
+    """A file to read from and to write to, whose name is gone: a killed run leaves nothing."""
+    handle, path = tempfile.mkstemp(prefix="livy-exporter-")
+    os.close(handle)
+    try:
+        return pa.OSFile(path, "r"), pa.OSFile(path, "w")
+    finally:
+        os.unlink(path)  # noqa: PTH108 - as it was opened
+
+
 @contextmanager
-def told() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """A full disk as an error of ours."""
     try:
         yield
@@ -117,14 +116,26 @@ def told() -> Iterator[None]:
         ) from exc
 
 
-def find_newest(batches: Iterator[pa.RecordBatch]) -> pa.BooleanArray | None:
+def keep_newest(spool: Spool) -> Spool:
+    """The spool, or another one where a later row of the same key replaces a row."""
+    newest = find_newest(spool)
+    if newest is None:
+        return spool
+    kept = Spool()
+    start = 0
+    for rows in spool.open_reader():
+        kept.append_spooled(rows.filter(newest.slice(start, rows.num_rows)))
+        start += rows.num_rows
+    kept.finish()
+    spool.close()
+    return kept
+
+
+def find_newest(spool: Spool) -> pa.BooleanArray | None:
     """Which rows no later row of the same key replaces; None when these are all rows."""
-    chunks = [rows.select(KEY_COLUMNS) for rows in batches]
-    if not chunks:
-        return None
-    keys = pa.Table.from_batches(chunks)
+    keys = spool.open_reader(pa.schema([SPOOLED.field(name) for name in KEY_COLUMNS])).read_all()
     numbered = keys.append_column("number", pa.array(range(keys.num_rows), pa.int64()))
     newest = numbered.group_by(list(KEY_COLUMNS)).aggregate([("number", "max")])["number_max"]
     if len(newest) == keys.num_rows:
         return None
-    return pa.compute.is_in(numbered["number"], value_set=newest).combine_chunks()
+    return pc.is_in(numbered["number"].combine_chunks(), value_set=newest)

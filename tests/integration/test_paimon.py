@@ -23,6 +23,7 @@ from exporter.errors import (
     LockLostError,
     UsageError,
 )
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records.schema import SCHEMA
 from exporter.sinks import TableMode
 from exporter.tables import paimon
@@ -104,6 +105,13 @@ class Lake:
         return sorted(self.folder.rglob("data-*"))
 
 
+class LostLock:
+    """Another run has taken it over."""
+
+    def ensure_held(self) -> float:
+        raise LockLostError("another run has taken over")
+
+
 class RacedTable(PaimonTable):
     """A table to which somebody else commits whenever a run has written its rows."""
 
@@ -142,26 +150,29 @@ def export(
     *,
     mode: TableMode = "replace",
     run_id: str = "run-1",
-    check_lease: Callable[[], None] = lambda: None,
+    lock: HeldLock = NO_LOCK,
     gateway: Any = FIRST,
     **fields: Any,
 ) -> None:
-    output = build_output(table, mode, run_id, check_lease=check_lease)
-    publish_sessions(output, raw_sessions(*numbers, **fields), gateway=gateway)
+    output = build_output(table, mode, run_id)
+    sessions = raw_sessions(*numbers, **fields)
+    for start in range(0, len(sessions), 2000):
+        output.write(gateway, sessions[start : start + 2000])
+    output.close()
+    output.publish(lock)
+    output.discard()
 
 
 def build_output(
     table: PaimonTable,
     mode: TableMode,
     run_id: str,
-    *,
-    check_lease: Callable[[], None] = lambda: None,
 ) -> TableOutput:
     return TableOutput(
         table,
         output=OUTPUT,
         mode=mode,
-        commit=Commit(run_id=run_id, exporter_version="1", check_lease=check_lease),
+        commit=Commit(run_id=run_id, exporter_version="1"),
         exported_at=EXPORTED_AT,
         sleep=lambda _: None,
     )
@@ -289,11 +300,8 @@ def test_run_that_has_lost_its_lease_commits_nothing_and_leaves_no_file(
     export(lake.open(), range(2))
     before = lake.data_files()
 
-    def lose() -> None:
-        raise LockLostError("another run has taken over")
-
     with pytest.raises(LockLostError):
-        export(lake.open(), range(5), mode=mode, run_id="run-2", check_lease=lose)
+        export(lake.open(), range(5), mode=mode, run_id="run-2", lock=LostLock())
 
     assert lake.runs() == ["run-1"]
     assert lake.data_files() == before
