@@ -97,7 +97,12 @@ def verify_table(
         repeated_count += len(keys.add_all(join_keys(batch, with_version=False)))
     problems = list(found)
     if promise.session_count > 0 and table.find_commit(promise.run_id) is None:
-        problems.append(Problem(f"'{output}' has no commit of run {promise.run_id}"))
+        problems.append(
+            Problem(
+                f"'{output}' has no commit of run {promise.run_id}",
+                "a table forgets it where old snapshots are expired; else export again",
+            )
+        )
     if repeated_count > 0:
         problems.append(Problem(f"'{output}' has {repeated_count:,} rows whose key is there twice"))
     checked = (Checked("distinct keys", row_count, len(keys)),)
