@@ -43,6 +43,7 @@ from exporter.runs.verdict import require_complete
 from exporter.service import open_service
 from exporter.sinks import Output
 from exporter.stores import StagedFile
+from exporter.tables.interface import Commit
 
 logger = logging.getLogger(__name__)
 
@@ -402,6 +403,13 @@ async def publish(
         if seat is not None:
             with suppress(LockLostError):  # then they are another run's to remove
                 seat.publisher.remove_leftovers()
+            seat.publisher.compact(
+                Commit(
+                    run_id=run.run_id,
+                    exporter_version=__version__,
+                    codec=run.settings.compression,
+                )
+            )
 
     await anyio.to_thread.run_sync(act)
     run.emit(

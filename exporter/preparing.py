@@ -62,7 +62,11 @@ def prepare(
     service = resolve_service(settings, environ=environ)
     access = build_store_access(settings, region_id=service.region_id, environ=environ)
     destination = resolve_destination(
-        output, chosen=settings.format, access=access, partition_by=settings.partition_by
+        output,
+        chosen=settings.format,
+        access=access,
+        partition_by=settings.partition_by,
+        catalogs=settings.paimon,
     )
     require_sequel(settings, destination)
     require_folder(settings, destination)

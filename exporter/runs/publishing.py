@@ -14,6 +14,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ from exporter.sinks.dataset import DatasetOutput
 from exporter.sinks.partitioned import PartitionedOutput
 from exporter.stores import Store
 from exporter.stores.local import LocalStore
+from exporter.tables.interface import Commit
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class Publisher:
         """What was published when this run began."""
         self._is_committed = False
         """Whether what is being published is what readers find from now on, whatever fails."""
+        self._undone_run_id: str | None = None
+        """Of the run whose intent was taken back: of a table, only it can have left files."""
 
     def publish(self, output: Output, manifest: dict[str, Any], state: bytes | None) -> None:
         """Show the output, its manifest and its state; a crash at any point is put right later.
@@ -149,10 +153,19 @@ class Publisher:
         else:
             names = [self._destination.name, self._home.manifest, self._home.intent]
             store.remove_leftovers(names, keep_s=self._keep_s)
-            if self._destination.table is not None:
-                self._destination.table.remove_leftovers(keep_s=self._keep_s)
+            table, run_id = self._destination.table, self._undone_run_id
+            if table is not None and run_id is not None:
+                table.remove_leftovers(run_id, keep_s=self._keep_s)
         if self._is_fenced:
             self._remove_abandoned()
+
+    def compact(self, commit: Commit) -> None:
+        """Merge small files where the output is a table that has many; never raises."""
+        table = self._destination.table
+        if table is not None:
+            from exporter.tables.output import compact
+
+            compact(table, replace(commit, lock=self._lock), output=self._destination.output)
 
     def read_manifest(self) -> dict[str, Any] | None:
         """The published manifest; None when there is none, or none that can be read."""
@@ -247,7 +260,7 @@ class Publisher:
         """
         table = self._destination.table
         if table is not None:
-            return table.has_committed(intent.run_id)
+            return table.find_commit(intent.run_id) is not None
         if self._log is not None:
             if intent.number is not None and self._log.has(intent.number, intent.run_id):
                 return True
@@ -333,6 +346,7 @@ class Publisher:
         """Remove what a run had shown already. The intent goes last: only it names those parts when
         there is no manifest yet.
         """
+        self._undone_run_id = intent.manifest["run_id"]
         if self._destination.kind == "dataset":
             published = self.read_manifest()
             named = set() if published is None else {each["path"] for each in published["files"]}
