@@ -222,6 +222,25 @@ class Settings:
             metavar="DURATION",
         ),
     ] = 86_400.0
+    settle: Annotated[
+        float,
+        Bounds(0, 31_536_000),
+        Duration(),
+        Option(
+            "how long after its end an incremental run reads a session again",
+            "run after run",
+            metavar="DURATION",
+        ),
+    ] = 3_600.0
+    full_every: Annotated[
+        Annotated[float, Bounds(1, 315_360_000), Duration()] | None,
+        Option(
+            "an incremental run lists in full when the last full listing is older; default: only"
+            " when it has to",
+            "run after run",
+            metavar="DURATION",
+        ),
+    ] = None
     spool: Annotated[
         Text | None,
         PathName(is_local=True),

@@ -15,7 +15,7 @@ from exporter import __version__
 from exporter.api import roa
 from exporter.api.client import Client
 from exporter.api.discovery import choose_gateways
-from exporter.config import Settings
+from exporter.config import Settings, format_seconds
 from exporter.errors import DeadlineError, LockLostError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
@@ -23,14 +23,14 @@ from exporter.listing.coverage import Coverage
 from exporter.listing.facts import Listing, ListingFacts, PageRequest
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.increment import Increment
-from exporter.listing.known import Known
+from exporter.listing.known import Known, Watch
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.outputs import open_output, stage_manifest_copy
 from exporter.own_task import run_in_own_task
 from exporter.preparing import Run, prepare
 from exporter.records import RawSession
 from exporter.records.omit import Omission
-from exporter.resuming import end_journal, find_span, open_journal
+from exporter.resuming import end_journal, find_span, find_start, open_journal
 from exporter.runs.emptied import find_silent, require_kept
 from exporter.runs.journal import Journal, is_worth_resuming
 from exporter.runs.lock import hold_lock
@@ -42,6 +42,7 @@ from exporter.runs.unreadable import UnreadableRows
 from exporter.runs.verdict import require_complete
 from exporter.service import open_service
 from exporter.sinks import Output
+from exporter.span import read_ms
 from exporter.stores import StagedFile
 from exporter.tables.interface import Commit
 
@@ -165,8 +166,9 @@ async def export_run(
                 run.emit(GatewaysDiscovered(len(gateways)))
                 if seat is not None:
                     journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
-                    run = replace(run, span=find_span(run, journal))
-                listings = [build_listing(run, past, gateway) for gateway in gateways]
+                start = find_start(run, journal)
+                run = replace(run, span=find_span(run, start=start))
+                listings = [build_listing(run, past, gateway, start=start) for gateway in gateways]
                 unreadable, omission = UnreadableRows(run.span), Omission(run.omit)
                 facts = await list_into_output(
                     client,
@@ -219,12 +221,24 @@ def require_sessions(run: Run, seat: Seat, facts: Sequence[ListingFacts]) -> dic
     return {}
 
 
-def build_listing(run: Run, past: Past, gateway: Gateway) -> Listing:
+def build_listing(run: Run, past: Past, gateway: Gateway, *, start: datetime) -> Listing:
     """How to list a gateway: in full, or on from what is known of it."""
-    page_size = run.settings.page_size
+    settings = run.settings
     if run.state_at is None or run.span.has_bounds:
-        return Coverage(gateway, page_size=page_size, span=run.span)
-    return Increment(gateway, past.known.get(gateway), page_size=page_size)
+        return Coverage(gateway, page_size=settings.page_size, span=run.span)
+    known = past.known.get(gateway)
+    watch = Watch(now_ms=read_ms(start), settle_ms=round(settings.settle * 1000))
+    every = settings.full_every
+    is_due = every is not None and known is not None and known.is_due(watch.now_ms, every)
+    return Increment(
+        gateway,
+        known,
+        page_size=settings.page_size,
+        watch=watch,
+        full_because=f"the last full listing is older than {format_seconds(every)}"
+        if is_due and every is not None
+        else "",
+    )
 
 
 def build_state(

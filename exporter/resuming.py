@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from exporter import __version__
@@ -67,12 +68,18 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
     return NO_ANSWER_LOG
 
 
-def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
-    """A duration counts back from the start of the run whose requests are gone on with."""
+def find_start(run: Run, journal: AnswerLog | Journal) -> datetime:
+    """When the run started whose requests are gone on with."""
     if not isinstance(journal, Journal) or journal.resumed is None:
+        return run.started_at
+    return journal.resumed.started_at
+
+
+def find_span(run: Run, *, start: datetime) -> Span:
+    """A duration counts back from the start."""
+    if start == run.started_at:
         return run.span
-    settings = run.settings
-    return resolve_span(settings.since, settings.until, now=journal.resumed.started_at)
+    return resolve_span(run.settings.since, run.settings.until, now=start)
 
 
 def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:

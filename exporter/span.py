@@ -35,15 +35,26 @@ class Span:
         """Whether to keep a session that was created then. One that does not tell is kept: nothing
         shows that it was not created within the span.
         """
-        # The service's zero is no time either; true is a whole number to Python alone.
-        if type(create_time) is not int or create_time == 0:
+        at_ms = read_create_time(create_time)
+        if at_ms is None:
             return True
         least = -inf if self.since_ms is None else self.since_ms
         most = inf if self.until_ms is None else self.until_ms
-        return least <= create_time < most
+        return least <= at_ms < most
 
 
 ALL_TIME = Span()
+MAX_DIGITS = 19
+
+
+def read_create_time(value: object) -> int | None:
+    """A create time as the service sent it, in epoch milliseconds; decimal text is read as well.
+
+    Its zero is no time, nor is anything below; true is a whole number to Python alone.
+    """
+    if type(value) is str and value.isascii() and value.isdecimal() and len(value) <= MAX_DIGITS:
+        value = int(value)
+    return value if type(value) is int and value > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

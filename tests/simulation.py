@@ -96,6 +96,8 @@ class Wire:
     def _push(self, request: PageRequest, page: SessionPage | None) -> None:
         # Half of the latency on each way, by chance between half and one and a half of that.
         at_s = self.now_s + self._latency_s / 2 * self._chance.uniform(0.5, 1.5)
+        if page is None:
+            at_s += request.wait_s
         heapq.heappush(self._events, (at_s, next(self._numbers), request, page))
 
 
@@ -202,7 +204,7 @@ class HeldList:
         for _ in range(count):
             number = self.created_count
             self.created_count += 1
-            newer = self.rows[place - 1]["createTime"] if place > 0 else NEWEST_MS + number * 1000
+            newer = self.rows[place - 1]["createTime"] if place > 0 else NEWEST_MS + number * 10_000
             row = {"sessionId": f"s-{number}", "createTime": newer, "state": state}
             self.rows.insert(place, row)
 

@@ -69,6 +69,11 @@ class SessionPage:
     body: bytes = field(default=b"", compare=False, repr=False)
     """The answer as it came, for whoever keeps it; `read_session_page` makes a page of it again."""
 
+    @property
+    def row_count(self) -> int:
+        """Rows that the service put on the page."""
+        return len(self.session_ids)
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:

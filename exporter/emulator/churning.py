@@ -1,21 +1,23 @@
 """A session list that moves while it is read, and what a reader is owed; performs no I/O."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import orjson
 
 from exporter.emulator.churn import Churn
-from exporter.emulator.drift import Drift, LiveSerials
+from exporter.emulator.distortion import Distortion, Question
+from exporter.emulator.drift import Drift
 from exporter.emulator.history import (
     PageCache,
     RawSession,
     SessionList,
     SessionPage,
     SessionSeries,
-    without_end,
 )
+from exporter.emulator.replica import Replica, Shown
+from exporter.emulator.session_rows import SessionRows
 from exporter.gateway import Gateway
 
 
@@ -69,12 +71,15 @@ class ChurningSessions:
         newest_created_ms: int,
         spacing_ms: int,
         cache: PageCache,
+        brief: bool = False,
     ) -> None:
+        """`brief` rows have only what a listing looks at."""
         self._gateway = gateway
         self._churn = churn
         self._seed = f"{seed}/{gateway.region_id}/{gateway}"
         self._session_count = session_count
         self._newest_created_ms = newest_created_ms
+        self._brief = brief
         self._series = SessionSeries(
             gateway,
             seed=seed,
@@ -86,42 +91,64 @@ class ChurningSessions:
 
     def restart(self) -> None:
         """As if nothing had been asked yet."""
+        churn = self._churn
         self._drift = Drift(
-            self._churn,
+            churn,
             seed=self._seed,
             session_count=self._session_count,
             created_s=self._initial_created_s,
         )
         self._start_s: float | None = None
         self._elapsed_s = 0.0
-        # Where rows lag, the serials answers show are not the drift's newest, but these.
-        self._late = self._drift.initial() if self._rows_lag() else None
-        self._late_state = 0
-        # The state each answer showed.
-        self._answers: list[int] = []
-        self._random = random.Random(f"{self._seed}/faults")  # noqa: S311  # no secret
-        self._faults_done: set[tuple[int, int]] = set()
+        is_late = churn.total_lag_s < 0 or churn.total_lag_changes < 0
+        self._replicas = [
+            Replica(self._drift, lag_s=lag_s, is_late=is_late) for lag_s in churn.replicas or (0.0,)
+        ]
+        self._rows = SessionRows(
+            self._series,
+            churn,
+            self._drift,
+            newest_created_ms=self._newest_created_ms,
+            brief=self._brief,
+        )
+        # The state each answer showed, and the one that a copy without lag would have shown.
+        self._answers: list[tuple[int, int]] = []
+        self._answer_s: list[float] = []
+        self._random = random.Random(f"{self._seed}/replicas")  # noqa: S311  # no secret
+        self._distortion = Distortion(churn, seed=self._seed)
+        # By page: until when it is answered as it was, and how.
+        self._pages: dict[tuple[int, int], tuple[float, Shown]] = {}
         self._cache.forget(self._gateway)
 
     def page(self, page_num: int, page_size: int, now_s: float) -> SessionPage:
         """The first answer starts the churn."""
-        total_count, serials = self._answer(page_num, page_size, now_s)
-        rows = b"[%b]" % b",".join([self._row(serial) for serial in serials])
+        total_count, serials, at_s = self._answer(page_num, page_size, now_s)
+        rows = b"[%b]" % b",".join([self._row(serial, at_s) for serial in serials])
         if not serials and self._churn.null_when_empty:
             rows = b"null"
         return SessionPage(total_count, rows)
 
     def list_ids(self, page_num: int, page_size: int, now_s: float) -> tuple[int, list[str]]:
         """The total and the session ids of a page: an answer too, for less work."""
-        total_count, serials = self._answer(page_num, page_size, now_s)
+        total_count, serials, _ = self._answer(page_num, page_size, now_s)
         return total_count, list(self._ids(serials))
+
+    def list_rows(
+        self, page_num: int, page_size: int, now_s: float
+    ) -> tuple[int, list[RawSession]]:
+        """The total and the rows of a page: an answer too, and not encoded. Whoever takes the rows
+        must not change them.
+        """
+        total_count, serials, at_s = self._answer(page_num, page_size, now_s)
+        return total_count, [self._rows.find(serial, at_s) for serial in serials]
 
     def sessions(self) -> Iterator[RawSession]:
         """What answers show by now, in list order."""
-        shown, _ = self._states(self._elapsed_s)
-        live = self._shown(shown)
-        serials = live.pick(0, len(live), draw=self.answer_count)
-        return (orjson.loads(self._row(serial)) for serial in serials)
+        replica = min(self._replicas, key=lambda each: each.lag_s)
+        shown, _ = self._states(self._elapsed_s - replica.lag_s)
+        live = replica.rows(shown)
+        serials = self._unveil(live.pick(0, len(live), draw=self.answer_count))
+        return (self._rows.build(serial, self._elapsed_s)[0] for serial in serials)
 
     def insert(self, now_s: float) -> None:
         """One more session, besides those of the settings."""
@@ -143,19 +170,43 @@ class ChurningSessions:
         return len(self._answers)
 
     def truth(self, first_answer: int = 1, last_answer: int | None = None) -> Truth:
-        """Between two answers, counted from 1; None is the latest. Without any, nothing is owed."""
+        """Between two answers, counted from 1; None is the latest. Without any, nothing is owed.
+
+        Of answers from copies that lag, the first one's state and what a copy without lag would
+        have shown as the last one bound what is owed: so both readings of either end agree on it.
+        """
         answers = self._answers[first_answer - 1 : last_answer]
         if not answers:
             return _build_truth((), (), answer_count=self.answer_count)
-        first, last = answers[0], answers[-1]
-        inserted_count = self._drift.insertion_count(first, last)
+        first, last = answers[0][0], answers[-1][1]
+        earliest = min(shown for shown, _ in answers)
         return _build_truth(
             self._ids(self._drift.held_throughout(first, last)),
-            self._ids(self._drift.held_between(first, last)),
-            inserted_count=inserted_count,
-            deleted_count=last - first - inserted_count,
+            self._ids(self._drift.held_between(earliest, last)),
+            inserted_count=self._drift.insertion_count(first, last),
+            deleted_count=self._drift.removal_count(first, last),
             answer_count=self.answer_count,
         )
+
+    def owed_rows(self, first_answer: int, last_answer: int | None = None) -> dict[str, RawSession]:
+        """What is owed between two answers, of which each row is the one that it was all along;
+        without those that changed.
+        """
+        answers = self._answers[first_answer - 1 : last_answer]
+        rows: dict[str, RawSession] = {}
+        first_s = self._answer_s[first_answer - 1] - max(self._churn.replicas or (0.0,))
+        first_s -= self._churn.page_cache_s + max(0.0, -self._churn.total_lag_s)
+        serials = list(self._drift.held_throughout(answers[0][0], answers[-1][1]))
+        for serial in self._unveil(serials):
+            row, is_final = self._rows.build(serial, first_s)
+            if is_final:
+                rows[row["sessionId"]] = row
+        return rows
+
+    def most_rows(self, first_answer: int = 1, last_answer: int | None = None) -> int:
+        """The greatest number of rows that the list really had between two answers."""
+        answers = self._answers[first_answer - 1 : last_answer]
+        return self._drift.most_rows(answers[0][0], answers[-1][1]) if answers else 0
 
     def owed(self, first_s: float, last_s: float) -> frozenset[str]:
         """As a truth's, between two instants of the clock that are not yet to come."""
@@ -169,16 +220,77 @@ class ChurningSessions:
         start_s = first_s if self._start_s is None else self._start_s
         return self._states(first_s - start_s)[0], self._states(last_s - start_s)[0]
 
-    def _answer(self, page_num: int, page_size: int, now_s: float) -> tuple[int, list[int]]:
+    def _answer(self, page_num: int, page_size: int, now_s: float) -> tuple[int, list[int], float]:
+        """The total and serials that are told, and the instant that the rows are of."""
         self._advance(now_s)
-        shown, told = self._states(self._elapsed_s)
-        self._answers.append(shown)
-        if self._churn.page_cap is not None:
-            page_size = min(page_size, self._churn.page_cap)
+        question = Question(self.answer_count + 1, page_num, page_size, self._elapsed_s)
+        shown = self._show_cached(question)
+        self._answers.append((shown.state, self._states(self._elapsed_s)[0]))
+        self._answer_s.append(self._elapsed_s)
+        serials = self._distortion.cut(question, shown.start, shown.serials)
+        serials = self._unveil(serials)
+        if self._churn.doubled_rows:
+            serials = self._distortion.double(question, serials, shown.before)
+        missing, zero_total = self._distortion.draw_missing(question, len(serials))
+        total_count = 0 if zero_total else shown.total_count
+        return total_count, serials[: len(serials) - missing], shown.at_s
+
+    def _show_cached(self, question: Question) -> Shown:
+        if self._churn.page_cache_s == 0:
+            return self._show(question)
+        key = (question.page_num, question.page_size)
+        until_s, shown = self._pages.get(key, (0.0, None))
+        if shown is None or question.at_s >= until_s:
+            shown = self._show(question)
+            self._pages[key] = (question.at_s + self._churn.page_cache_s, shown)
+        return shown
+
+    def _show(self, question: Question) -> Shown:
+        churn = self._churn
+        page_size = self._round_size(question.page_size)
+        if churn.page_cap is not None and (
+            churn.page_cap_share >= 1 or self._random.random() < churn.page_cap_share
+        ):
+            page_size = min(page_size, churn.page_cap)
+        chosen = self._draw_replica()
+        telling = self._draw_replica() if churn.total_of_any_replica else chosen
+        replica = self._replicas[chosen]
+        at_s = question.at_s - replica.lag_s
+        state, _ = self._states(at_s)
+        told_s = question.at_s - self._replicas[telling].lag_s
+        live = replica.rows(state)
+        page_num = question.page_num
+        if churn.last_page_again:
+            page_num = min(page_num, max(1, -(-len(live) // page_size)))
         start = (page_num - 1) * page_size
-        serials = self._shown(shown).pick(start, start + page_size, draw=self.answer_count)
-        missing = self._draw_missing(page_num, len(serials))
-        return self._drift.total(told), serials[: len(serials) - missing]
+        before: Sequence[int] = ()
+        if churn.doubled_rows and start > 0:
+            before = live.pick(start - 1, start, draw=question.number)
+        return Shown(
+            state,
+            at_s + min(0.0, churn.total_lag_s),
+            start,
+            self._distortion.tell_total(
+                telling, question.at_s, lambda: self._drift.total(self._states(told_s)[1])
+            ),
+            live.pick(start, start + page_size, draw=question.number),
+            before,
+        )
+
+    def _round_size(self, page_size: int) -> int:
+        sizes = sorted(self._churn.page_sizes)
+        return (
+            next((size for size in sizes if size >= page_size), sizes[-1]) if sizes else page_size
+        )
+
+    def _unveil(self, serials: list[int]) -> list[int]:
+        """Those that answers show at all."""
+        if self._churn.withheld == 0:
+            return serials
+        return [serial for serial in serials if not self._drift.traits.is_withheld(serial)]
+
+    def _draw_replica(self) -> int:
+        return 0 if len(self._replicas) == 1 else self._random.randrange(len(self._replicas))
 
     def _advance(self, now_s: float) -> None:
         if self._start_s is None:
@@ -186,61 +298,36 @@ class ChurningSessions:
         self._elapsed_s = max(self._elapsed_s, now_s - self._start_s)
         self._drift.advance(self._elapsed_s)
 
-    def _rows_lag(self) -> bool:
-        return self._churn.total_lag_s < 0 or self._churn.total_lag_changes < 0
-
-    def _states(self, elapsed_s: float) -> tuple[int, int]:
+    def _states(self, at_s: float) -> tuple[int, int]:
         """The state whose rows are shown at these seconds, and the one whose total is told."""
         lag_s, lag_changes = self._churn.total_lag_s, self._churn.total_lag_changes
-        now = self._drift.state_at(elapsed_s)
-        shown = min(self._drift.state_at(elapsed_s + min(0.0, lag_s)), now + min(0, lag_changes))
-        told = min(self._drift.state_at(elapsed_s - max(0.0, lag_s)), now - max(0, lag_changes))
+        now = self._drift.state_at(at_s)
+        shown = min(self._drift.state_at(at_s + min(0.0, lag_s)), now + min(0, lag_changes))
+        told = min(self._drift.state_at(at_s - max(0.0, lag_s)), now - max(0, lag_changes))
         return max(0, shown), max(0, told)
 
-    def _shown(self, state: int) -> LiveSerials:
-        if self._late is None:
-            return self._drift.live
-        self._drift.replay(self._late, self._late_state, state)
-        self._late_state = state
-        return self._late
-
-    def _draw_missing(self, page_num: int, row_count: int) -> int:
-        """How many of its last rows an answer is to lack."""
-        missing = 0
-        for number, fault in enumerate(self._churn.page_faults):
-            # Drawn for each answer, so that the others' chance is the same without this one.
-            hit = self._random.random() < fault.rate
-            if page_num in fault.page_nums and (number, page_num) not in self._faults_done:
-                hit = True
-                if fault.once:
-                    self._faults_done.add((number, page_num))
-            if hit:
-                count = row_count if fault.missing_count is None else fault.missing_count
-                missing = max(missing, min(count, row_count))
-        return missing
-
-    def _row(self, serial: int) -> bytes:
+    def _row(self, serial: int, at_s: float) -> bytes:
         # A session that has ended stays as it is, so no key tells when it was encoded.
         key = (self._gateway, serial, 0)
         row = self._cache.read(key)
         if row is not None:
             return row
-        created_s = self._drift.created_s(serial)
-        created_ms = round(self._newest_created_ms + created_s * 1000)
-        run_s = self._churn.run_s
-        run_ms = None if run_s is None else round(run_s * 1000)
-        session = self._series.session(serial, created_ms=created_ms, run_ms=run_ms)
-        age_s = self._elapsed_s - created_s
-        if run_s is not None and age_s < run_s:
-            return orjson.dumps(_running(session, max(0.0, age_s) / run_s, form=serial))
+        session, is_final = self._rows.build(serial, at_s)
         row = orjson.dumps(session)
-        self._cache.write(key, row)
+        if is_final:
+            self._cache.write(key, row)
         return row
 
     def _initial_created_s(self, serial: int) -> float:
         return (self._series.created_ms(serial) - self._newest_created_ms) / 1000
 
     def _ids(self, serials: Iterable[int]) -> Iterator[str]:
+        """Of the sessions that answers show."""
+        churn, traits = self._churn, self._drift.traits
+        if churn.withheld > 0:
+            serials = (serial for serial in serials if not traits.is_withheld(serial))
+        if churn.twins > 0:
+            serials = map(traits.original, serials)
         return map(self._series.session_id, serials)
 
 
@@ -281,11 +368,3 @@ def _build_truth(
         deleted_count=deleted_count,
         answer_count=answer_count,
     )
-
-
-def _running(session: RawSession, share: float, *, form: int) -> RawSession:
-    """The session when only this share of its run was over."""
-    for name in ("vcoreSeconds", "mbSeconds"):
-        session[name] = int(session[name] * share)
-    session["cuHours"] = round(session["vcoreSeconds"] / 3600, 3)
-    return without_end(session, "running", form=form)

@@ -2,14 +2,23 @@
 
 import heapq
 import random
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from itertools import count
 from math import inf
 
-from exporter.emulator.churn import Churn, Flow, Order
+from exporter.emulator.churn import Churn, Cleanup, Flow, Order, OrderBy, Place
 from exporter.emulator.history import mix64
+from exporter.emulator.live_list import LiveList, build_key
+from exporter.emulator.traits import Traits
+
+NEVER_S = 10**9
+"""Beyond all times of a list, in seconds."""
+
+
+RANK_BITS = 56
+"""More than the rank of any time takes."""
 
 
 class Change(IntEnum):
@@ -18,78 +27,19 @@ class Change(IntEnum):
     INSERTION = 0
     EXPIRY = 1
     DELETION = 2
-
-
-class LiveSerials:
-    """The serials of a list; positions count from 0 in the list's order.
-
-    A plain Python list: to move all of its 100,000 elements costs less than to encode one page.
-    """
-
-    def __init__(self, serials: range, *, order: Order, tie_size: int, salt: int) -> None:
-        self._order = order
-        # A list without order has none within its ties either.
-        self._tie_size = 1 if order is Order.UNORDERED else tie_size
-        self._salt = salt
-        # By rank, so that the newest comes last unless there is no order.
-        self._serials = sorted(serials, key=self._rank)
-
-    def __len__(self) -> int:
-        return len(self._serials)
-
-    def insert(self, serial: int) -> None:
-        self._serials.insert(self._index(serial), serial)
-
-    def remove(self, serial: int) -> None:
-        del self._serials[self._index(serial)]
-
-    def at(self, position: int) -> int:
-        """Where ties are shuffled, that of one draw among many. IndexError past the end."""
-        if self._order is Order.NEWEST_FIRST:
-            position = len(self) - 1 - position
-        if position < 0:
-            raise IndexError(position)
-        return self._serials[position]
-
-    def pick(self, start: int, stop: int, *, draw: int) -> list[int]:
-        """Those from one position up to another, as far as the list goes.
-
-        Equal draws show one order of the ties, so that picks of one draw fit together.
-        """
-        start, stop = min(start, len(self)), min(stop, len(self))
-        if self._order is Order.NEWEST_FIRST:
-            start, stop = len(self) - stop, len(self) - start
-        picked = self._serials[start:stop]
-        if self._tie_size > 1 and start < stop:
-            picked = self._shuffle_ties(start, stop, salt=mix64(self._salt ^ draw))
-        return picked[::-1] if self._order is Order.NEWEST_FIRST else picked
-
-    def _shuffle_ties(self, start: int, stop: int, *, salt: int) -> list[int]:
-        # Ties at the edges are drawn as a whole: their other members belong to other pages.
-        serials, tie_size = self._serials, self._tie_size
-        first, last = start, stop
-        while first > 0 and serials[first - 1] // tie_size == serials[start] // tie_size:
-            first -= 1
-        while last < len(serials) and serials[last] // tie_size == serials[stop - 1] // tie_size:
-            last += 1
-        shuffled = sorted(
-            serials[first:last], key=lambda serial: (serial // tie_size, mix64(serial ^ salt))
-        )
-        return shuffled[start - first : stop - first]
-
-    def _index(self, serial: int) -> int:
-        return bisect_left(self._serials, self._rank(serial), key=self._rank)
-
-    def _rank(self, serial: int) -> int:
-        return mix64(serial ^ self._salt) if self._order is Order.UNORDERED else serial
+    TOUCH = 3
+    SHOW = 4
+    """Of a session that came a while ago."""
+    SESSION_END = 5
+    CLEANUP = 6
 
 
 class Drift:
     """The list's whole history, as far as it was advanced; seconds are since the first request.
 
     State n is the list after n changes; state 0 is the first request's. Serials count from the
-    oldest session. The same seed gives the same states at the same seconds, no matter how often
-    and when the drift is advanced.
+    session that came first. The same seed gives the same states at the same seconds, no matter how
+    often and when the drift is advanced.
     """
 
     def __init__(
@@ -102,24 +52,39 @@ class Drift:
     ) -> None:
         """`created_s` of a serial below `session_count`; at most 0."""
         self.initial_count = session_count
+        self.traits = Traits(churn, seed=seed)
         self._churn = churn
-        self._created_s = created_s
+        self._initial_s = created_s
         self._seed = seed
+        self._salt = random.Random(f"{seed}/order").getrandbits(64)  # noqa: S311  # no secret
         self._random = random.Random(f"{seed}/positions")  # noqa: S311  # no secret
         self._due = self._draw_due()
         self._next_due = next(self._due)
-        # The oldest serial that may be in the list; it only grows.
-        self._oldest = self._find_first()
-        self._first = self._oldest
-        self.live = self.initial()
-        # By change: when it was, the serial it added or the complement of the one it took.
+        self._insertion_number = 0
+        # What is to happen at its own time: when, what, and to which session or by which cleanup.
+        self._pending: list[tuple[float, Change, int]] = []
+        # By serial, counted from `initial_count`.
+        self._came_s: list[float] = []
+        # The place in a list that is ordered by what changes.
+        self._ranks: dict[int, int] = {}
+        # The sessions by age, the oldest first; gone ones stay until it is their turn.
+        self._ages: list[tuple[float, int]] | None = None
+        # By change: when it was, the row it took and the row it put in.
         self._changed_s: list[float] = []
-        self._changes: list[int] = []
-        # By state: how many were in the list.
-        self._totals = [len(self.live)]
+        self._changes: list[tuple[int | None, int | None]] = []
         # The state a serial appeared in, by its distance to `initial_count`, and disappeared in.
         self._inserted: list[int] = []
         self._removed: dict[int, int] = {}
+        self._removed_in: list[int] = []
+        self._first = self._find_first()
+        self._initial_keys = [
+            build_key(self._begin(serial), serial) for serial in range(self._first, session_count)
+        ]
+        self.live = self.initial()
+        # By state: how many were in the list.
+        self._totals = [len(self.live)]
+        for number, cleanup in enumerate(churn.cleanups):
+            heapq.heappush(self._pending, (cleanup.at_s, Change.CLEANUP, number))
 
     @property
     def state(self) -> int:
@@ -129,27 +94,30 @@ class Drift:
         """Lets all happen that is due."""
         while True:
             due_s, change = self._next_due
+            pending_s = self._pending[0][0] if self._pending else inf
             expires_s = self._oldest_expires_s()
-            if min(due_s, expires_s) > at_s:
+            if min(due_s, pending_s, expires_s) > at_s:
                 return
-            if expires_s <= due_s:
+            if expires_s <= min(due_s, pending_s):
                 self.expire(expires_s)
-                continue
-            self._next_due = next(self._due)
-            match change:
-                case Change.INSERTION:
-                    self.insert(due_s)
-                case Change.EXPIRY:
-                    self.expire(due_s)
-                case Change.DELETION:
-                    # Drawn even from an empty list, so that the later ones stay the same.
-                    self._delete(self._random.random(), due_s)
+            elif pending_s < due_s:
+                _, change, number = heapq.heappop(self._pending)
+                self._happen(change, number, pending_s)
+            else:
+                self._next_due = next(self._due)
+                self._happen_by_flow(change, due_s)
 
-    def insert(self, at_s: float) -> None:
+    def insert(self, at_s: float, came_s: float | None = None) -> None:
+        """A session that came then, or at an earlier time and is shown only now."""
         serial = self.initial_count + len(self._inserted)
-        self.live.insert(serial)
-        self._note(serial, at_s)
+        # A session may be due before it came: where it joined an old tie.
+        at_s = max(at_s, self._changed_s[-1]) if self._changed_s else at_s
+        self._came_s.append(at_s if came_s is None else came_s)
+        rank = self._begin(serial)
+        self._note(None, build_key(rank, serial), at_s)
         self._inserted.append(self.state)
+        if self._ages is not None:
+            heapq.heappush(self._ages, (self.created_s(serial), serial))
         if self._churn.keep_count is not None and len(self.live) > self._churn.keep_count:
             self.expire(at_s)
 
@@ -160,9 +128,9 @@ class Drift:
 
     def remove(self, serial: int, at_s: float) -> None:
         """Takes a session that is in the list."""
-        self.live.remove(serial)
-        self._note(~serial, at_s)
+        self._note(build_key(self._rank(serial), serial), None, at_s)
         self._removed[serial] = self.state
+        self._removed_in.append(self.state)
 
     def state_at(self, at_s: float) -> int:
         """The latest state no younger than this."""
@@ -171,29 +139,43 @@ class Drift:
     def total(self, state: int) -> int:
         return self._totals[max(0, state)]
 
-    def replay(self, serials: LiveSerials, first: int, last: int) -> None:
-        """Turns the serials of one state into those of a later one."""
-        for change in self._changes[first:last]:
-            if change >= 0:
-                serials.insert(change)
-            else:
-                serials.remove(~change)
+    def most_rows(self, first: int, last: int) -> int:
+        """The greatest number of rows in any of these states."""
+        return max(self._totals[first : last + 1])
 
-    def initial(self) -> LiveSerials:
-        """The serials of state 0."""
-        return LiveSerials(
-            range(self._first, self.initial_count),
+    def replay(self, live: LiveList, first: int, last: int) -> None:
+        """Turns the rows of one state into those of a later one."""
+        for gone, come in self._changes[first:last]:
+            live.apply(gone, come)
+
+    def initial(self) -> LiveList:
+        """The rows of state 0."""
+        return LiveList(
+            self._initial_keys,
             order=self._churn.order,
-            tie_size=self._churn.tie_size,
-            salt=random.Random(f"{self._seed}/order").getrandbits(64),  # noqa: S311  # no secret
+            shuffles_ties=self._churn.tie_size > 1,
+            salt=self._salt,
         )
 
-    def created_s(self, serial: int) -> float:
-        """Sessions of one tie have the time of the first of them."""
+    def came_s(self, serial: int) -> float:
+        """When it came; sessions of one tie have the time of the first of them."""
+        if not self._churn.twins_apart:
+            serial = self.traits.original(serial)
         serial -= serial % self._churn.tie_size
         if serial < self.initial_count:
-            return self._created_s(serial)
-        return self._changed_s[self._inserted[serial - self.initial_count] - 1]
+            return self._initial_s(serial)
+        return self._came_s[serial - self.initial_count]
+
+    def order_s(self, serial: int) -> float:
+        """The time that its place by now is of; of a list that is ordered by update time."""
+        return (self._ranks[serial] & (1 << RANK_BITS) - 1) / 1_000_000 - 2 * NEVER_S
+
+    def created_s(self, serial: int) -> float:
+        """When it came, unless it claims to be older."""
+        came_s = self.came_s(serial)
+        if not self.traits.backdates:
+            return came_s
+        return came_s - self.traits.backdated_s(self.traits.original(serial))
 
     def held_throughout(self, first: int, last: int) -> Iterator[int]:
         """Serials that were in the list in both states and so in all between, oldest first."""
@@ -209,21 +191,115 @@ class Drift:
         """How many of the changes from one state to the other were insertions."""
         return bisect_right(self._inserted, last) - bisect_right(self._inserted, first)
 
-    def _note(self, change: int, at_s: float) -> None:
-        # A session may be due before it came: where it joined an old tie.
+    def removal_count(self, first: int, last: int) -> int:
+        """The same, of sessions that went."""
+        return bisect_right(self._removed_in, last) - bisect_right(self._removed_in, first)
+
+    # Ranks
+
+    def _begin(self, serial: int) -> int:
+        """Its first rank; what moves it later is planned."""
+        churn = self._churn
+        if churn.order is Order.UNORDERED or churn.order_by is OrderBy.CREATE:
+            return self._rank(serial)
+        came_s = self.came_s(serial)
+        ends_s = came_s + self.traits.run_s(self.traits.original(serial))
+        if ends_s <= 0:
+            rank_s = ends_s
+        else:
+            heapq.heappush(self._pending, (ends_s, Change.SESSION_END, serial))
+            rank_s = came_s
+            if churn.order_by is OrderBy.END:
+                rank_s += -NEVER_S if churn.running_last else NEVER_S
+        self._ranks[serial] = self._place(serial, rank_s)
+        return self._ranks[serial]
+
+    def _rank(self, serial: int) -> int:
+        churn = self._churn
+        if churn.order is Order.UNORDERED:
+            return mix64(serial ^ self._salt)
+        if churn.order_by is OrderBy.CREATE:
+            in_place = churn.backdating.in_place
+            return self._place(serial, (self.created_s if in_place else self.came_s)(serial))
+        return self._ranks[serial]
+
+    def _place(self, serial: int, at_s: float) -> int:
+        rank = to_rank(at_s)
+        if self._churn.shards > 1:
+            rank |= self.traits.shard(serial) << RANK_BITS
+        return rank
+
+    def _move(self, serial: int, at_s: float) -> None:
+        """To the place of what is just now updated or ended."""
+        former = build_key(self._ranks[serial], serial)
         at_s = max(at_s, self._changed_s[-1]) if self._changed_s else at_s
+        self._ranks[serial] = self._place(serial, at_s)
+        self._note(former, build_key(self._ranks[serial], serial), at_s)
+
+    # Changes
+
+    def _note(self, gone: int | None, come: int | None, at_s: float) -> None:
+        at_s = max(at_s, self._changed_s[-1]) if self._changed_s else at_s
+        self.live.apply(gone, come)
         self._changed_s.append(at_s)
-        self._changes.append(change)
+        self._changes.append((gone, come))
         self._totals.append(len(self.live))
 
-    def _delete(self, share: float, at_s: float) -> None:
-        if len(self.live) > 0:
-            self.remove(self.live.at(int(share * len(self.live))), at_s)
+    def _happen_by_flow(self, change: Change, at_s: float) -> None:
+        if change is Change.INSERTION:
+            self._insertion_number += 1
+            if self.traits.is_late(self._insertion_number):
+                shown_s = at_s + self._churn.late.lag_s
+                heapq.heappush(self._pending, (shown_s, Change.SHOW, self._insertion_number))
+            else:
+                self.insert(at_s)
+        elif change is Change.EXPIRY:
+            self.expire(at_s)
+        else:
+            # Drawn even from an empty list, so that the later ones stay the same.
+            share = self._random.random()
+            if len(self.live) > 0:
+                serial = self.live.at(int(share * len(self.live)))
+                act = self.remove if change is Change.DELETION else self._move
+                act(serial, at_s)
+
+    def _happen(self, change: Change, number: int, at_s: float) -> None:
+        """What was planned for this instant."""
+        if change is Change.SHOW:
+            self.insert(at_s, at_s - self._churn.late.lag_s)
+        elif change is Change.CLEANUP:
+            cleanup = self._churn.cleanups[number]
+            self._clean_up(cleanup, at_s)
+            if cleanup.every_s is not None:
+                heapq.heappush(self._pending, (at_s + cleanup.every_s, Change.CLEANUP, number))
+        elif number not in self._removed:
+            self._move(number, at_s)
+
+    def _clean_up(self, cleanup: Cleanup, at_s: float) -> None:
+        size = min(cleanup.count, len(self.live))
+        if cleanup.place is Place.ANYWHERE:
+            positions = self._random.sample(range(len(self.live)), size)
+            serials = [self.live.at(position) for position in positions]
+        else:
+            start = {
+                Place.HEAD: 0,
+                Place.MIDDLE: (len(self.live) - size) // 2,
+                Place.END: len(self.live) - size,
+            }[cleanup.place]
+            serials = self.live.pick(start, start + size, draw=0)
+        for serial in serials:
+            self.remove(serial, at_s)
+
+    # Retention
 
     def _oldest_live(self) -> int:
-        while self._oldest in self._removed:
-            self._oldest += 1
-        return self._oldest
+        if self._ages is None:
+            present = self.live.pick(0, len(self.live), draw=0)
+            self._ages = [(self.created_s(serial), serial) for serial in present]
+            heapq.heapify(self._ages)
+        while self._ages[0][1] in self._removed:
+            heapq.heappop(self._ages)
+        return self._ages[0][1]
 
     def _oldest_expires_s(self) -> float:
         if self._churn.keep_age_s is None or len(self.live) == 0:
@@ -237,7 +313,7 @@ class Drift:
             first = max(0, self.initial_count - self._churn.keep_count)
         if self._churn.keep_age_s is not None:
             serials = range(self.initial_count)
-            first = max(first, bisect_right(serials, -self._churn.keep_age_s, key=self.created_s))
+            first = max(first, bisect_right(serials, -self._churn.keep_age_s, key=self.came_s))
         return first
 
     def _draw_due(self) -> Iterator[tuple[float, Change]]:
@@ -245,6 +321,7 @@ class Drift:
             Change.INSERTION: self._churn.insertions,
             Change.EXPIRY: self._churn.expiries,
             Change.DELETION: self._churn.deletions,
+            Change.TOUCH: self._churn.touches,
         }
         # Each flow has a chance of its own: to change one does not move the others.
         drawn = [
@@ -253,6 +330,11 @@ class Drift:
         ]
         yield from heapq.merge(*drawn)
         yield inf, Change.DELETION
+
+
+def to_rank(at_s: float) -> int:
+    """Whole microseconds, and never below 0."""
+    return round((at_s + 2 * NEVER_S) * 1_000_000)
 
 
 def draw_instants(

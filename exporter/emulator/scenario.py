@@ -183,7 +183,9 @@ class Scenario:
                 if emulated.churn is None:
                     lists[gateway] = GeneratedSessions(gateway, cache=cache, **known)
                     continue
-                churning = ChurningSessions(gateway, emulated.churn, cache=cache, **known)
+                churning = ChurningSessions(
+                    gateway, emulated.churn, cache=cache, brief=False, **known
+                )
                 lists[gateway] = ClockedSessions(churning, now_s=now_s)
         return lists
 

@@ -1,66 +1,87 @@
 """Which pages of one gateway's list to ask for, and what the answers prove; performs no I/O.
 
-1. *Sweep.* Page 1 tells the total and how many rows the service really puts on a page; all others
-   follow in that size. As soon as an answer shows that the list moves, the rest is read in windows
-   that overlap, so that a shift by a row or two loses none.
-2. *Sentinel.* Page 1 again. If the head and all totals stayed what they were and as many distinct
-   sessions were seen as the total says, nothing moved meanwhile: *quiescent*.
-3. *Repair.* What `Evidence` finds open is read again, in rounds: first the ranks no answer has
-   shown, which is cheap and right unless sessions were deleted, then the times.
+1. *Sweep.* Page 1 tells how many rows the service really puts on a page, and about how many there
+   are; all others follow in that size, on behind what the total tells as long as there are rows. As
+   soon as an answer shows that the list moves, the rest is read in windows that overlap, so that a
+   shift by a row or two loses none.
+2. *Close.* Page 1 again, and a window over the end of the list, where none has shown that yet.
+3. *Repair.* What `Observations` has not joined is read again, in rounds.
 
-The sessions of the first answer's list prove the listing when as many of them were seen as the
-first total says: *anchored*, or *recounted* when that took more than filling gaps in the ranks.
-Times without a gap prove it, too: *stitched*. A list in no order is swept again, and if that finds
-the same sessions, as many as the total says, it is *recounted*. Anything else is *unproven*.
+An answer with fewer rows than it should have, or with a session twice, is evidence of nothing until
+it was told twice.
+
+If the head and all totals stayed what they were and as many distinct sessions were seen as the
+total says, nothing moved meanwhile: *quiescent*. If the first answer and the end are in one run of
+rows, the listing is *anchored* where only ranks were needed for that, and *stitched* else. Where
+sessions may move to the other end of the list, as in one ordered by their end, both ends are read
+again after all else. A list whose order changes from answer to answer is swept again, and if that
+finds the same sessions, as many as the total says, it is *recounted*. Anything else is *unproven*.
 
 Where only sessions since some time are wanted, and the list is newest first, the sweep goes in
-windows that overlap from the start, ends behind the first row that is older, and times prove it:
-what is not read tells no count. Where times cannot, the list is read to its end after all. If the
-end seems to be wanted, a look at the last page tells first: then the listing is one like any other.
+windows that overlap from the start and ends behind enough rows that are older. Where times cannot
+prove that part, the list is read to its end after all. If the end seems to be wanted, a look at the
+last page tells first: then the listing is one like any other.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from math import ceil
 from typing import Literal, assert_never
 
 from exporter.api.roa import SessionPage
 from exporter.gateway import Gateway
-from exporter.listing.evidence import Evidence, count_crowded, read_times
+from exporter.listing.doubts import Doubts
+from exporter.listing.endlook import EndLook
+from exporter.listing.ends import EndSearch
 from exporter.listing.facts import ListingFacts, PageRequest, Proof, Purpose
+from exporter.listing.gaps import Gap, GapFinder
+from exporter.listing.head import Head
 from exporter.listing.horizon import Horizon
-from exporter.listing.keys import KeySet
-from exporter.listing.origin import Origin
+from exporter.listing.observations import (
+    MAX_EXPECTED,
+    Observations,
+    count_crowded,
+    read_times,
+)
 from exporter.listing.outbox import Outbox
 from exporter.listing.recount import Recount
-from exporter.listing.repairs import Repairs, Stretch, lay_windows
 from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
 from exporter.span import ALL_TIME, Span
 
-Stage = Literal["start", "peek", "sweep", "repair", "resweep"]
+Stage = Literal["start", "peek", "sweep", "close", "repair", "resweep"]
 
-MOST_EXPECTED = 1 << 24
-"""Most keys that room is made for before they come: a total is only what the service says."""
-MOST_STARTS = 4
+MAX_STARTS = 4
 """Page 1 is asked for so many times at most, while it comes short."""
-LEAST_OVERLAP = 3
-"""Rows beyond a tie that two windows share: one pins them together, the others may shift away."""
-LEAST_PAGES_TO_PEEK = 10
-"""A look at the end of a shorter list costs as much as it may spare."""
-LEAST_OVERLAP_AT_REST = 1
+EMPTIED_WAITS_S = (0.0, 1.0, 5.0, 20.0)
+"""The same where sessions were seen before."""
+EMPTY_WAITS_S = (0.0, 0.5)
+"""Before each further look at a list that is told to be empty."""
+MIN_OVERLAP = 4
+"""Rows beyond a tie that two windows share: some may shift away, and two have to stay."""
+MIN_OVERLAP_AT_REST = 2
 """The same in a list that was not seen to move."""
+MAX_APART = 32
+"""Answers that count as under way at once, at most."""
+MIN_PAGES_TO_PEEK = 10
+"""A look at the end of a shorter list costs as much as it may spare."""
 PAGES_PER_GROWTH = 20
 """Sessions that are only created cost less in gaps, while there are fewer than one in this many
 pages, than windows that overlap."""
 PAGES_BEFORE_HURRY = 60
+PAGES_BEYOND = 10
+"""Where rows go on behind the total, the sweep goes ahead by one in so many of the pages so far."""
 WATCH_EVERY = 25
 """Requests between two looks at the head of a list that moves: deletions are noticed early."""
-MOST_ROUNDS = 8
-MOST_RANK_ROUNDS = 3
-"""Gaps in the ranks that stay open for so long are none that reading can fill."""
-MOST_RECOUNTS = 2
-REPAIRS_PER_PAGE = 3
-REPAIRS_BESIDES = 50
+LOOK_BACK = 64
+"""Answers before the latest one that may have shown the same rows, while a list is swept."""
+MAX_ROUNDS = 16
+MAX_HEAD_ROUNDS = 4
+MAX_RECOUNTS = 2
+MAX_COST = 3.8
+"""Requests relative to the pages, sweeps that count again included."""
+REPAIRS_PER_PAGE = 2
+REPAIRS_BESIDES = 24
 
 
 class Coverage:
@@ -74,33 +95,42 @@ class Coverage:
         self._gateway = gateway
         self._page_size = page_size
         self._stage: Stage = "start"
-        self._planned: deque[tuple[Window, Purpose]] = deque([(Window(1, page_size), "sweep")])
+        self._planned: deque[tuple[Window, Purpose, float]] = deque()
+        self._plan(Window(1, page_size), "sweep")
         self._swept_to = 0
         # Requests and rows on their way.
-        self._asked = 0
-        self._answered = 0
+        self._asked = self._answered = 0
         self._outbox = Outbox(span)
         # What was seen.
-        self._keys = KeySet(0)
+        self._observations = Observations()
+        self._ends = EndSearch()
+        self._head = Head()
+        self._head_page = 0
+        """Index of the latest answer about page 1."""
+        self._horizon = Horizon(span.since_ms, self._observations)
+        self._doubts = Doubts()
+        self._look = EndLook()
+        self._empty_count = 0
+        """Answers in a row that told of an empty list."""
+        self._first_total_count: int | None = None
         self._overlap_count = 0
-        self._evidence = Evidence()
-        self._horizon = Horizon(span.since_ms, self._evidence)
-        self._origin: Origin | None = None
         self._most_on_page = 0
         self._largest_total = 0
         self._largest_tie = 1
-        self._moved = False
-        self._restless = False
+        self._moved = self._restless = False
         """Whether to read on in windows that overlap."""
         self._watched = 0
-        # What the sentinel told, and what was done about it.
-        self._total_count_last = 0
+        # What the second look at the head told, and what was done about it.
+        self._total_count_last = self._total_count_swept = 0
         self._newcomer_count = 0
         self._held_still = False
-        self._ranks_hold = True
-        self._round_count = 0
-        self._repair_count = 0
-        self._repairs = Repairs(self._evidence)
+        self._round_count = self._repair_count = self._head_rounds = 0
+        self._probed_round = False
+        """Whether both ends were read after the latest repair."""
+        self._goes_on = False
+        """Whether rows were seen where the list seemed to end."""
+        self._gaps = GapFinder(self._observations)
+        self._open_gaps: list[Gap] = []
         self._recounts: list[Recount] = []
         self._facts: ListingFacts | None = None
 
@@ -123,7 +153,7 @@ class Coverage:
         """
         if self._answered == 0:
             return None
-        row_count = min(self._largest_total, self._horizon.likely_stop)
+        row_count = min(max(self._largest_total, self._ends.shown_to), self._horizon.likely_stop)
         return max(1, ceil(row_count / self._page_size))
 
     @property
@@ -145,75 +175,213 @@ class Coverage:
 
     def next_request(self) -> PageRequest | None:
         if self._planned:
-            window, purpose = self._planned.popleft()
+            window, purpose, wait_s = self._planned.popleft()
         elif self._sweeps_on() and not self._awaits_answers:
             window, purpose = self._sweep_on()
+            wait_s = 0.0
         else:
             return None
         self._asked += 1
-        return PageRequest(self._gateway, window.page_num, window.page_size, self._asked, purpose)
-
-    def accept(self, request: PageRequest, page: SessionPage) -> None:
-        self._answered += 1
-        if self._stage == "peek":
-            # These rows come again in their turn.
-            self._outbox.put(request.number, [])
-        else:
-            self._take_in(request, page)
-        if self._answered == self._asked and not self._planned and not self._sweeps_on():
-            self._end_stage(page)
-
-    def _take_in(self, request: PageRequest, page: SessionPage) -> None:
-        self._repair_count += request.purpose == "repair"
-        self._largest_total = max(self._largest_total, page.total_count)
-        times = read_times(page.sessions)
-        window = Window(request.page_num, request.page_size)
-        if times:
-            self._horizon.note(times, stop=window.start + len(times))
-        self._evidence.add(window, page, times, size_is_known=self._stage != "start")
-        repeated = self._note_rows(page, times, request.purpose)
-        if times and (self._moved or self._horizon.is_ahead):
-            within_ms = 2 * self._evidence.disorder_ms if self._horizon.is_ahead else 0
-            self._largest_tie = max(self._largest_tie, count_crowded(times, within_ms))
-        if request.purpose == "sentinel":
-            self._compare_head(page, times)
-        else:
-            self._overlap_count += len(repeated)
-        if self._recounts:
-            new_count = len(page.session_ids) - len(repeated)
-            self._recounts[-1].add(page, start=window.start, new_count=new_count)
-        for position in reversed(repeated):
-            del page.sessions[position]
-        self._outbox.put(request.number, page.sessions)
+        self._repair_count += purpose == "repair"
+        self._look.note_asked(window, self._asked)
+        return PageRequest(
+            self._gateway, window.page_num, window.page_size, self._asked, purpose, wait_s
+        )
 
     def take_rows(self, most: int) -> list[RawSession]:
         return self._outbox.take(most)
 
-    def _sweeps_on(self) -> bool:
-        if self._stage == "resweep" and not self._recounts[-1].has_begun:
-            return False
-        # A sweep that is to prove something alone looks behind the end, too.
-        stop = self._evidence.total_count + (self._stage == "resweep")
-        return (
-            self._stage in {"sweep", "resweep"}
-            and self._swept_to < stop
-            and self._asked < 2 * self._most_repairs
-            and not (self._stage == "sweep" and self._horizon.is_met)
+    def accept(self, request: PageRequest, page: SessionPage) -> None:
+        self._answered += 1
+        window = Window(request.page_num, request.page_size)
+        if self._stage == "peek":
+            # These rows come again in their turn.
+            self._outbox.put(request.number, [])
+        else:
+            self._take_in(request, window, page)
+        if self._answered == self._asked and not self._planned and not self._sweeps_on():
+            self._end_stage(page)
+
+    # What an answer tells
+
+    def _take_in(self, request: PageRequest, window: Window, page: SessionPage) -> None:
+        self._note_total(page)
+        if page.row_count == 0:
+            self._take_in_none(window, page)
+            new: list[RawSession] = []
+        else:
+            new = self._take_in_rows(request, window, page)
+        is_first_look = request.number == self._look.number
+        if is_first_look and page.row_count > 0:
+            self._look.note_first(page.total_count, page=len(self._observations.pages) - 1)
+        self._outbox.put(request.number, new, is_last=is_first_look)
+        if self._stage == "sweep":
+            found = self._look.search(
+                window, page.row_count, shown_to=self._ends.shown_to, page_size=self._page_size
+            )
+            if found is not None:
+                self._plan(found, "repair")
+
+    def _note_total(self, page: SessionPage) -> None:
+        if self._first_total_count is None and page.row_count > 0:
+            self._first_total_count = page.total_count
+        self._total_count_last = page.total_count
+        self._largest_total = max(self._largest_total, page.total_count)
+        self._moved |= page.total_count != (self._first_total_count or page.total_count)
+
+    def _take_in_rows(
+        self, request: PageRequest, window: Window, page: SessionPage
+    ) -> list[RawSession]:
+        """The rows that were not seen before."""
+        self._empty_count = 0
+        times = read_times(page.sessions)
+        is_evidence = self._is_evidence(window, page)
+        size = window.page_size
+        if self._stage == "start" and page.row_count != page.total_count:
+            # While it is not known what size the service caps pages at, no answer is short.
+            size = page.row_count
+        repeated = self._observations.add(window, page, size=size, is_evidence=is_evidence)
+        if self._horizon.is_ahead:
+            stop = window.start + page.row_count
+            self._horizon.note(times, page.sessions, stop=stop, size=window.page_size)
+        self._note_tie([time for time in times if time is not None])
+        if is_evidence:
+            self._note_evidence(window, page, times)
+        self._note_movement(request, page, repeated)
+        if request.purpose != "sentinel" and request.number != self._look.number:
+            self._overlap_count += len(repeated)
+        if self._recounts:
+            new_count = page.row_count - len(repeated)
+            self._recounts[-1].add(page, start=window.start, new_count=new_count)
+        for position in reversed(repeated):
+            del page.sessions[position]
+        return page.sessions
+
+    def _note_evidence(
+        self, window: Window, page: SessionPage, times: Sequence[int | None]
+    ) -> None:
+        at = len(self._observations.pages) - 1
+        seen = self._observations.pages[at]
+        shown_to = self._ends.shown_to
+        self._ends.note(at, seen)
+        self._look.note_rows(seen.stop)
+        if window.start == 0:
+            self._head_page = at
+            self._note_head(page, times)
+        is_closing = self._stage in {"close", "repair"}
+        self._goes_on |= is_closing and not seen.is_short and seen.stop > shown_to
+
+    def _take_in_none(self, window: Window, page: SessionPage) -> None:
+        if page.total_count == 0:
+            # Believed when it is told again and again; one such answer may be a fault.
+            self._empty_count += window.start == 0
+            if self._stage != "start" and not self._is_emptied and not self._planned:
+                wait_s = EMPTIED_WAITS_S[max(0, self._empty_count - 1)]
+                self._plan(Window(1, self._page_size), "sentinel", wait_s)
+        elif window.start < page.total_count:
+            self._observations.total_count = page.total_count
+            self._look.note_none(window, shown_to=self._ends.shown_to)
+        else:
+            self._ends.note_none(window.start)
+        if self._recounts:
+            self._recounts[-1].add(page, start=window.start, new_count=0)
+
+    def _is_evidence(self, window: Window, page: SessionPage) -> bool:
+        """Whether an answer shows all that stood between its first row and its last one.
+
+        Asks again for one that may not.
+        """
+        is_told = self._ends.was_told(window.start + page.row_count)
+        if self._stage == "start" or self._doubts.is_evidence(window, page, end_is_told=is_told):
+            return True
+        if self._doubts.may_ask_again(window) and self._repair_count < self._max_repairs:
+            self._plan(window, "repair")
+        return False
+
+    def _note_tie(self, times: list[int]) -> None:
+        if times and (self._moved or self._horizon.is_ahead):
+            within_ms = 2 * self._observations.disorder_ms if self._horizon.is_ahead else 0
+            self._largest_tie = max(self._largest_tie, count_crowded(times, within_ms))
+
+    def _note_head(self, page: SessionPage, times: Sequence[int | None]) -> None:
+        """Compare a page 1 with the first one."""
+        self._held_still = (
+            self._stage == "close" and self._head.is_first(page.session_ids) and not self._moved
         )
+        came = self._head.count_newcomers(page.session_ids, times)
+        grown = page.total_count - (self._first_total_count or 0)
+        self._newcomer_count = max(0, grown) if came is None else came
+        self._observations.ranks_hold &= came is None or came == grown
+
+    def _note_movement(self, request: PageRequest, page: SessionPage, repeated: list[int]) -> None:
+        observations = self._observations
+        if not observations.ranks_hold or observations.order != "newest first":
+            self._restless |= self._stage == "sweep"
+        if self._stage != "sweep" or request.purpose != "sweep" or self._restless:
+            return
+        grown = page.total_count - (self._first_total_count or 0)
+        known = observations.count_known_ranks(LOOK_BACK, also=self._look.page)
+        self._moved |= len(repeated) != known
+        hurries = grown * PAGES_PER_GROWTH > self._answered + PAGES_BEFORE_HURRY
+        slipped = self._moved and len(repeated) != known
+        observations.ranks_hold &= not slipped
+        self._restless = slipped or hurries or grown < 0
+
+    # What to ask next
+
+    def _plan(self, window: Window, purpose: Purpose, wait_s: float = 0.0) -> None:
+        self._planned.append((window, purpose, wait_s))
+
+    def _sweeps_on(self) -> bool:
+        if self._stage == "resweep":
+            # A sweep that is to prove something alone looks behind the end, too.
+            begun = self._recounts[-1].has_begun
+            return begun and self._swept_to <= self._observations.total_count
+        return (
+            self._stage == "sweep"
+            and self._swept_to < self._sweep_stop
+            and self._asked < 2 * self._max_repairs
+            and not self._horizon.is_met
+            and self._empty_count == 0
+        )
+
+    @property
+    def _sweep_stop(self) -> float:
+        """The place up to which to sweep."""
+        if self._look.hollow_from is not None:
+            return self._look.hollow_from
+        ends = self._ends
+        total_count = self._observations.total_count
+        if not self._restless and self._look.spares_last_page(total_count):
+            return total_count - total_count % self._page_size
+        if ends.shown_to <= total_count or ends.is_found:
+            return total_count
+        # The total hides rows: on until they end.
+        ahead = max(1, ceil(ends.shown_to / self._page_size) // PAGES_BEYOND)
+        return ends.shown_to + (ahead - 1) * self._page_size + 1
 
     @property
     def _awaits_answers(self) -> bool:
         """Whether to wait rather than ask for what may not be needed."""
+        if self._look.waits and self._answered < self._asked:
+            return True
         return self._answered < self._asked and self._swept_to >= self._horizon.prudent_stop
 
     @property
-    def _most_repairs(self) -> int:
+    def _max_repairs(self) -> int:
         """A list may grow faster than it is read: there is an end to reading on, too."""
-        pages = -(-self._first_total_count // self._page_size)
-        return REPAIRS_PER_PAGE * pages + REPAIRS_BESIDES
+        return REPAIRS_PER_PAGE * self._page_total + REPAIRS_BESIDES
+
+    @property
+    def _page_total(self) -> int:
+        """Pages that the list has, as its rows tell, or its first total."""
+        row_count = self._ends.shown_to
+        if not self._ends.is_found and self._ends.depth is None:
+            row_count = max(self._first_total_count or 0, row_count)
+        return ceil(row_count / self._page_size)
 
     def _sweep_on(self) -> tuple[Window, Purpose]:
-        if self._moved and not self._restless and self._asked >= self._watched + WATCH_EVERY:
+        if self._moved and self._asked >= self._watched + WATCH_EVERY and self._watches:
             self._watched = self._asked
             return Window(1, self._page_size), "sentinel"
         again = self._stage == "resweep"
@@ -226,48 +394,18 @@ class Coverage:
         return window, "repair" if again else "sweep"
 
     @property
+    def _watches(self) -> bool:
+        return self._stage == "sweep" and (not self._restless or self._may_move)
+
+    @property
     def _overlap(self) -> int:
         """Rows that neighbouring windows share: more than one tie, and some that may shift away."""
-        least = (
-            LEAST_OVERLAP if self._moved or not self._horizon.is_ahead else LEAST_OVERLAP_AT_REST
-        )
-        return min(self._page_size // 2, self._largest_tie + least)
+        least = MIN_OVERLAP if self._moved or not self._horizon.is_ahead else MIN_OVERLAP_AT_REST
+        # Neighbours may be answered as many answers apart as there are in flight.
+        apart = self._observations.pace * min(self._asked - self._answered, MAX_APART)
+        return min(self._page_size // 2, self._largest_tie + least + ceil(apart))
 
-    def _note_rows(self, page: SessionPage, times: list[int] | None, purpose: Purpose) -> list[int]:
-        """Which rows were seen before."""
-        if self._origin is None and page.session_ids:
-            self._keys = KeySet(min(page.total_count, MOST_EXPECTED))
-            self._origin = Origin(page, times)
-            return self._keys.add_all(page.session_ids)
-        repeated = self._keys.add_all(page.session_ids)
-        if self._origin is None:
-            return repeated
-        self._origin.count(times, repeated)
-        grown = page.total_count - self._origin.total_count
-        self._moved |= grown != 0
-        if self._stage == purpose == "sweep" and page.session_ids and not self._restless:
-            self._moved |= bool(repeated)
-            hurries = grown * PAGES_PER_GROWTH > self._answered + PAGES_BEFORE_HURRY
-            slipped = self._moved and len(repeated) != self._evidence.count_known_ranks()
-            self._ranks_hold &= not slipped
-            self._restless = slipped or hurries or grown < 0
-        return repeated
-
-    def _compare_head(self, page: SessionPage, times: list[int] | None) -> None:
-        origin = self._origin
-        if origin is None:
-            return
-        head, first_head = (
-            page.session_ids[: self._page_size],
-            origin.session_ids[: self._page_size],
-        )
-        self._held_still = not self._moved and head == first_head
-        grown = page.total_count - origin.total_count
-        found = origin.count_newcomers(page, times)
-        self._newcomer_count = max(0, grown) if found is None else found
-        self._ranks_hold &= found is None or found == grown
-        self._restless |= not self._ranks_hold
-        self._total_count_last = page.total_count
+    # What the answers come to
 
     def _end_stage(self, page: SessionPage) -> None:
         """Nothing is in flight and nothing planned; `page` is the answer that came last."""
@@ -277,63 +415,112 @@ class Coverage:
             case "peek":
                 self._end_peek(page)
             case "sweep":
-                self._end_sweep()
-            case "repair" | "resweep":
+                self._close()
+            case "close" | "repair" | "resweep":
                 self._judge()
             case _:
                 assert_never(self._stage)
 
-    def _end_sweep(self) -> None:
-        self._stage = "repair"
-        if self._evidence.order == "newest first":
-            self._planned.append((Window(1, self._page_size), "sentinel"))
-        else:
-            self._judge()
-
     def _end_start(self, page: SessionPage) -> None:
-        row_count = len(page.session_ids)
-        self._total_count_last = page.total_count
-        if len(set(page.session_ids)) == row_count == page.total_count == self._largest_total:
+        row_count = page.row_count
+        if row_count == 0:
+            self._end_empty_start(page)
+            return
+        self._empty_count = 0
+        is_whole = len(set(page.session_ids)) == row_count != self._page_size
+        if is_whole and row_count == page.total_count == self._largest_total:
             # The whole list in one answer is one instant: nothing can have moved.
             self._conclude("quiescent")
             return
-        if self._horizon.is_met:
-            # So is all of it that is wanted.
-            self._conclude("quiescent")
-            return
-        came_short = row_count < min(self._page_size, page.total_count)
+        came_short = row_count < min(self._page_size, max(page.total_count, row_count + 1))
         confirmed = row_count == self._most_on_page > 0
         self._most_on_page = max(self._most_on_page, row_count)
-        if came_short and not confirmed and self._asked < MOST_STARTS:
+        if came_short and not confirmed and self._asked < MAX_STARTS:
             # A service that caps its pages does so again; a fault passes.
-            self._planned.append((Window(1, self._page_size), "sweep"))
+            self._plan(Window(1, self._page_size), "sweep")
             return
         self._page_size = min(self._page_size, self._most_on_page or self._page_size)
         page_count = ceil(page.total_count / self._page_size)
-        may_want_all = self._horizon.is_ahead and self._horizon.likely_stop >= page.total_count
-        if may_want_all and page_count >= LEAST_PAGES_TO_PEEK:
+        if page_count < MIN_PAGES_TO_PEEK:
+            self._horizon = Horizon(None, self._observations)
+        if self._horizon.is_ahead:
             self._stage = "peek"
-            self._planned.append((Window(page_count, self._page_size), "sentinel"))
+            self._plan(Window(page_count, self._page_size), "sentinel")
         else:
             self._begin_sweep()
 
+    def _end_empty_start(self, page: SessionPage) -> None:
+        again = self._answered - 1
+        if self._is_emptied:
+            # Where there was nothing at some instant, nothing was there all along.
+            self._conclude("quiescent" if self._answered == self._empty_count else "stitched")
+        elif again < MAX_STARTS + len(EMPTY_WAITS_S):
+            wait_s = EMPTY_WAITS_S[min(self._empty_count, len(EMPTY_WAITS_S)) - 1]
+            self._plan(Window(1, self._page_size), "sweep", wait_s)
+        else:
+            self._conclude("unproven", f"page 1 is empty, though its total is {page.total_count:,}")
+
+    @property
+    def _is_emptied(self) -> bool:
+        waits = EMPTY_WAITS_S if self._first_total_count is None else EMPTIED_WAITS_S
+        return self._empty_count > len(waits)
+
     def _end_peek(self, page: SessionPage) -> None:
-        """The list's last page tells whether there is anything in it that is not wanted."""
-        times = read_times(page.sessions)
-        if times and min(times) >= self._horizon.since_ms:
-            self._horizon = Horizon(None, self._evidence)
+        """The last page tells whether old sessions come last, and are not wanted."""
+        times = [time for time in read_times(page.sessions) if time is not None]
+        if not times or max(times) >= self._horizon.since_ms:
+            self._horizon = Horizon(None, self._observations)
         self._begin_sweep()
 
     def _begin_sweep(self) -> None:
         self._swept_to = self._page_size
+        self._stage = "sweep"
+        total_count = self._observations.total_count
+        is_longer = max(total_count, self._ends.shown_to) >= self._page_size
+        if is_longer and not self._horizon.is_ahead:
+            # Whether the total is right, or the list goes on behind it, decides how to read it.
+            self._plan(self._look.begin(total_count, page_size=self._page_size), "sweep")
         # Sessions that come at the end of a list leave no trace at its head: it may always move.
-        self._restless = self._evidence.order == "oldest first"
+        self._restless = self._observations.order != "newest first"
         if self._horizon.is_ahead:
             # Whether ranks slip shows only in windows that do not overlap, read to the end.
-            self._restless, self._ranks_hold = True, False
-        self._stage = "sweep"
-        if not self._sweeps_on():
-            self._end_sweep()
+            self._restless, self._observations.ranks_hold = True, False
+        if not self._planned and not self._sweeps_on():
+            self._close()
+
+    def _close(self) -> None:
+        """The sweep is through: look at both ends."""
+        self._total_count_swept = self._total_count_last
+        self._stage = "close"
+        self._probed_round = True
+        self._plan(Window(1, self._page_size), "sentinel")
+        if not self._horizon.is_met and (not self._ends.is_found or self._may_move):
+            self._plan_probe()
+
+    def _plan_probe(self, wait_s: float = 0.0) -> None:
+        """Look over the place where the rows seem to end."""
+        place = self._ends.shown_to
+        if self._ends.page is not None:
+            seen = self._observations.pages[self._ends.page]
+            place = self._observations.estimate_place(seen.stop, page=self._ends.page)
+        elif self._ends.depth is not None:
+            place = self._ends.depth[0]
+        for window in self._look.probe(place, page_size=self._page_size):
+            self._plan(window, "repair", wait_s)
+
+    @property
+    def _may_move(self) -> bool:
+        """Whether sessions may change their place, since create times do not order the list."""
+        return not self._observations.is_sorted or self._observations.disorder_ms > 0
+
+    @property
+    def _ranks_hold(self) -> bool:
+        observations = self._observations
+        return (
+            observations.ranks_hold
+            and observations.order == "newest first"
+            and observations.count_ranks() == observations.session_count
+        )
 
     def _judge(self) -> None:
         """Conclude if there is a proof, or no hope for one; read again what may bring it else."""
@@ -341,89 +528,142 @@ class Coverage:
         if proof is not None:
             self._conclude(proof)
             return
-        windows = self._plan_repairs() if not self._recounts else []
-        most = self._most_repairs
-        if windows and self._round_count < MOST_ROUNDS and self._repair_count + len(windows) < most:
-            self._round_count += 1
-            self._planned.extend((window, "repair") for window in windows)
+        if self._goes_on and not self._recounts and self._find_end() is None:
+            self._sweep_behind()
+        elif not self._recounts and self._plan_round():
+            self._stage = "repair"
         elif self._horizon.is_met:
             # What times do not prove of a part, counts may prove of the whole.
-            self._horizon = Horizon(None, self._evidence)
+            self._horizon = Horizon(None, self._observations)
             self._round_count = 0
             self._stage = "sweep"
             if not self._sweeps_on():
-                self._end_sweep()
-        elif len(self._recounts) < MOST_RECOUNTS and self._repair_count < most:
+                self._close()
+        elif self._may_recount:
             self._stage = "resweep"
-            self._recounts.append(Recount(min(self._evidence.total_count, MOST_EXPECTED)))
+            self._recounts.append(Recount(min(self._observations.total_count, MAX_EXPECTED)))
             self._swept_to = self._page_size
-            self._planned.append((Window(1, self._page_size), "repair"))
+            self._plan(Window(1, self._page_size), "repair")
         else:
-            self._conclude("unproven")
+            self._conclude("unproven", self._say_missing())
+
+    def _sweep_behind(self) -> None:
+        """Go on with the sweep: there are rows where the list seemed to end."""
+        self._goes_on = False
+        self._look.hollow_from = None
+        self._swept_to = self._ends.shown_to
+        self._stage = "sweep"
+        if not self._sweeps_on():
+            self._close()
+
+    @property
+    def _may_recount(self) -> bool:
+        return (
+            len(self._recounts) < MAX_RECOUNTS
+            and self._asked + self._page_total <= MAX_COST * self._page_total + REPAIRS_BESIDES
+            and self._ends.depth is None
+            and self._total_count_last == self._total_count_swept
+        )
+
+    def _find_proof(self) -> Proof | None:
+        if self._is_emptied:
+            return "stitched"
+        if self._first_total_count is not None and self._is_quiescent:
+            return "quiescent"
+        end, ends, by_ranks = self._find_end(), self._ends.pages, self._ranks_hold
+        self._open_gaps = self._gaps.find(end=end, ends=ends, by_ranks=by_ranks)
+        if end is not None and not self._open_gaps:
+            if by_ranks:
+                return "anchored"
+            if self._ends_are_fresh:
+                return "stitched"
+        if self._recounts and self._recounts[-1].agrees:
+            return "recounted"
+        return None
+
+    def _find_end(self) -> int | None:
+        return self._horizon.page if self._horizon.is_met else self._ends.page
+
+    @property
+    def _ends_are_fresh(self) -> bool:
+        """Whether no session can have moved to an end of the list unseen."""
+        if not self._may_move:
+            return True
+        return self._probed_round and self._gaps.is_joined(self._head_page)
 
     @property
     def _is_quiescent(self) -> bool:
+        observations = self._observations
+        end = self._ends.page
         return (
             self._held_still
-            and self._repair_count == 0
-            and len(self._keys) == self._first_total_count
-            and self._evidence.descends()
+            and end is not None
+            and self._stage == "close"
+            and observations.pages[end].stop == self._first_total_count
+            and observations.session_count == self._first_total_count
+            and observations.ranks_hold
+            and observations.descends()
         )
 
-    @property
-    def _counts_hold(self) -> bool:
-        """Whether times tell which sessions were in the list at first.
+    def _plan_round(self) -> bool:
+        """Ask for what may bring a proof; False when there is nothing left to try."""
+        if self._round_count >= MAX_ROUNDS or self._repair_count >= self._max_repairs:
+            return False
+        if self._observations.is_reordered and not self._observations.is_sorted:
+            # Nothing joins answers whose order means nothing.
+            return False
+        if self._find_end() is None:
+            # Nothing else helps until the end is found.
+            wait_s = self._ends.next_wait_s()
+            if wait_s is not None:
+                self._plan_probe(wait_s)
+            return wait_s is not None
+        windows = self._gaps.plan(
+            self._open_gaps,
+            page_size=self._page_size,
+            overlap=self._overlap,
+            by_ranks=self._ranks_hold,
+        )
+        for window in windows[: self._max_repairs - self._repair_count]:
+            self._plan(window, "repair")
+        if windows:
+            self._round_count += 1
+            self._probed_round = False
+        elif not self._probed_round:
+            self._plan(Window(1, self._page_size), "sentinel")
+            self._plan_probe()
+            self._probed_round = True
+        elif self._head_rounds < MAX_HEAD_ROUNDS and not self._ends_are_fresh:
+            # More came to the head than a page shows: on, until rows are met that were known.
+            self._head_rounds += 1
+            self._plan(Window(1, self._page_size), "sentinel")
+            bottom = self._gaps.find_bottom(self._head_page)
+            overlap = self._page_size // 2
+            self._plan(reach_on(bottom, most=self._page_size, overlap=overlap), "repair")
+        return bool(self._planned)
 
-        A session that is shown late, behind older ones, would be counted among them; the ranks
-        would slip then, as they do where ties are shuffled in a list that gets no session at all.
-        """
-        none_came = self._newcomer_count == 0 and self._largest_total == self._first_total_count
-        evidence = self._evidence
-        return evidence.is_sorted and evidence.is_exact and (self._ranks_hold or none_came)
+    def _say_missing(self) -> str:
+        """Why the list is not proven, for a reader."""
+        if self._ends.depth is not None and self._find_end() is None:
+            shown, claimed = self._ends.depth
+            return f"the service shows no more than {shown:,} sessions of {claimed:,}"
+        if self._observations.is_reordered:
+            return "the list changes its order, and two sweeps differ"
+        if self._find_end() is None:
+            return "the end of the list was not found"
+        count = len(self._open_gaps)
+        if count == 0:
+            return "sessions may have moved within the list unseen"
+        return f"{count:,} place{'' if count == 1 else 's'} in the list could not be joined"
 
-    @property
-    def _first_total_count(self) -> int:
-        return 0 if self._origin is None else self._origin.total_count
-
-    def _find_proof(self) -> Proof | None:
-        origin, evidence = self._origin, self._evidence
-        proof: Proof | None = None
-        if origin is None:
-            # Where there was nothing at some instant, nothing was there all along.
-            proof = "stitched" if evidence.emptied else None
-        elif self._is_quiescent:
-            proof = "quiescent"
-        elif self._counts_hold and origin.seen_count == origin.total_count:
-            proof = "anchored" if self._ranks_hold else "recounted"
-        elif evidence.is_sorted and not evidence.find_time_gaps(since_ms=self._horizon.since_ms):
-            proof = "stitched"
-        elif self._recounts and self._recounts[-1].agrees:
-            proof = "recounted"
-        return proof
-
-    def _plan_repairs(self) -> list[Window]:
-        evidence, overlap = self._evidence, self._overlap
-        stretches: list[Stretch] = []
-        if (
-            self._ranks_hold
-            and self._origin is not None
-            and evidence.order == "newest first"
-            and self._round_count < MOST_RANK_ROUNDS
-        ):
-            stretches = self._repairs.find_in_ranks(self._origin.total_count, overlap=overlap)
-            self._ranks_hold = bool(stretches)
-        if not stretches and evidence.is_sorted:
-            stretches = self._repairs.find_in_times(
-                since_ms=self._horizon.since_ms, page_size=self._page_size, overlap=overlap
-            )
-        return lay_windows(stretches, page_size=self._page_size, overlap=overlap)
-
-    def _conclude(self, proof: Proof) -> None:
-        grown = self._total_count_last - self._first_total_count
+    def _conclude(self, proof: Proof, missing: str = "") -> None:
+        self._outbox.finish()
+        first_total = self._first_total_count or 0
+        grown = self._total_count_last - first_total
         self._facts = ListingFacts(
             gateway=self._gateway,
             session_count=self._outbox.session_count,
-            total_count_first=self._first_total_count,
+            total_count_first=first_total,
             total_count_last=self._total_count_last,
             inserted_count=max(self._newcomer_count, grown, 0),
             deleted_count=max(0, self._newcomer_count - grown),
@@ -431,5 +671,5 @@ class Coverage:
             page_count=self._answered,
             repair_page_count=self._repair_count,
             proof=proof,
-            missing=self._evidence.say_missing() if proof == "unproven" else "",
+            missing=missing,
         )

@@ -1,6 +1,6 @@
 """What a listing asks for, and what it comes to; performs no I/O."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from exporter.api.roa import SessionPage
@@ -20,6 +20,8 @@ class PageRequest:
     number: int
     """Its place among the listing's requests, from 1: the order in which rows leave."""
     purpose: Purpose
+    wait_s: float = field(default=0.0, compare=False)
+    """How long to wait before it is sent: what an answer told may be out of date by then."""
 
 
 @dataclass(frozen=True, slots=True)

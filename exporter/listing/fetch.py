@@ -145,6 +145,8 @@ async def fetch_sessions(
             # There may be more to ask than this: each one woken wakes the next.
             askers.wake_one()
             listing, request = found
+            if request.wait_s > 0:
+                await anyio.sleep(request.wait_s)
             page = await fetch_page(request)
             await journal.make_room()
             note(listing, request, page)

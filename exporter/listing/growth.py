@@ -2,52 +2,65 @@
 I/O.
 """
 
-from itertools import permutations
+from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.api.roa import SessionPage
-from exporter.listing.evidence import read_times
+from exporter.listing.doubts import Doubts
 from exporter.listing.facts import PageRequest
-from exporter.listing.intervals import find_gaps
+from exporter.listing.gaps import GapFinder
 from exporter.listing.known import (
     Anchor,
     Known,
-    Thinned,
     Unfinished,
-    cut_head,
+    Watch,
     digest_of,
-    find_unfinished,
-    is_final,
     is_newest_first,
 )
-from exporter.listing.pursuit import Answer, Came, Top, Wanted
-from exporter.listing.windows import Window
+from exporter.listing.lookups import Lookup, PageTimes
+from exporter.listing.meetings import MIN_KNOWN_ROWS, Meeting, find_depth, is_deep_enough
+from exporter.listing.observations import Observations, read_times
+from exporter.listing.succession import Came, Top, build_next, choose_top
+from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
 
-LEAST_KNOWN_ROWS = 10
-"""So many have to be seen: a session that is shown late may stand behind some of them."""
 PAGES_AT_ONCE = 2
 """Pages asked for ahead where nothing tells how many sessions are new."""
-MOST_SHORT_TRIES = 3
-MOST_LOOKS = 5
-"""Rounds of reading again what does not fit yet."""
-MOST_ROUNDS = 15
-"""Rounds of any kind after the known rows were met."""
+MIN_OVERLAP = 4
+"""Rows that two windows share."""
+EMPTY_WAITS_S = (0.0, 0.5)
+LAG_WAITS_S = (0.0, 0.5, 2.0)
+"""Before each further look at a total that claims more sessions than were found."""
+MAX_ROUNDS = 24
+MAX_GAP_ROUNDS = 6
 
-PRUNED = "the known sessions are not at the head of the list any more: it was pruned or reordered"
-CHANGED = "sessions came or went in the middle of the list"
+TURNED_OVER = "none of the known sessions was met: they have gone, or the list was reordered"
+REORDERED = "the list is not newest first any more"
+CHANGED = "sessions came in the middle of the list"
 SHORT = "answers hold fewer sessions than asked for"
+EMPTY = "the list is empty"
 RESTLESS = "the list did not hold still long enough to tell what is new"
+LOST = "sessions that had not ended are not where they were"
+
+Plan = list[tuple[Window, float]]
+"""Windows to ask for next, each after a wait in seconds."""
 
 
 class Growth:
-    """Takes in answers by the order of their requests, and says which pages to ask for next."""
+    """Takes in answers by the order of their requests, and says what to ask for next."""
 
-    def __init__(self, known: Known, *, page_size: int) -> None:
+    def __init__(self, known: Known, *, page_size: int, watch: Watch) -> None:
         self._known = known
         self._page_size = page_size
+        self._watch = watch
         self._places = {session_id: place for place, session_id in enumerate(known.head)}
         self._wanted = {
-            each.session_id: Wanted(each.serial, each.session_id, each.create_time_ms, each.digest)
+            each.session_id: Lookup(
+                each.serial,
+                each.session_id,
+                each.create_time_ms,
+                digest=each.digest,
+                since_ms=each.since_ms or watch.now_ms,
+            )
             for each in known.unfinished
         }
         self.trouble = ""
@@ -55,52 +68,61 @@ class Growth:
         self.new: set[str] = set()
         """Ids of the new sessions that left."""
         self.changed: set[str] = set()
-        """Ids of the sessions that had not ended, and left in a later version."""
+        """Ids of the sessions that might change, and left in a later version."""
         self.overlap_count = 0
-        self._round_num = 1
-        self._answers: dict[int, Answer] = {}
-        self._sightings: list[Answer] = []
-        self._top = Top(Answer(Window(1, page_size), 0, 0, 0, 0, 0), [], None)
-        self._short_tries: dict[int, int] = {}
-        self._swept_to = 1
-        self._look_count = 0
-        self._misfit = 0
-        """Sessions by which a count was wrong, because some went while others were read."""
-        self._late_rounds = 0
-        self._in_front = 0
-        """New sessions in front of the known ones, at least."""
-        self._reached = -1
-        """The place in the known head of the deepest of its rows that was met."""
-        self._interposed = False
-        """Whether a session has come behind one that is known."""
-        self._anchor: Wanted | None = None
+        self._observations = Observations()
+        self._gaps = GapFinder(self._observations)
+        self._asked: set[Window] = set()
+        self._doubts = Doubts()
+        self._again: list[Window] = []
+        """To be asked once more, since what they showed is evidence of nothing."""
+        self._empty_count = 0
+        self._shown: dict[int, PageTimes] = {}
+        """What pages showed, by number."""
+        self._round_count = 0
+        self._gap_rounds = 0
+        self._lag_tells = 0
+        self._told_from = 0
+        """Index of the first answer since the head was asked for once more."""
+        self._swept_to = page_size
+        self._tops: list[Top] = []
+        self._meetings: list[Meeting] = []
+        self._is_past_head = False
+        """Whether a page behind all of the known head was read: no more of it can be met."""
+        self._totals: list[int] = []
+        self._anchor: Lookup | None = None
+        self._anchor_places: dict[str, int | None] = dict.fromkeys(
+            each.session_id for each in known.anchors
+        )
+        """Where the anchors were seen last."""
+        self._is_audited = False
+        self._gone_count = 0
+        """Sessions that went from behind the head."""
         self._came: list[Came] = []
-        self._new_anchors = Thinned()
 
     def has_left(self, session_id: str) -> bool:
         return session_id in self.new or session_id in self.changed
 
-    def was_asked(self, page_num: int) -> bool:
-        return page_num in self._answers
+    def was_asked(self, window: Window) -> bool:
+        return window in self._asked
 
     @property
     def total_count_first(self) -> int:
-        return self._sightings[0].total_count
+        return self._totals[0]
 
     @property
     def total_count_last(self) -> int:
-        return self._latest.total_count
+        return self._totals[-1]
 
     @property
     def inserted_count(self) -> int:
         """Since the first answer, as far as the total tells."""
-        return max(0, self._top.answer.total_count - self.total_count_first)
+        return max(0, self._totals[-1] - self._totals[0])
 
     @property
     def deleted_count(self) -> int:
         """While the list was read."""
-        told = [each.vanished for each in self._met]
-        return max(told) - min(told)
+        return max(0, self._totals[0] - self._totals[-1])
 
     # What an answer tells
 
@@ -108,324 +130,407 @@ class Growth:
         """The rows that leave; none once there is trouble."""
         if self.trouble:
             return []
-        ids, window = page.session_ids, Window(request.page_num, request.page_size)
+        window = Window(request.page_num, request.page_size)
+        self._asked.add(window)
+        self._totals.append(page.total_count)
         times = read_times(page.sessions)
+        if page.row_count == 0:
+            self._take_in_none(window, page)
+            return []
+        self._empty_count = 0
+        is_evidence = self._is_evidence(window, page)
+        index = len(self._observations.pages)
+        self._observations.add(window, page, size=window.page_size, is_evidence=is_evidence)
+        self._note_times(window, page, times)
+        ids = page.session_ids
         met = [(at, self._places[each]) for at, each in enumerate(ids) if each in self._places]
-        places = [place for _, place in met]
-        if places != list(range(places[0], places[0] + len(places)) if places else ()):
-            self.trouble = PRUNED if places != sorted(places) else CHANGED
+        if not is_newest_first([time for time in times if time is not None]):
+            self.trouble = REORDERED
             return []
-        if not met and times and max(times) < self._known.head_oldest_ms and self._reached < 0:
-            self.trouble = PRUNED
-            return []
-        answer = self._note_answer(window, page, times, met)
-        stop = self._find_stop(answer, met)
-        fresh = [
-            at
-            for at, each in enumerate(ids[:stop])
-            if each not in self._places and each not in self._wanted
-        ]
-        self._interposed |= bool(met) and any(at > met[0][0] for at in fresh)
-        leaving = self._note_new(answer, page, times, fresh)
-        for at, each in enumerate(ids):
-            if each in self._wanted and self._note_found(answer, page, at):
-                leaving.append(at)
-        if self._anchor is not None and self._anchor.session_id in ids:
-            self._anchor.rank = answer.rank_at(ids.index(self._anchor.session_id))
+        if not met and self._is_behind(times):
+            if not self._meetings:
+                self.trouble = TURNED_OVER
+                return []
+            self._is_past_head = True
+        fresh = self._find_fresh(window, page, times, met)
+        if window.start == 0:
+            self._tops.append(Top(index, page.total_count, list(ids), times))
+        if met and is_evidence:
+            self._meet(index, window, page, times, met)
+        leaving = self._note_new(window, page, times, fresh)
+        leaving += self._note_found(window, page)
         return [page.sessions[at] for at in sorted(leaving)]
 
-    def _note_answer(
+    def _take_in_none(self, window: Window, page: SessionPage) -> None:
+        if window.page_size == self._page_size:
+            self._shown[window.page_num] = PageTimes(None, None, is_sorted=True)
+        if window.start == 0:
+            self._empty_count += 1
+            if self._empty_count > len(EMPTY_WAITS_S):
+                self.trouble = EMPTY
+            else:
+                self._again.append(window)
+        elif window.start < min(page.total_count, self._swept_to) and not self._doubts.note_none(
+            window
+        ):
+            self._ask_again(window)
+
+    def _is_evidence(self, window: Window, page: SessionPage) -> bool:
+        """Whether an answer shows all that stood between its first row and its last; asks again for
+        one that may not.
+        """
+        is_evidence = self._doubts.is_evidence(window, page)
+        if not is_evidence:
+            self._ask_again(window)
+        return is_evidence
+
+    def _ask_again(self, window: Window) -> None:
+        if self._doubts.may_ask_again(window):
+            self._again.append(window)
+        else:
+            self.trouble = SHORT
+
+    def _note_times(self, window: Window, page: SessionPage, times: Sequence[int | None]) -> None:
+        if window.page_size != self._page_size:
+            return
+        timed = [time for time in times if time is not None]
+        self._shown[window.page_num] = PageTimes(
+            max(timed, default=None),
+            min(timed, default=None),
+            is_sorted=timed == sorted(timed, reverse=True),
+            is_last=page.row_count < window.page_size
+            and window.start + page.row_count == page.total_count,
+        )
+
+    def _find_fresh(
         self,
         window: Window,
         page: SessionPage,
-        times: list[int] | None,
-        met: list[tuple[int, int]],
-    ) -> Answer:
-        grown = page.total_count - self._known.total_count
-        reached = met[-1][1] if met else -1
-        in_front = window.start + met[-1][0] - met[-1][1] if met else 0
-        answer = Answer(
-            window,
-            self._round_num,
-            page.total_count,
-            len(page.session_ids),
-            max(times or [0]),
-            min(times or [0]),
-            reached,
-            in_front - grown if met else 0,
-        )
-        self._answers[window.page_num] = answer
-        self._sightings.append(answer)
-        if window.page_num == 1:
-            self._top = Top(answer, page.session_ids, times)
-        return answer
+        times: Sequence[int | None],
+        met: Sequence[tuple[int, int]],
+    ) -> list[int]:
+        """The positions of the rows that no earlier run has seen.
 
-    def _find_stop(self, answer: Answer, met: list[tuple[int, int]]) -> int:
-        """The position on a page from which on no row can be new."""
-        if not met:
-            # Where the known sessions begin only moves on: a page that starts no later and shows
-            # none of them lies in front of them.
-            is_in_front = self._reached < 0 or answer.window.start <= self._in_front
-            return answer.row_count if is_in_front else 0
-        at, place = met[-1]
-        self._in_front = max(self._in_front, answer.window.start + at - place)
-        self._reached = max(self._reached, place)
-        return at if place == len(self._places) - 1 else answer.row_count
+        Those are all that stand in front of the last of the known head, and are not part of it.
+        """
+        known, ids = self._known, page.session_ids
+        is_in_front = not met and self._is_in_front(window)
+        last_met = met[-1][0] if met else -1
+        return [
+            at
+            for at, (session_id, time) in enumerate(zip(ids, times, strict=True))
+            if session_id not in self._places
+            and session_id not in self._wanted
+            and (
+                is_in_front
+                or at < last_met
+                or (time is not None and time >= known.head_oldest_ms and not self._ends_head(met))
+            )
+        ]
+
+    def _ends_head(self, met: Sequence[tuple[int, int]]) -> bool:
+        return bool(met) and met[-1][1] == len(self._places) - 1
+
+    def _is_in_front(self, window: Window) -> bool:
+        """Whether an answer without a known session stands in front of these."""
+        if not self._meetings:
+            return True
+        return window.stop <= min(self._meetings[-1].came_count, self._most_in_front)
+
+    def _is_behind(self, times: Sequence[int | None]) -> bool:
+        """Whether all of an answer is older than the known head."""
+        timed = [time for time in times if time is not None]
+        return bool(timed) and max(timed) < self._known.head_oldest_ms
+
+    @property
+    def _most_in_front(self) -> int:
+        return max(each.came_count for each in self._meetings)
+
+    def _meet(
+        self,
+        index: int,
+        window: Window,
+        page: SessionPage,
+        times: Sequence[int | None],
+        met: Sequence[tuple[int, int]],
+    ) -> None:
+        known = self._known
+        is_last = window.start + page.row_count >= page.total_count
+        at, reached = find_depth(times, met, is_last=is_last)
+        place = window.start + at
+        serial = known.total_count + known.expired_count - 1 - reached
+        self._meetings.append(
+            Meeting(
+                index,
+                serial + place,
+                reached,
+                place - reached,
+                page.total_count,
+                times[at],
+                (is_last and page.row_count < window.page_size) or window.stop >= page.total_count,
+            )
+        )
 
     def _note_new(
-        self, answer: Answer, page: SessionPage, times: list[int] | None, fresh: list[int]
+        self, window: Window, page: SessionPage, times: Sequence[int | None], fresh: list[int]
     ) -> list[int]:
         """The positions of those that were not seen yet."""
         ids = page.session_ids
-        first_seen = []
-        for at in fresh:
-            if ids[at] in self.new:
-                self.overlap_count += 1
-            else:
-                self.new.add(ids[at])
-                first_seen.append(at)
-        if first_seen:
-            self._new_anchors.add(answer.rank_at(first_seen[0]), ids[first_seen[0]])
-            unfinished = set(find_unfinished(page.sessions))
-            self._came += [
-                Came(
-                    answer.rank_at(at),
-                    ids[at],
-                    0 if times is None else times[at],
-                    digest_of(page.sessions[at]),
-                )
-                for at in first_seen
-                if at in unfinished
-            ]
+        self.overlap_count += sum(ids[at] in self.new for at in fresh)
+        first_seen = [at for at in fresh if ids[at] not in self.new]
+        first_seen = list({ids[at]: at for at in reversed(first_seen)}.values())
+        if not first_seen:
+            return []
+        self.new.update(ids[at] for at in first_seen)
+        watched = set(self._watch.find(page.sessions))
+        first = min(first_seen)
+        self._came += [
+            Came(
+                window.start + at,
+                page.total_count,
+                ids[at],
+                times[at],
+                digest_of(page.sessions[at]) if at in watched else None,
+            )
+            for at in sorted(first_seen)
+            if at in watched or at == first
+        ]
         return first_seen
 
-    def _note_found(self, answer: Answer, page: SessionPage, at: int) -> bool:
-        """Whether a session that had not ended is to leave: once, if it has changed."""
-        wanted, session = self._wanted[page.session_ids[at]], page.sessions[at]
-        if wanted.rank is not None:
-            return False
-        wanted.rank = answer.rank_at(at)
-        digest = digest_of(session)
-        changed = digest != wanted.digest
-        wanted.digest = None if is_final(session) else digest
-        if changed:
-            self.changed.add(wanted.session_id)
-        return changed
+    def _estimate_base(self, total_count: int) -> int:
+        """The serial of the row at place 0, in an answer with a total."""
+        known = self._known
+        if not self._meetings:
+            return total_count - 1 + known.expired_count
+        deepest = self._deepest
+        return deepest.base + total_count - deepest.total_count
+
+    def _note_found(self, window: Window, page: SessionPage) -> list[int]:
+        """The positions of sessions that might change and have: each leaves once."""
+        leaving = []
+        for at, session_id in enumerate(page.session_ids):
+            if session_id in self._anchor_places:
+                self._anchor_places[session_id] = window.start + at
+            wanted = self._wanted.get(session_id)
+            if wanted is None or wanted.place is not None:
+                continue
+            wanted.place = window.start + at
+            wanted.serial = self._estimate_base(page.total_count) - wanted.place
+            session = page.sessions[at]
+            digest = digest_of(session)
+            if digest != wanted.digest:
+                self.changed.add(session_id)
+                leaving.append(at)
+                wanted.since_ms = self._watch.now_ms
+            is_watched = self._watch.watches(session, since_ms=wanted.since_ms)
+            wanted.digest = digest if is_watched else None
+        return leaving
 
     # What to ask next
 
-    def plan(self) -> list[int]:
-        """The pages of the next round, when all answers are in; none when all is proven, or when
-        there is trouble.
-        """
-        pages = [] if self.trouble else self._plan_round()
-        self._round_num += 1
-        return [] if self.trouble else sorted(set(pages))
+    def plan(self) -> Plan:
+        """What to ask for in the next round, when all answers are in.
 
-    def _plan_round(self) -> list[int]:
-        short = self._find_short()
-        if short or self.trouble:
-            return short
-        if self._reached < 0:
-            return self._read_on()
-        self._late_rounds += 1
-        if self._late_rounds > MOST_ROUNDS:
+        Nothing when all is proven, or when there is trouble.
+        """
+        if self.trouble:
+            return []
+        again, self._again = self._again, []
+        if again:
+            wait_s = EMPTY_WAITS_S[self._empty_count - 1] if self._empty_count > 0 else 0.0
+            return [(window, wait_s) for window in again]
+        self._round_count += 1
+        if self._round_count > MAX_ROUNDS:
             self.trouble = RESTLESS
             return []
-        pages = self._read_deeper() + self._pursue()
-        return pages or ([] if self.trouble else self._verify())
+        for step in (self._read_on, self._join, self._look_up, self._audit):
+            plan = step()
+            if plan or self.trouble:
+                return [] if self.trouble else plan
+        return []
 
-    def _find_short(self) -> list[int]:
-        """Pages in front of the known sessions that lack rows."""
-        pages = [
-            page_num
-            for page_num, each in self._answers.items()
-            if each.is_short and (self._reached < 0 or each.window.start <= self._in_front)
-        ]
-        for page_num in pages:
-            self._short_tries[page_num] = self._short_tries.get(page_num, 0) + 1
-            if self._short_tries[page_num] >= MOST_SHORT_TRIES:
-                self.trouble = SHORT
-        return pages
+    @property
+    def _deepest(self) -> Meeting:
+        # Before the sessions that were waited for were shown, the known ones reached less deep.
+        told = [each for each in self._meetings if each.page >= self._told_from] or self._meetings
+        return max(told, key=lambda each: (each.reached, each.page))
 
-    def _read_on(self) -> list[int]:
-        """The next pages to look for the known sessions on."""
-        total_count = self._latest.total_count
-        if self._swept_to * self._page_size >= total_count:
-            self.trouble = PRUNED
+    def _page(self, page_num: int) -> Window:
+        return Window(page_num, self._page_size)
+
+    def _read_on(self) -> Plan:
+        """Windows to look for the known sessions on, until enough of them were met."""
+        if self._meetings and self._is_deep_enough:
             return []
-        grown = total_count - self._known.total_count + LEAST_KNOWN_ROWS
-        first = self._swept_to + 1
-        # Growth alone tells where they are, unless sessions have gone from the end.
-        told = -(-grown // self._page_size)
-        stop = told if told >= first else first + PAGES_AT_ONCE - 1
-        self._swept_to = min(stop, -(-total_count // self._page_size))
-        return list(range(first, self._swept_to + 1))
+        total_count = self._totals[-1]
+        if not self._meetings:
+            if self._swept_to >= total_count:
+                self.trouble = TURNED_OVER
+                return []
+            stop = total_count - self._known.total_count + MIN_KNOWN_ROWS
+            if stop <= self._swept_to:
+                stop = self._swept_to + PAGES_AT_ONCE * self._page_size
+            stop = self._extend(stop)
+        else:
+            deepest = self._observations.pages[self._deepest.page]
+            self._swept_to = max(self._swept_to, deepest.stop)
+            stop = self._swept_to + 1
+        windows = []
+        while self._swept_to < min(stop, max(total_count, self._swept_to + 1)):
+            windows.append(reach_on(self._swept_to, most=self._page_size, overlap=self._overlap))
+            self._swept_to = windows[-1].stop
+            if self._swept_to >= total_count:
+                break
+        return [(window, 0.0) for window in windows]
 
-    def _read_deeper(self) -> list[int]:
-        """The page behind the deepest known row, if more of them have to be seen."""
-        deepest = max(self._met, key=lambda each: (each.reached, each.round_num))
-        reached, vanished = deepest.reached, deepest.vanished
-        # Sessions behind that row that are new make it seem as if some had come at the end.
-        wanted = len(self._places) if vanished < 0 else min(LEAST_KNOWN_ROWS, len(self._places))
-        page_num = deepest.window.page_num + 1
-        at_end = deepest.window.stop >= deepest.total_count
-        if reached + 1 >= wanted or at_end or page_num in self._answers:
+    def _extend(self, stop: int) -> int:
+        """As far as sessions that may change stand close behind, so that they need no search."""
+        base = self._estimate_base(self._totals[-1])
+        places = [base - each.serial for each in self._wanted.values() if each.is_open]
+        return max([stop, *(at + 1 for at in places if at < stop + self._page_size)])
+
+    @property
+    def _overlap(self) -> int:
+        return min(self._page_size // 2, MIN_OVERLAP)
+
+    @property
+    def _is_deep_enough(self) -> bool:
+        """Whether no session that was shown late can stand behind the known ones that were met."""
+        return self._is_past_head or is_deep_enough(self._deepest, self._known)
+
+    def _join(self) -> Plan:
+        """Windows that join the head and the known sessions."""
+        gaps = self._gaps.find(end=self._deepest.page, ends=(), by_ranks=False)
+        if not gaps:
             return []
-        self._swept_to = max(self._swept_to, page_num)
-        return [page_num]
+        self._gap_rounds += 1
+        if self._gap_rounds > MAX_GAP_ROUNDS:
+            self.trouble = RESTLESS
+            return []
+        windows = self._gaps.plan(
+            gaps, page_size=self._page_size, overlap=self._overlap, by_ranks=False
+        )
+        return [(window, 0.0) for window in windows]
 
-    def _pursue(self) -> list[int]:
+    def _look_up(self) -> Plan:
         """The pages where the sessions are by now that were not found yet."""
-        known, latest = self._known, self._latest
-        vanished = max(each.vanished for each in self._met)
-        gone = known.expired_count + vanished
-        wanted = [
-            each
-            for each in self._wanted.values()
-            if each.rank is None and each.serial >= gone - known.slack
-        ]
-        anchor = self._choose_anchor(gone) if vanished > 0 else None
-        if anchor is not None and anchor.rank is None:
-            wanted.append(anchor)
-        pages = []
-        for each in wanted:
-            page = each.find_page(
-                place=latest.total_count + gone - 1 - each.serial,
-                total_count=latest.total_count,
-                page_size=self._page_size,
-                answers=self._answers,
-            )
-            if page == "gone":
-                self.trouble = CHANGED
-            elif page != "expired":
-                each.tries += 1
-                pages.append(page)
-        return [] if self.trouble else pages
+        wanted = [each for each in self._wanted.values() if each.is_open]
+        return self._choose_pages(wanted)
 
-    def _choose_anchor(self, gone: int) -> Wanted | None:
-        """The one nearest to the end of those that must still be there."""
-        known = self._known
-        if self._anchor is None or self._anchor.serial < gone + known.slack:
-            left = [each for each in known.anchors if each.serial >= gone + known.slack]
-            nearest = min(left, key=lambda each: each.serial, default=None)
-            self._anchor = (
-                None if nearest is None else Wanted(nearest.serial, nearest.session_id, None, "")
-            )
-        return self._anchor
+    def _choose_pages(self, lookups: Iterable[Lookup]) -> Plan:
+        base = self._estimate_base(self._totals[-1])
+        pages = set()
+        for each in lookups:
+            page_num = each.choose_page((base - each.serial) // self._page_size + 1, self._shown)
+            if page_num is not None:
+                pages.add(page_num)
+            elif each.is_lost:
+                self.trouble = LOST
+        return [(self._page(page_num), 0.0) for page_num in sorted(pages)]
 
     # What it proves
 
-    @property
-    def _latest(self) -> Answer:
-        return self._sightings[-1]
+    def _audit(self) -> Plan:
+        """Look whether sessions came where nothing was read, if the total differs from what was
+        found; nothing to ask when they did not.
+        """
+        deepest, known = self._deepest, self._known
+        came = deepest.total_count - known.total_count
+        self._gone_count = deepest.came_count - came
+        if self._gone_count < 0:
+            return self._ask_for_lag()
+        if self._gone_count == 0 or self._is_audited:
+            return []
+        if self._anchor is None or self._anchor.is_gone:
+            self._anchor = self._choose_anchor()
+            if self._anchor is None:
+                self._is_audited = True
+                return []
+        self._anchor.place = self._anchor_places[self._anchor.session_id]
+        if self._anchor.is_open:
+            return self._choose_pages([self._anchor])
+        self._is_audited = True
+        # Sessions that went in front of the anchor moved it to the front, those that came back.
+        place = self._anchor.place or 0
+        gone_in_front = self._estimate_base(self._totals[-1]) - self._anchor.serial - place
+        tolerance = known.slack + abs(self._totals[-1] - deepest.total_count)
+        if gone_in_front < -tolerance or self._gone_count - gone_in_front < -tolerance:
+            self.trouble = CHANGED
+        return []
 
-    @property
-    def _met(self) -> list[Answer]:
-        """Answers that show known rows of the head."""
-        return [each for each in self._sightings if each.reached >= 0]
-
-    def _verify(self) -> list[int]:
-        """The pages to read again; none when all is proven, or nothing can be."""
-        top = self._top.answer
-        # Sessions go and do not come back: a D that was found later is no smaller.
-        later = [each for each in self._met if each is top or each.round_num > top.round_num]
-        if not later:
-            vanished = max(each.vanished for each in self._met)
-            place = self._latest.total_count - self._known.total_count + vanished
-            return [max(place, self._in_front) // self._page_size + 1]
-        deepest = max(later, key=lambda each: (each.reached, each.round_num))
-        vanished, slack = deepest.vanished, self._known.slack
-        told = self._tell_vanished()
-        least = min(each.vanished for each in self._met) - slack
-        if vanished < 0 or min(told, default=vanished) < least or self._contradict():
+    def _ask_for_lag(self) -> Plan:
+        """Ask for the head once more where the total claims more sessions than were found: it may
+        know of some that are not shown yet, or have been shown too late for the run before.
+        """
+        if self._lag_tells >= len(LAG_WAITS_S):
             self.trouble = CHANGED
             return []
-        new_count = top.total_count - self._known.total_count + vanished
-        if new_count == len(self.new) and max(told, default=vanished) <= vanished + slack:
-            return []
-        self._misfit = max(self._misfit, abs(new_count - len(self.new)))
-        self._look_count += 1
-        if self._look_count > MOST_LOOKS:
-            self.trouble = CHANGED if max(told, default=0) > vanished + slack else RESTLESS
-            return []
-        return self._find_open_pages(vanished) or [1]
+        self._lag_tells += 1
+        start = self._observations.pages[self._deepest.page].start - self._gone_count
+        page_num = start // self._page_size + 1
+        self._told_from = len(self._observations.pages)
+        wait_s = LAG_WAITS_S[self._lag_tells - 1]
+        return [(self._page(each), wait_s) for each in range(1, page_num + 1)]
 
-    def _tell_vanished(self) -> list[int]:
-        """D by each session that was looked for."""
-        found = [*self._wanted.values(), *([self._anchor] if self._anchor is not None else [])]
-        first = self._known.expired_count
-        return [each.serial - first - each.rank for each in found if each.rank is not None]
-
-    def _contradict(self) -> bool:
-        """Whether a known row tells a smaller D than one in front of it did before: one between
-        the two is gone.
-        """
-        return any(
-            later.vanished < former.vanished
-            for former, later in permutations(self._met, 2)
-            if later.round_num > former.round_num and later.reached >= former.reached
-        )
-
-    def _find_open_pages(self, vanished: int) -> list[int]:
-        """Pages that show the new sessions no answer has shown, if D was the same all along."""
-        if self._look_count > 1:
-            # Looking where they should be did not help: all again.
-            return list(range(1, self._in_front // self._page_size + 2))
-        base = self._known.total_count - vanished
-        intervals = [
-            (each.total_count - each.window.start - each.row_count, each.rank_at(-1))
-            for each in self._sightings
-        ]
-        total_count = self._latest.total_count
-        return [
-            place // self._page_size + 1
-            for low, high in find_gaps(intervals, base, total_count)
-            for place in {total_count - int(high), total_count - 1 - int(low)}
-        ]
-
-    def take_down(self) -> Known | None:
-        """What is known by now, once there is nothing more to ask."""
-        known, top = self._known, self._top.answer
-        ids, times = self._top.session_ids, self._top.times
-        if times is None or not is_newest_first(times):
+    def _choose_anchor(self) -> Lookup | None:
+        """The session nearest to the end of those that must still be there."""
+        known = self._known
+        gone = known.expired_count + self._gone_count + known.slack
+        tried = -1 if self._anchor is None else self._anchor.serial
+        left = [each for each in known.anchors if each.serial >= gone and each.serial > tried]
+        nearest = min(left, key=lambda each: each.serial, default=None)
+        if nearest is None:
             return None
-        vanished = len(self.new) - (top.total_count - known.total_count)
-        gone = known.expired_count + vanished
-        told = [*self._tell_vanished(), *(each.vanished for each in self._met)]
-        spread = max(self._misfit, max(told) - min(told))
-        count = cut_head(ids, times, total_count=top.total_count)
-        # Sessions that were shown late moved the ones in front of them.
-        highest = known.total_count + known.expired_count - len(known.head) * self._interposed
-        anchors = Thinned()
-        for anchor in known.anchors:
-            if gone <= anchor.serial < highest:
-                anchors.add(anchor.serial, anchor.session_id)
-        for rank, session_id, _ in self._new_anchors.kept():
-            anchors.add(rank + gone, session_id)
-        return Known(
-            total_count=top.total_count,
-            expired_count=gone,
-            head=tuple(ids[:count]),
-            head_oldest_ms=min(times[:count]),
-            anchors=tuple(Anchor(serial, each) for serial, each, _ in anchors.kept()),
-            unfinished=(
-                *(
-                    Unfinished(each.rank + gone, each.session_id, each.create_time_ms, each.digest)
-                    for each in self._came
-                ),
-                *(
-                    Unfinished(
-                        # Found in a list that held still, a serial is exact.
-                        each.serial if spread > 0 else each.rank + gone,
-                        each.session_id,
-                        each.create_time_ms or 0,
-                        each.digest,
-                    )
-                    for each in self._wanted.values()
-                    if each.rank is not None and each.digest is not None
-                ),
-            ),
-            slack=max(known.slack, spread),
-            page_cap=known.page_cap,
+        return Lookup(nearest.serial, nearest.session_id, nearest.create_time_ms)
+
+    def to_known(self) -> Known | None:
+        """What is known by now, once there is nothing more to ask."""
+        known = self._known
+        top = choose_top(self._tops)
+        base = self._estimate_base(top.total_count)
+        uncertain = abs(top.total_count - self._deepest.total_count)
+        return build_next(
+            known,
+            top,
+            base=base,
+            anchors=self._list_anchors(),
+            unfinished=self._list_unfinished(),
+            slack=uncertain + (0 if self._gone_count > 0 else known.slack),
+            full_at_ms=known.full_at_ms or self._watch.now_ms,
         )
+
+    def _serial_of(self, came: Came) -> int:
+        return self._estimate_base(came.total_count) - came.place
+
+    def _list_unfinished(self) -> Iterator[Unfinished]:
+        for each in self._came:
+            if each.digest is not None:
+                yield Unfinished(
+                    self._serial_of(each),
+                    each.session_id,
+                    each.create_time_ms or 0,
+                    each.digest,
+                    self._watch.now_ms,
+                )
+        for found in self._wanted.values():
+            if found.place is not None and found.digest is not None:
+                yield Unfinished(
+                    found.serial,
+                    found.session_id,
+                    found.create_time_ms or 0,
+                    found.digest,
+                    found.since_ms,
+                )
+
+    def _list_anchors(self) -> Iterator[Anchor]:
+        if self._gone_count == 0:
+            yield from self._known.anchors
+        elif self._anchor is not None and self._anchor.place is not None:
+            # Where the others are by now is not known exactly.
+            serial = self._estimate_base(self._totals[-1]) - self._anchor.place
+            yield Anchor(serial, self._anchor.session_id, self._anchor.create_time_ms)
+        for found in self._wanted.values():
+            if found.place is not None:
+                yield Anchor(found.serial, found.session_id, found.create_time_ms)
+        for each in self._came:
+            yield Anchor(self._serial_of(each), each.session_id, each.create_time_ms)

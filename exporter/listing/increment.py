@@ -24,8 +24,9 @@ from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import ListingFacts, PageRequest, Purpose
 from exporter.listing.growth import Growth
-from exporter.listing.known import Known
+from exporter.listing.known import Known, Watch
 from exporter.listing.ledger import Ledger
+from exporter.listing.windows import Window
 from exporter.records import RawSession
 
 
@@ -36,11 +37,20 @@ class Increment:
     holds those behind a gap, all others up to `_asked` are in flight. A round ends when none is.
     """
 
-    def __init__(self, gateway: Gateway, known: Known | None, *, page_size: int) -> None:
-        """Without anything known, a full listing."""
+    def __init__(
+        self,
+        gateway: Gateway,
+        known: Known | None,
+        *,
+        page_size: int,
+        watch: Watch,
+        full_because: str = "",
+    ) -> None:
+        """Without anything known, or for a reason that is given, a full listing."""
         self._gateway = gateway
         self._most_page_size = page_size
-        self._ledger = Ledger()
+        self._ledger = Ledger(watch)
+        self._full_because = full_because
         self._full: Coverage | None = None
         self._full_from = 0
         self._facts: ListingFacts | None = None
@@ -48,7 +58,7 @@ class Increment:
         # Requests and rows on their way.
         self._asked = 0
         self._taken = 0
-        self._planned: deque[tuple[int, Purpose]] = deque()
+        self._planned: deque[tuple[Window, Purpose, float]] = deque()
         self._early: dict[int, tuple[PageRequest, SessionPage]] = {}
         self._ready: deque[list[RawSession]] = deque()
         self._repair_count = 0
@@ -56,12 +66,12 @@ class Increment:
         """What had left already and is in the full listing, too."""
         self._page_size = page_size
         self._growth: Growth | None = None
-        if known is None or not known.head:
+        if known is None or not known.head or full_because:
             self._begin_full()
             return
         self._page_size = min(page_size, known.page_cap or page_size)
-        self._growth = Growth(known, page_size=self._page_size)
-        self._planned.append((1, "sweep"))
+        self._growth = Growth(known, page_size=self._page_size, watch=watch)
+        self._planned.append((Window(1, self._page_size), "sweep", 0.0))
 
     @property
     def gateway(self) -> Gateway:
@@ -111,10 +121,12 @@ class Increment:
             return replace(request, number=self._full_from + request.number)
         if not self._planned:
             return None
-        page_num, purpose = self._planned.popleft()
+        window, purpose, wait_s = self._planned.popleft()
         self._asked += 1
         self._repair_count += purpose == "repair"
-        return PageRequest(self._gateway, page_num, self._page_size, self._asked, purpose)
+        return PageRequest(
+            self._gateway, window.page_num, window.page_size, self._asked, purpose, wait_s
+        )
 
     def accept(self, request: PageRequest, page: SessionPage) -> None:
         self._ledger.note(request, page)
@@ -164,19 +176,19 @@ class Increment:
             facts,
             session_count=facts.session_count + left_count - len(self._seen_again),
             page_count=self._full_from + facts.page_count,
-            full_because="" if growth is None else growth.trouble,
+            full_because=self._full_because if growth is None else growth.trouble,
         )
         self._next_known = self._ledger.known(facts)
 
     def _end_round(self, growth: Growth) -> None:
         """Nothing is in flight and nothing planned."""
-        pages = growth.plan()
+        plan = growth.plan()
         if growth.trouble:
             self._begin_full()
-        elif pages:
+        elif plan:
             self._planned.extend(
-                (page_num, "repair" if growth.was_asked(page_num) else "sweep")
-                for page_num in pages
+                (window, "repair" if growth.was_asked(window) else "sweep", wait_s)
+                for window, wait_s in plan
             )
         else:
             self._conclude(growth)
@@ -195,4 +207,4 @@ class Increment:
             proof="quiescent" if self._taken == 1 else "anchored",
             mode="incremental",
         )
-        self._next_known = growth.take_down()
+        self._next_known = growth.to_known()

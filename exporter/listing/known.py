@@ -9,36 +9,81 @@ then, in the version that is told by a digest, or in a final one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
 
+from exporter.listing.overlap import find_longest_rise
 from exporter.records import RawSession
 from exporter.records.encode import encode_json
 
+TOLERANCE_MS = 60_000
+"""By how much newer than a session in front of it a session may be."""
+DAY_MS = 24 * 3600 * 1000
+
 FINAL_STATES = frozenset({"terminated", "error"})
 """In any case of letters; a session in any other state may change."""
+ACTIVE_STATES = frozenset({"starting", "running", "terminating"})
+"""A session in any state besides these and the final ones is done when it stays as it is for a day.
+"""
 AS_DOCUMENTED = tuple(FINAL_STATES)
 """As they are counted; any other spelling is looked at alone."""
-MOST_HEAD_ROWS = 100
-MOST_ANCHORS = 256
+MAX_HEAD_ROWS = 100
+MAX_ANCHORS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Which sessions may still change, at the time of a run."""
+
+    now_ms: int
+    settle_ms: int
+    """How long a session that has ended is looked at again."""
+
+    def watches(self, session: RawSession, *, since_ms: int) -> bool:
+        """Whether a session may change; `since_ms` is when its present version was seen first."""
+        state = session.get("state")
+        name = state.casefold() if isinstance(state, str) else ""
+        if name in ACTIVE_STATES:
+            return True
+        if name not in FINAL_STATES:
+            return self.now_ms - since_ms < DAY_MS
+        end_ms = session.get("endTime")
+        ended_ms = end_ms if type(end_ms) is int and end_ms > 0 else since_ms
+        return self.now_ms - ended_ms < self.settle_ms
+
+    def find(self, sessions: Sequence[RawSession]) -> list[int]:
+        """The positions of those that may change, all seen for the first time."""
+        bound_ms = self.now_ms - self.settle_ms
+        found = find_unfinished(sessions)
+        ends = [session.get("endTime") for session in sessions]
+        if not found and all(type(each) is int and 0 < each <= bound_ms for each in ends):
+            return []
+        return [
+            position
+            for position, session in enumerate(sessions)
+            if self.watches(session, since_ms=self.now_ms)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A session that tells, by where it is found, how many vanished behind it."""
+    """A session that tells, by where it is found, how many came or went in front of it."""
 
     serial: int
     session_id: str
+    create_time_ms: int | None = None
+    """None where it is not known: it is looked for by its serial alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A session that had not reached a final state."""
+    """A session that may change: it has not ended, or not long ago."""
 
     serial: int
     session_id: str
     create_time_ms: int
     digest: str
     """Of the version that left last."""
+    since_ms: int = 0
+    """When that version was seen first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +97,8 @@ class Known:
     """Ids of the first rows, in list order."""
     head_oldest_ms: int
     """The create time of the last of them."""
+    head_newest_ms: int | None = None
+    """The create time of the first of them; None where it was not kept."""
     anchors: tuple[Anchor, ...]
     """Spread over the whole list, from its end on."""
     unfinished: tuple[Unfinished, ...]
@@ -59,6 +106,12 @@ class Known:
     """How far serials may be off, because sessions vanished while they were taken down."""
     page_cap: int | None = None
     """Rows on a page where the service puts fewer than it is asked for; None: as many."""
+    full_at_ms: int = 0
+    """When the list was last read in full."""
+
+    def is_due(self, now_ms: int, every_s: float) -> bool:
+        """Whether it was so long ago that it is to be read in full again."""
+        return now_ms - self.full_at_ms >= every_s * 1000
 
 
 def is_final(session: RawSession) -> bool:
@@ -80,20 +133,35 @@ def digest_of(session: RawSession) -> str:
 
 
 def is_newest_first(times: Sequence[int]) -> bool:
-    """By and large: a service may order by another time that is not quite the create time."""
-    if times == sorted(times, reverse=True):
+    """Whether new sessions can be told by where they stand.
+
+    A service may order by another time that is not quite the create time, and a session may bear an
+    old one. But where newer sessions stand behind older ones, new ones may come anywhere.
+    """
+    falling = [-time for time in times]
+    if falling == sorted(falling):
         return True
-    rises = sum(later > former for former, later in pairwise(times))
-    return rises * 10 <= len(times)
+    kept = find_longest_rise([(each, at) for at, each in enumerate(falling)])
+    if len(kept) * 10 < len(times) * 9:
+        return False
+    in_order = set(kept)
+    reached = falling[kept[0]]
+    for at, each in enumerate(falling):
+        if at in in_order:
+            reached = each
+        elif each < reached - TOLERANCE_MS:
+            # Newer than one that keeps the order and stands in front of it.
+            return False
+    return True
 
 
-def cut_head(session_ids: Sequence[str], times: Sequence[int], *, total_count: int) -> int:
+def cut_head(session_ids: Sequence[str], times: Sequence[int | None], *, total_count: int) -> int:
     """How many of the first rows to keep as the head.
 
     Where the list goes on, the last row may share its time with one that is not seen, and the two
     may change places: the head ends before such a tie.
     """
-    count = min(len(session_ids), MOST_HEAD_ROWS)
+    count = min(len(session_ids), MAX_HEAD_ROWS)
     if count == total_count:
         return count
     kept = sum(time != times[count - 1] for time in times[:count])
@@ -101,21 +169,21 @@ def cut_head(session_ids: Sequence[str], times: Sequence[int], *, total_count: i
 
 
 class Thinned:
-    """So many sightings at most, spread evenly over the serials they are added by."""
+    """So many anchors at most, spread evenly over the serials they are added by."""
 
     def __init__(self) -> None:
         self._stride = 1
-        self._by_stretch: dict[int, tuple[int, str, int]] = {}
+        self._by_stretch: dict[int, tuple[Anchor, int]] = {}
 
-    def add(self, serial: int, session_id: str, number: int = 0) -> None:
-        self._by_stretch.setdefault(serial // self._stride, (serial, session_id, number))
-        while len(self._by_stretch) > MOST_ANCHORS:
+    def add(self, anchor: Anchor, number: int = 0) -> None:
+        self._by_stretch.setdefault(anchor.serial // self._stride, (anchor, number))
+        while len(self._by_stretch) > MAX_ANCHORS:
             kept = self.kept()
             self._stride *= 2
             self._by_stretch = {}
             for each in kept:
-                self._by_stretch.setdefault(each[0] // self._stride, each)
+                self._by_stretch.setdefault(each[0].serial // self._stride, each)
 
-    def kept(self) -> list[tuple[int, str, int]]:
-        """From the end of the list on."""
-        return sorted(self._by_stretch.values())
+    def kept(self) -> list[tuple[Anchor, int]]:
+        """From the end of the list on, each with the number it was added with."""
+        return sorted(self._by_stretch.values(), key=lambda each: each[0].serial)

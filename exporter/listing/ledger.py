@@ -2,21 +2,21 @@
 I/O.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporter.api.roa import SessionPage
-from exporter.listing.evidence import read_times
 from exporter.listing.facts import ListingFacts, PageRequest
 from exporter.listing.known import (
     Anchor,
     Known,
     Thinned,
     Unfinished,
+    Watch,
     cut_head,
     digest_of,
-    find_unfinished,
     is_newest_first,
 )
+from exporter.listing.observations import read_times
 from exporter.listing.windows import Window
 
 
@@ -26,7 +26,7 @@ class HeadSeen:
 
     total_count: int
     session_ids: list[str]
-    times: list[int]
+    times: list[int | None]
     number: int
 
 
@@ -43,7 +43,8 @@ class Ledger:
     that comes by is the one that leaves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
         self._head: HeadSeen | None = None
         self._unfinished: dict[str, UnfinishedSeen] = {}
         self._anchors = Thinned()
@@ -56,7 +57,8 @@ class Ledger:
         times = read_times(page.sessions)
         if not ids or not self._is_orderly:
             return
-        if times is None or not is_newest_first(times):
+        timed = [time for time in times if time is not None]
+        if not timed or not is_newest_first(timed):
             self._is_orderly = False
             return
         self._most_on_page = max(self._most_on_page, len(ids))
@@ -64,13 +66,13 @@ class Ledger:
         if request.page_num == 1:
             self._most_wanted = max(self._most_wanted, min(request.page_size, page.total_count))
             self._note_head(HeadSeen(page.total_count, list(ids), times, request.number))
-        self._anchors.add(top_rank, ids[0], request.number)
-        for position in find_unfinished(page.sessions):
+        self._anchors.add(Anchor(top_rank, ids[0], times[0]), request.number)
+        for position in self._watch.find(page.sessions):
             first = self._unfinished.get(ids[position])
             self._unfinished[ids[position]] = UnfinishedSeen(
                 top_rank - position,
                 request.number,
-                times[position],
+                times[position] or 0,
                 digest_of(page.sessions[position]) if first is None else first.digest,
             )
 
@@ -88,16 +90,20 @@ class Ledger:
             return max(0, rank - round(vanished * late))
 
         count = cut_head(head.session_ids, head.times, total_count=head.total_count)
+        timed = [time for time in head.times[:count] if time is not None]
+        if not timed:
+            return None
         top = {each: place for place, each in enumerate(head.session_ids)}
         return Known(
             total_count=head.total_count,
             expired_count=0,
             head=tuple(head.session_ids[:count]),
-            head_oldest_ms=min(head.times[:count]),
+            head_oldest_ms=min(timed),
+            head_newest_ms=max(timed),
             anchors=tuple(
-                Anchor(settle(rank, number), session_id)
-                for rank, session_id, number in self._anchors.kept()
-                if session_id not in top
+                replace(anchor, serial=settle(anchor.serial, number))
+                for anchor, number in self._anchors.kept()
+                if anchor.session_id not in top
             ),
             unfinished=tuple(
                 Unfinished(
@@ -107,11 +113,13 @@ class Ledger:
                     session_id,
                     seen.create_time_ms,
                     seen.digest,
+                    self._watch.now_ms,
                 )
                 for session_id, seen in self._unfinished.items()
             ),
             slack=vanished,
             page_cap=self._most_on_page if self._most_on_page < self._most_wanted else None,
+            full_at_ms=self._watch.now_ms,
         )
 
     def _note_head(self, seen: HeadSeen) -> None:

@@ -5,6 +5,7 @@ The service counts pages in the size that is asked for, so a request shows the r
 for each request, and that is enough to lay a window almost anywhere.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 
@@ -29,12 +30,15 @@ def reach_from(start: int, *, most: int) -> Window:
     return Window(start // size + 1, size)
 
 
-def centre_on(start: int, stop: int, *, most: int) -> Window:
-    """The window that shows as much as possible on both sides of what is between two places."""
+def centre_on(start: int, stop: int, *, most: int, other_than: Container[Window] = ()) -> Window:
+    """The window that shows as much as possible on both sides of what is between two places, of at
+    most `most` rows; one of `other_than` only where there is no other.
+    """
 
-    def margin(window: Window) -> int:
+    def margin(window: Window) -> tuple[bool, int]:
         # In front of the first row there is nothing to show.
-        return min(start - window.start if window.start > 0 else most, window.stop - stop)
+        shown = min(start - window.start if window.start > 0 else most, window.stop - stop)
+        return shown > 0 and window not in other_than, shown
 
     return max(
         (

@@ -3,7 +3,7 @@ I/O.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
@@ -14,7 +14,7 @@ from exporter.errors import UsageError
 from exporter.gateway import Gateway
 from exporter.listing.known import Anchor, Known, Unfinished
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +141,10 @@ def build_entry(known: Known) -> dict[str, Any]:
         "page_cap": known.page_cap,
         "head": known.head,
         "head_oldest_ms": known.head_oldest_ms,
-        "anchors": [[each.serial, each.session_id] for each in known.anchors],
-        "unfinished": [
-            [each.serial, each.session_id, each.create_time_ms, each.digest]
-            for each in known.unfinished
-        ],
+        "head_newest_ms": known.head_newest_ms,
+        "full_at_ms": known.full_at_ms,
+        "anchors": [list(astuple(each)) for each in known.anchors],
+        "unfinished": [list(astuple(each)) for each in known.unfinished],
     }
 
 
@@ -173,6 +172,8 @@ def parse_entry(entry: Mapping[str, Any]) -> Known:
         page_cap=entry["page_cap"],
         head=tuple(entry["head"]),
         head_oldest_ms=entry["head_oldest_ms"],
+        head_newest_ms=entry.get("head_newest_ms"),
+        full_at_ms=entry.get("full_at_ms", 0),
         anchors=tuple(Anchor(*each) for each in entry["anchors"]),
         unfinished=tuple(Unfinished(*each) for each in entry["unfinished"]),
     )

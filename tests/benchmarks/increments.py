@@ -8,14 +8,16 @@ from pathlib import Path
 import orjson
 
 from exporter.listing.increment import Increment
+from exporter.listing.known import Watch
 from tests.benchmarks.measuring import EXPORTER, Row, emulator, read_stats, spread
-from tests.simulation import GATEWAY, HeldList
+from tests.simulation import GATEWAY, NEWEST_MS, HeldList
 
 SESSIONS = 20_000
 PAGE_SIZE = 100
 MOST_MORE = 3
 """Requests beyond the pages that hold something new or unfinished."""
 NEAR_HEAD = range(0, 60, 2)
+WATCH = Watch(now_ms=NEWEST_MS, settle_ms=0)
 SPREAD = range(300, SESSIONS, SESSIONS // 30)
 
 # 30 sessions run at the first request, and end within 3 s; 150 come after 4 s, and end likewise.
@@ -39,12 +41,12 @@ def count_requests(*, new_count: int, unfinished: Sequence[int], settle: bool) -
     """Of a second run, and the sessions that left it."""
     held = HeldList(SESSIONS)
     held.set_state(unfinished, "running")
-    first = Increment(GATEWAY, None, page_size=PAGE_SIZE)
+    first = Increment(GATEWAY, None, page_size=PAGE_SIZE, watch=WATCH)
     held.read(first)
     held.insert(new_count)
     if settle:
         held.set_state([place + new_count for place in unfinished], "terminated")
-    second = Increment(GATEWAY, first.known, page_size=PAGE_SIZE)
+    second = Increment(GATEWAY, first.known, page_size=PAGE_SIZE, watch=WATCH)
     rows = held.read(second)
     return second.asked_count, len(rows)
 
@@ -100,8 +102,8 @@ def benchmark_increments(runs: int, folder: Path) -> Iterator[Row]:
 
 
 def export(output: Path, environment: dict[str, str]) -> None:
-    command = [*EXPORTER, "export", "--workspace", "w-1", "--incremental", "--output"]
-    subprocess.run([*command, f"{output}/", "-q"], env=environment, check=True)
+    command = [*EXPORTER, "export", "--workspace", "w-1", "--incremental", "--settle", "0s"]
+    subprocess.run([*command, "--output", f"{output}/", "-q"], env=environment, check=True)
 
 
 def count_sent(output: Path, environment: dict[str, str]) -> int:

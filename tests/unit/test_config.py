@@ -99,6 +99,16 @@ VALUES: dict[str, list[Written]] = {
         Written("0", "0s", "0", 0.0),
         Written('"1h"', "60m", "3600", 3600.0),
     ],
+    "settle": [
+        Written('"2h"', "7200", "2h", 7_200.0),
+        Written("0", "0", "0s", 0.0),
+        Written('"30m"', "30m", "1800", 1_800.0),
+    ],
+    "full_every": [
+        Written('"7d"', "604800", "7d", 604_800.0),
+        Written("3600", "1h", "60m", 3_600.0),
+        Written('"90d"', "90d", "7776000", 7_776_000.0),
+    ],
     "spool": TEXTS,
     "page_size": [Written(str(n), str(n), str(n), n) for n in (1, 50, 99)],
     "concurrency": [Written(str(n), str(n), str(n), n) for n in (1, 500, 1000)],

@@ -1,10 +1,23 @@
+import re
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from exporter.emulator.churn import Churn, Flow, Order
+from exporter.emulator.churn import (
+    Backdating,
+    Churn,
+    Cleanup,
+    DoubledRow,
+    Flow,
+    LateShow,
+    Order,
+    OrderBy,
+    PageFault,
+    Place,
+    Timeless,
+)
 from exporter.emulator.faults import SURVIVABLE, Fault, FaultRule
 from exporter.emulator.quota import Quota, RateChange
 from exporter.emulator.reading import GeneratedAccount, build_scenario, read_scenario
@@ -111,6 +124,47 @@ def test_every_part_of_a_scenario_can_be_written_down(tmp_path: Path) -> None:
             FaultRule(kinds=(Fault.RESET, Fault.HANG), page_nums=(3, 4), hang_s=5),
         ),
     )
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_scenario_of_the_readme_is_read_as_it_says(tmp_path: Path) -> None:
+    text = README.partition("<!-- scenario -->")[2].partition("```toml\n")[2].partition("```")[0]
+
+    scenario = read_scenario(write(tmp_path, text))
+
+    churn = scenario.workspaces[0].gateways[0].churn
+    assert churn == Churn(
+        order_by=OrderBy.UPDATE,
+        run_s=60,
+        max_run_s=3600,
+        insertions=Flow(per_s=2, burst=50),
+        total_cap=10_000,
+        replicas=(0, 3),
+        cleanups=(Cleanup(at_s=5, count=300, place=Place.END),),
+        doubled_rows=(DoubledRow(rate=0.01),),
+        page_faults=(PageFault(rate=0.01, zero_total=True),),
+    )
+
+
+def test_readme_has_every_key_of_a_churn() -> None:
+    table = README.partition("| keys of `[churn]` |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+
+    assert sorted(re.findall("`([a-z_]+)`", " ".join(cells))) == sorted(
+        field.name for field in fields(Churn)
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [Backdating, Cleanup, DoubledRow, Flow, LateShow, PageFault, Timeless]
+)
+def test_readme_has_the_keys_within_a_churns_keys(kind: type[object]) -> None:
+    table = README.partition("| keys of `[churn]` |")[2].partition("\n\n")[0]
+    words = set(re.findall("`([a-z_]+)`", table))
+
+    assert {field.name for field in fields(kind)} <= words  # type: ignore[arg-type]  # a dataclass
 
 
 def test_empty_file_is_the_default_scenario(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def read(
     )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     churn=CHURNS,
     session_count=COUNTS,
@@ -80,12 +80,12 @@ def test_part_of_a_list_that_moves_at_a_natural_rate_is_proven(name: str) -> Non
 @pytest.mark.parametrize(
     ("churn", "most_requests"),
     [
-        (Churn(), 13),
-        (Churn(insertions=Flow(per_s=10)), 14),
-        (Churn(insertions=Flow(per_s=10), expiries=Flow(per_s=10)), 14),
-        (Churn(insertions=Flow(per_s=10), deletions=Flow(per_s=5)), 15),
-        (Churn(tie_size=9), 15),
-        (Churn(page_faults=(PageFault(missing_count=1, rate=0.05),)), 15),
+        (Churn(), 16),
+        (Churn(insertions=Flow(per_s=10)), 17),
+        (Churn(insertions=Flow(per_s=10), expiries=Flow(per_s=10)), 17),
+        (Churn(insertions=Flow(per_s=10), deletions=Flow(per_s=5)), 18),
+        (Churn(tie_size=9), 18),
+        (Churn(page_faults=(PageFault(missing_count=1, rate=0.05),)), 20),
     ],
     ids=["quiet", "insertions", "retention", "deletions", "ties", "short pages"],
 )
@@ -102,16 +102,18 @@ def test_newest_ten_pages_take_a_few_requests_more(churn: Churn, most_requests: 
 def test_list_is_not_read_far_beyond_what_is_wanted(in_flight: int) -> None:
     outcome = read(Churn(), newest(1_000), in_flight=in_flight)
 
-    assert outcome.request_count <= 14
+    assert outcome.request_count <= 17
 
 
 @pytest.mark.parametrize("span", [NEWER_THAN_ALL, newest(30)])
-def test_span_within_the_first_page_takes_one_request(span: Span) -> None:
+def test_span_within_the_first_page_takes_a_look_at_the_end_and_one_at_the_head(
+    span: Span,
+) -> None:
     outcome = read(Churn(), span)
 
-    assert outcome.request_count == 1
+    assert outcome.request_count <= 4
     assert outcome.facts is not None
-    assert outcome.facts.proof == "quiescent"
+    assert outcome.facts.proof == "stitched"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_list_that_is_not_newest_first_is_read_in_full(order: Order) -> None:
     assert outcome.lost_count == 0
 
 
-def test_rows_a_little_out_of_order_are_not_taken_for_the_end() -> None:
+def test_list_with_many_rows_out_of_order_is_read_in_full() -> None:
     """Two sessions in each ten swap their places, by three places."""
     times = [NEWEST_MS - place * SPACING_MS for place in range(3_000)]
     for place in range(0, 3_000, 10):
@@ -155,11 +157,11 @@ def test_rows_a_little_out_of_order_are_not_taken_for_the_end() -> None:
         str(place) for place, time in enumerate(times) if newest(1_000).wants(time)
     )
     assert coverage.facts is not None
-    assert coverage.facts.proof == "stitched"
-    assert len(requests) <= 20
+    assert coverage.facts.proof != "unproven"
+    assert len(requests) >= 30
 
 
-def test_session_without_a_create_time_is_kept_and_the_list_read_in_full() -> None:
+def test_session_without_a_create_time_is_kept() -> None:
     times: list[int | None] = [NEWEST_MS - place * SPACING_MS for place in range(1_500)]
     times[20] = None
     coverage = Coverage(GATEWAY, page_size=100, span=newest(120))
@@ -168,8 +170,8 @@ def test_session_without_a_create_time_is_kept_and_the_list_read_in_full() -> No
 
     assert ids == [str(place) for place in range(121)]
     assert coverage.facts is not None
-    assert coverage.facts.proof == "quiescent"
-    assert len(requests) == 16
+    assert coverage.facts.proof == "stitched"
+    assert len(requests) <= 7
 
 
 def test_page_count_is_what_the_span_is_likely_to_take() -> None:

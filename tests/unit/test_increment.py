@@ -5,13 +5,18 @@ import pytest
 from exporter.listing.coverage import Coverage
 from exporter.listing.facts import ListingFacts
 from exporter.listing.increment import Increment
-from exporter.listing.known import Known, Unfinished, is_final
+from exporter.listing.known import Known, Unfinished, Watch, is_final
 from exporter.listing.ledger import Ledger
-from tests.simulation import GATEWAY, HeldList
+from tests.simulation import GATEWAY, NEWEST_MS, HeldList
+
+AT_ONCE = Watch(now_ms=NEWEST_MS, settle_ms=0)
+"""Of runs that do not read again what has ended."""
+PAGE_ROWS = 90
+"""That a page of 100 shows at least beyond those it shares with the one before."""
 
 
 def list_in_full(held: HeldList) -> Known:
-    listing = Increment(GATEWAY, None, page_size=100)
+    listing = Increment(GATEWAY, None, page_size=100, watch=AT_ONCE)
     held.read(listing)
     assert listing.known is not None
     return listing.known
@@ -19,7 +24,7 @@ def list_in_full(held: HeldList) -> Known:
 
 def go_on(held: HeldList, known: Known) -> tuple[list[str], ListingFacts, Known | None]:
     """The ids that leave an incremental run."""
-    listing = Increment(GATEWAY, known, page_size=100)
+    listing = Increment(GATEWAY, known, page_size=100, watch=AT_ONCE)
     rows = held.read(listing)
     assert listing.facts is not None
     assert listing.facts.page_count == listing.asked_count
@@ -52,7 +57,7 @@ def test_new_sessions_cost_their_pages(count: int) -> None:
 
     assert ids == ids_at(held, range(count))
     assert facts.mode == "incremental"
-    assert facts.page_count <= -(-count // 100) + 1
+    assert facts.page_count <= -(-count // PAGE_ROWS) + 1
 
 
 @pytest.mark.parametrize("count", [1, 50, 150, 1_000, 1_900])
@@ -66,7 +71,7 @@ def test_retention_that_takes_as_many_as_come_costs_at_most_three_more(count: in
 
     assert ids == ids_at(held, range(count))
     assert facts.mode == "incremental"
-    assert facts.page_count <= -(-count // 100) + 3
+    assert facts.page_count <= -(-count // PAGE_ROWS) + 3
     assert after is not None
     assert after.expired_count == count
 
@@ -85,6 +90,21 @@ def test_session_that_settles_is_read_where_it_is_by_now() -> None:
     assert facts.page_count == 1 + 3
     assert after is not None
     assert [each.session_id for each in after.unfinished] == [held.rows[2_325]["sessionId"]]
+
+
+def test_new_sessions_and_settled_ones_behind_them_are_read_on_the_same_pages() -> None:
+    held = HeldList(2_000)
+    held.set_state(range(0, 60, 2), "running")
+    known = list_in_full(held)
+    held.insert(150)
+    held.set_state(range(150, 210, 2), "terminated")
+
+    ids, facts, after = go_on(held, known)
+
+    assert len(ids) == 150 + 30
+    assert facts.page_count == 3
+    assert after is not None
+    assert after.unfinished == ()
 
 
 def test_session_that_is_as_it_was_does_not_leave_again() -> None:
@@ -171,9 +191,6 @@ def begin_anew(held: HeldList) -> None:
     [
         reorder,
         prune_head,
-        delete_at_head,
-        delete_beyond_page,
-        delete_in_the_middle,
         put_in_behind,
         begin_anew,
     ],
@@ -194,10 +211,35 @@ def test_list_that_does_not_go_on_where_it_was_is_listed_in_full(
     assert facts.proof != "unproven"
 
 
+@pytest.mark.parametrize("delete", [delete_at_head, delete_beyond_page, delete_in_the_middle])
+@pytest.mark.parametrize("came_count", [0, 20, 21])
+def test_deletion_costs_a_search_and_no_full_listing(
+    delete: Callable[[HeldList], None], came_count: int
+) -> None:
+    held = HeldList(2_000)
+    held.set_state([1_500], "running")
+    known = list_in_full(held)
+    held.insert(came_count)
+    delete(held)
+    place = next(at for at, row in enumerate(held.rows) if row["state"] == "running")
+    held.set_state([place], "terminated")
+    settled = held.rows[place]["sessionId"]
+    came = [row["sessionId"] for row in held.rows if int(row["sessionId"][2:]) >= 2_000]
+
+    ids, facts, after = go_on(held, known)
+
+    assert ids == [*came, settled]
+    assert facts.mode == "incremental"
+    assert facts.page_count <= 5
+    assert after is not None
+    held.insert(3)
+    assert go_on(held, after)[0] == ids_at(held, range(3))
+
+
 def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> None:
     held = HeldList(300)
 
-    listing = Increment(GATEWAY, None, page_size=100)
+    listing = Increment(GATEWAY, None, page_size=100, watch=AT_ONCE)
     rows = held.read(listing)
 
     assert rows == held.rows
@@ -208,7 +250,7 @@ def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> Non
 def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
     held = HeldList(1_234)
     held.set_state([700], "running")
-    ledger, coverage = Ledger(), Coverage(GATEWAY, page_size=100)
+    ledger, coverage = Ledger(AT_ONCE), Coverage(GATEWAY, page_size=100)
     while (request := coverage.next_request()) is not None:
         page = held.answer(request)
         ledger.note(request, page)
@@ -225,6 +267,7 @@ def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
             held.rows[700]["sessionId"],
             held.rows[700]["createTime"],
             known.unfinished[0].digest,
+            AT_ONCE.now_ms,
         ),
     )
 
@@ -233,7 +276,7 @@ def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
 def test_list_that_is_oldest_first_leaves_nothing_to_go_on_from(session_count: int) -> None:
     held = HeldList(session_count)
     held.rows.reverse()
-    listing = Increment(GATEWAY, None, page_size=100)
+    listing = Increment(GATEWAY, None, page_size=100, watch=AT_ONCE)
 
     held.read(listing)
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from exporter.emulator.churn import Churn, Flow, Order, PageFault
 from exporter.listing.facts import ListingFacts
 from exporter.listing.increment import Increment
-from exporter.listing.known import Known
+from exporter.listing.known import Known, Watch
 from tests.simulation import GATEWAY, NEWEST_MS, Wire, build_list, drive
 
+SETTLE_MS = 30_000
 FLOWS = st.builds(
     Flow,
     per_s=st.sampled_from([0.0, 0.01, 0.1, 1.0, 5.0, 30.0]),
@@ -66,7 +67,8 @@ def test_union_of_all_runs_is_the_truth(
     now_s = 0.0
     for number, pause_s in enumerate(pauses):
         asked_before, began_s = sessions.answer_count, now_s
-        listing = Increment(GATEWAY, known, page_size=page_size)
+        watch = Watch(now_ms=NEWEST_MS + round(1000 * now_s), settle_ms=SETTLE_MS)
+        listing = Increment(GATEWAY, known, page_size=page_size, watch=watch)
         wire = Wire(sessions, latency_s=0.04, seed=seed + number, now_s=now_s)
         rows = list(drive(listing, wire, in_flight=in_flight))
 

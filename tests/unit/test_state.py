@@ -101,8 +101,8 @@ def test_sound_checksum_over_other_fields_needs_a_full_run() -> None:
 
 
 def test_state_from_the_future_needs_a_full_run_and_says_so() -> None:
-    assert read(orjson.dumps({"state_version": 2, "unheard_of": []})) == FullRunNeeded(
-        "the state of the last run is of the newer version 2"
+    assert read(orjson.dumps({"state_version": 3, "unheard_of": []})) == FullRunNeeded(
+        "the state of the last run is of the newer version 3"
     )
 
 

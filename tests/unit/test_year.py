@@ -8,11 +8,12 @@ import pytest
 
 from exporter.emulator.churn import Churn, Flow
 from exporter.listing.increment import Increment
-from exporter.listing.known import Known
-from tests.simulation import GATEWAY, Wire, build_list, drive
+from exporter.listing.known import Known, Watch
+from tests.simulation import GATEWAY, NEWEST_MS, Wire, build_list, drive
 
 HOURS = 365 * 24
 HOUR_S = 3600.0
+SETTLE_MS = 3_600_000
 SESSIONS = 500
 CHURNS = {
     "that only grows": Churn(insertions=Flow(per_s=1 / HOUR_S), run_s=1.5 * HOUR_S),
@@ -31,7 +32,8 @@ def test_union_of_a_year_of_runs_is_the_truth(name: str) -> None:
     costs: list[int] = []
     now_s = 0.0
     for number in range(HOURS):
-        listing = Increment(GATEWAY, known, page_size=100)
+        watch = Watch(now_ms=NEWEST_MS + round(1000 * now_s), settle_ms=SETTLE_MS)
+        listing = Increment(GATEWAY, known, page_size=100, watch=watch)
         # Ten seconds for each answer: in a year some runs meet a list that moves under them.
         wire = Wire(sessions, latency_s=10.0, seed=number, now_s=now_s)
         rows = list(drive(listing, wire, in_flight=8))

@@ -1,0 +1,100 @@
+"""What the answers about a churning list do not say, or say wrongly; performs no I/O."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from exporter.emulator.churn import Churn
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    number: int
+    """Among all answers, from 1."""
+    page_num: int
+    page_size: int
+    at_s: float
+
+
+class Distortion:
+    """A list's faults, by the chance of its seed and the number of the answer."""
+
+    def __init__(self, churn: Churn, *, seed: str) -> None:
+        self._churn = churn
+        self._faults = random.Random(f"{seed}/faults")  # noqa: S311  # no secret
+        self._doubling = random.Random(f"{seed}/doubling")  # noqa: S311  # no secret
+        self._faults_done: set[tuple[int, int]] = set()
+        # Pages whose latest answer was hit.
+        self._just_hit: set[tuple[int, int]] = set()
+        # By rule and page: until when it is answered so, and which row is doubled.
+        self._doubled: dict[tuple[int, int, int], tuple[float, float]] = {}
+        # By replica: until when which total is told.
+        self._totals: dict[int, tuple[float, int]] = {}
+
+    def tell_total(self, replica: int, at_s: float, count: Callable[[], int]) -> int:
+        """The total that this replica tells, and counts only where it must."""
+        churn = self._churn
+        told = self._totals.get(replica)
+        if told is None or told[0] <= at_s:
+            told = (at_s + churn.total_cache_s, count())
+            self._totals[replica] = told
+        total = max(0, told[1] + churn.total_offset)
+        total -= total % churn.total_step
+        return total if churn.total_cap is None else min(total, churn.total_cap)
+
+    def cut(self, question: Question, start: int, serials: list[int]) -> list[int]:
+        """Without the rows that no answer shows."""
+        churn = self._churn
+        if churn.max_page_num is not None and question.page_num > churn.max_page_num:
+            return []
+        return serials if churn.depth is None else serials[: max(0, churn.depth - start)]
+
+    def double(self, question: Question, serials: list[int], before: Sequence[int]) -> list[int]:
+        """With one row in the place of the next; `before` has the row before the page, if any."""
+        for number, rule in enumerate(self._churn.doubled_rows):
+            share = self._draw_double(number, rule.rate, question, lasts_s=rule.lasts_s)
+            if share is None or not serials:
+                continue
+            if rule.across_pages:
+                serials = [*before, *serials[1:]] if before else serials
+            elif len(serials) > 1:
+                place = 1 + int(share * (len(serials) - 1))
+                serials = [*serials[:place], serials[place - 1], *serials[place + 1 :]]
+        return serials
+
+    def _draw_double(
+        self, number: int, rate: float, question: Question, *, lasts_s: float
+    ) -> float | None:
+        # Drawn for each answer, so that the others' chance is the same without this one.
+        hit, share = self._doubling.random() < rate, self._doubling.random()
+        key = (number, question.page_num, question.page_size)
+        until_s, former = self._doubled.get(key, (0.0, 0.0))
+        if question.at_s < until_s:
+            return former
+        if not hit:
+            return None
+        self._doubled[key] = (question.at_s + lasts_s, share)
+        return share
+
+    def draw_missing(self, question: Question, row_count: int) -> tuple[int, bool]:
+        """How many of its last rows an answer is to lack, and whether it is to tell 0 as total."""
+        missing, zero_total = 0, False
+        for number, fault in enumerate(self._churn.page_faults):
+            # Drawn for each answer, as above.
+            hit = self._faults.random() < fault.rate or question.number in fault.answers
+            page_num = question.page_num
+            age_s = question.at_s - fault.start_s
+            if age_s < 0 or (fault.lasts_s is not None and age_s > fault.lasts_s):
+                continue
+            if page_num in fault.page_nums and (number, page_num) not in self._faults_done:
+                hit = True
+                if fault.once:
+                    self._faults_done.add((number, page_num))
+            if fault.spares_next:
+                hit &= (number, page_num) not in self._just_hit
+                (self._just_hit.add if hit else self._just_hit.discard)((number, page_num))
+            if hit:
+                count = row_count if fault.missing_count is None else fault.missing_count
+                missing = max(missing, min(count, row_count))
+                zero_total |= fault.zero_total
+        return missing, zero_total

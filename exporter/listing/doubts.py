@@ -1,0 +1,49 @@
+"""Which answers are evidence of nothing until they were told twice; performs no I/O.
+
+An answer with a session twice hides another one, and one that is cut short may lack any row.
+"""
+
+from collections import Counter
+
+from exporter.api.roa import SessionPage
+from exporter.listing.windows import Window
+
+MAX_TELLS = 4
+"""A page is asked for so many times at most, while it is evidence of nothing."""
+
+
+class Doubts:
+    """Remembers how doubtful answers looked, by the windows they were about."""
+
+    def __init__(self) -> None:
+        self._tells: Counter[Window] = Counter()
+        self._told: dict[Window, tuple[bool, int, str]] = {}
+
+    def is_evidence(self, window: Window, page: SessionPage, *, end_is_told: bool = False) -> bool:
+        """Whether an answer with rows shows all that stood between the first and the last.
+
+        `end_is_told` says that rows have ended there before.
+        """
+        is_doubled = len(set(page.session_ids)) < page.row_count
+        stop = window.start + page.row_count
+        is_cut = page.row_count < window.page_size and stop != page.total_count
+        if not is_doubled and (not is_cut or end_is_told):
+            return True
+        former = self._told.get(window)
+        last_id = page.session_ids[-1] if page.session_ids else ""
+        self._told[window] = is_doubled, page.row_count, last_id
+        self._tells[window] += 1
+        # Rows come and go meanwhile: an end is the same at the same place, or behind the same row.
+        return (
+            former is not None
+            and former[0] == is_doubled
+            and (former[1] == page.row_count or former[2] == last_id)
+        )
+
+    def note_none(self, window: Window) -> bool:
+        """Take in an answer without rows where there should be some; whether it was told twice."""
+        self._tells[window] += 1
+        return self._tells[window] > 1
+
+    def may_ask_again(self, window: Window) -> bool:
+        return self._tells[window] < MAX_TELLS

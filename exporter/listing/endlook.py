@@ -1,0 +1,102 @@
+"""Where to look for the end of a list; performs no I/O.
+
+1. Before the rest is read: a window over the place where the total says that the list ends.
+2. Where that shows no row: places in front of it, further and further away, then in halves.
+3. After the rest was read, where the end was not shown yet: a window over the last row seen, and
+   another one each time, since what cuts one of them short need not cut the next.
+"""
+
+from exporter.listing.ends import MIN_EMPTY_TELLS
+from exporter.listing.windows import Window, centre_on
+
+MAX_PAGES_TO_WAIT = 50
+"""A list of more pages is read on while the first look is under way."""
+
+
+class EndLook:
+    """Says which windows to ask for, and what their answers mean for the sweep."""
+
+    def __init__(self) -> None:
+        self.window: Window | None = None
+        """Of the first look; ..."""
+        self.number = 0
+        """... its request, ..."""
+        self.page = 0
+        """... the index of its answer, ..."""
+        self.total_count = -1
+        """... and the total that it told; below 0 until then."""
+        self.waits = False
+        """Whether to wait for it before reading on."""
+        self.hollow_from: int | None = None
+        """Place from which on answers were empty, though their total claims more."""
+        self._step = 0
+        self._searched: Window | None = None
+        self._is_over = False
+        self._probed: set[Window] = set()
+
+    def begin(self, total_count: int, *, page_size: int) -> Window:
+        """The window of the first look."""
+        page_num = total_count // page_size + 1
+        is_cut = total_count % page_size > 0
+        self.window = (
+            Window(page_num, page_size)
+            if is_cut
+            else centre_on(total_count, total_count, most=page_size)
+        )
+        self.waits = page_num <= MAX_PAGES_TO_WAIT
+        return self.window
+
+    def note_asked(self, window: Window, number: int) -> None:
+        if window == self.window and self.number == 0:
+            self.number = number
+
+    def note_first(self, total_count: int, *, page: int) -> None:
+        """Take in the answer of the first look, if it has rows."""
+        self.waits = False
+        self.total_count = total_count
+        self.page = page
+
+    def spares_last_page(self, total_count: int) -> bool:
+        """Whether the first look has shown the last page of a list with this total."""
+        window = self.window
+        return (
+            total_count == self.total_count and window is not None and (window.stop >= total_count)
+        )
+
+    def note_none(self, window: Window, *, shown_to: int) -> None:
+        """Take in an answer without rows about a place that its total claims."""
+        if window.start >= shown_to:
+            self.hollow_from = min(window.start, self.hollow_from or window.start)
+
+    def note_rows(self, stop: int) -> None:
+        if self.hollow_from is not None and stop > self.hollow_from:
+            self.hollow_from = None
+
+    def search(
+        self, window: Window, row_count: int, *, shown_to: int, page_size: int
+    ) -> Window | None:
+        """The next window to look on for the end, after an answer about `window`; None while one is
+        under way, and when the end is near enough.
+        """
+        if window == self._searched:
+            self._searched = None
+            self._is_over |= 0 < row_count < window.page_size
+        high = self.hollow_from
+        if self._searched is not None or self._is_over or high is None:
+            return None
+        if high - shown_to <= page_size:
+            return None
+        self._step = 2 * self._step or 1
+        place = max((shown_to + high) // 2, high - self._step * page_size)
+        self._searched = Window(place // page_size + 1, page_size)
+        return self._searched
+
+    def probe(self, place: int, *, page_size: int) -> list[Window]:
+        """Windows that show whether rows end at a place."""
+        window = centre_on(place, place, most=page_size, other_than=self._probed)
+        self._probed.add(window)
+        if window.start < place < window.stop:
+            return [window]
+        # Pages of so few rows cannot show both sides of every place.
+        size = max(size for size in range(1, page_size + 1) if place % size == 0)
+        return [Window(place // size + 1, size)] * MIN_EMPTY_TELLS

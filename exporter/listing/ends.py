@@ -1,0 +1,102 @@
+"""Where a list ends, whatever its total says; performs no I/O.
+
+An answer with fewer rows than it was asked for may show the end of the list. It does where its own
+total claims no more rows. Where the total claims more, it may be a total of some time ago, or the
+service shows no row behind some depth. A depth cuts the list at one place, always; an end that is
+met at several places is therefore none.
+"""
+
+from collections import Counter
+
+from exporter.listing.observations import PageSeen
+
+PROBE_WAITS_S = (0.0, 0.5, 4.0, 20.0, 36.0)
+"""Before each further look at an end behind which the total claims more: totals may be cached for a
+minute."""
+
+
+MIN_WITNESSES = 2
+"""Windows that have to agree about an end that their totals contradict."""
+MIN_EMPTY_TELLS = 2
+"""Answers without a row, just behind the last one, that show the end."""
+
+
+class EndSearch:
+    """Collects the answers that may show the end."""
+
+    def __init__(self) -> None:
+        self.pages: set[int] = set()
+        """Indices of the answers that show the end; ..."""
+        self.page: int | None = None
+        """... of the latest one."""
+        self.shown_to = 0
+        """The place behind the last row that any answer has shown."""
+        self.probe_count = 0
+        """Looks taken at an end behind which the total claims more."""
+        self._witnesses: set[tuple[int, int]] = set()
+        """Windows that were shown short where their total says otherwise."""
+        self._cuts: set[int] = set()
+        """Places where rows ended although the total claimed more."""
+        self._is_stale = False
+        """Whether no fixed depth explains where rows ended."""
+        self._latest_cut: tuple[int, int] | None = None
+        self._stops: dict[int, int] = {}
+        self._empties: Counter[int] = Counter()
+
+    def note(self, at: int, page: PageSeen) -> None:
+        """Take in an answer that is evidence; `at` is its index."""
+        self._stops[page.stop] = at
+        if not page.is_short:
+            if self._cuts and page.stop > min(self._cuts):
+                # What seemed to be an end was none, or is none any more.
+                self._witnesses.clear()
+            self.shown_to = max(self.shown_to, page.stop)
+            return
+        if page.stop == page.total_count:
+            self._accept(at)
+        else:
+            self._note_cut(at, page)
+        self.shown_to = max(self.shown_to, page.stop)
+
+    def _note_cut(self, at: int, page: PageSeen) -> None:
+        self._witnesses.add((page.start, page.size))
+        was_beyond = page.stop < self.shown_to
+        if page.stop < page.total_count:
+            self._is_stale |= was_beyond or bool(self._cuts - {page.stop})
+            self._latest_cut = page.stop, page.total_count
+        self._cuts.add(page.stop)
+        if len(self._witnesses) >= MIN_WITNESSES and (
+            page.stop > page.total_count or self._is_stale
+        ):
+            self._accept(at)
+
+    def note_none(self, place: int) -> None:
+        """Take in an answer without rows about a place that the total does not claim."""
+        self._empties[place] += 1
+        if self._empties[place] >= MIN_EMPTY_TELLS and place in self._stops:
+            self._accept(self._stops[place])
+
+    def _accept(self, at: int) -> None:
+        self.page = at
+        self.pages.add(at)
+        self._latest_cut = None
+
+    def was_told(self, place: int) -> bool:
+        """Whether rows have ended at a place before, in an answer that is evidence."""
+        return place in self._cuts
+
+    @property
+    def is_found(self) -> bool:
+        return self.page is not None
+
+    @property
+    def depth(self) -> tuple[int, int] | None:
+        """How many rows the service shows, and how many it claims, where these differ for good."""
+        return None if self._is_stale else self._latest_cut
+
+    def next_wait_s(self) -> float | None:
+        """How long to wait before the next look; None when there is nothing more to hope for."""
+        if self.probe_count >= len(PROBE_WAITS_S):
+            return None
+        self.probe_count += 1
+        return PROBE_WAITS_S[self.probe_count - 1]

@@ -1,0 +1,410 @@
+"""What the answers about one list prove together; performs no I/O.
+
+An answer shows rows that stood next to each other in the list of one instant. Three relations make
+one *run of rows* of two answers:
+
+- *Shared sessions*, see `overlap`: good while sessions that stay keep their order.
+- *Times*. A list that is sorted by create time shows in each answer all sessions that were created
+  strictly between the answer's first row and its last one. Answers whose open intervals of time
+  overlap leave nothing out between them, however equal times are ordered. The largest disorder that
+  was seen is taken off every interval, and one row out of its place does not stretch an interval.
+- *Ranks*, counted from the end of the list: `total - 1 - place`. While sessions only come, and at
+  the head, a session keeps its rank, and answers with adjacent ranks are one run. That relies on
+  totals, so it counts only while no answer contradicts them.
+
+When the first answer and one that shows the end of the list are in one run, every session that was
+there all along was seen: whatever came and went meanwhile, from whichever replica an answer came,
+and whatever its total said.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import inf
+from typing import Literal
+
+from exporter.api.roa import SessionPage
+from exporter.listing.known import find_unfinished
+from exporter.listing.overlap import Overlap, find_overlap, is_one_run
+from exporter.listing.rows import RowIndex
+from exporter.listing.windows import Window
+from exporter.records import RawSession
+from exporter.span import read_create_time
+
+Order = Literal["newest first", "oldest first", "none"]
+
+MIN_STEPS = 20
+"""Differing rows next to each other before a list is known to be in order."""
+MAX_RISES = 50
+"""One row in so many may be newer than the one before it in a list that is nearly newest first."""
+MIN_ROWS_TO_TELL = 2
+"""Shared rows that tell how far rows moved, even where they join nothing."""
+FAST = 20
+"""To be seen again this many answers later tells as much as to stand a page closer."""
+MIN_ROWS_TO_TRIM = 20
+"""Of an answer with so many times, the first and the last do not count: one may be out of place."""
+MAX_EXPECTED = 1 << 24
+"""Most sessions that room is made for before they come: a total is only what the service says."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageSeen:
+    """One answer, without its rows."""
+
+    start: int
+    """The place of its first row in the list, from 0."""
+    row_count: int
+    size: int
+    """Rows that were asked for."""
+    total_count: int
+    first_row: int
+    """Number of its first row, counted through all answers from 1."""
+    span: tuple[int, int] | None
+    """Create times: all sessions created strictly between them, if the list is sorted by them, were
+    shown. None where too few rows have one.
+    """
+    last_id: str
+    is_evidence: bool
+    """Whether it shows all that stood between its first row and its last."""
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.row_count
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        return self.total_count - self.stop, self.total_count - self.start
+
+    @property
+    def is_short(self) -> bool:
+        return self.row_count < self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A row that was seen at two places."""
+
+    then: int
+    now: int
+    former: int
+    """Index of the answer that showed it first."""
+    page: int
+    """Index of the later answer."""
+
+
+def read_times(sessions: Sequence[RawSession]) -> list[int | None]:
+    """The create time of each row."""
+    times = [session.get("createTime") for session in sessions]
+    if set(map(type, times)) <= {int} and 0 not in times:
+        return times
+    return list(map(read_create_time, times))
+
+
+def count_crowded(times: Sequence[int], within_ms: int) -> int:
+    """The most rows whose create times are within so many milliseconds of each other."""
+    if not times:
+        return 1
+    if within_ms == 0:
+        return max(Counter(times).values())
+    in_order = sorted(times)
+    return max(
+        bisect_right(in_order, time + within_ms) - place for place, time in enumerate(in_order)
+    )
+
+
+class Observations:
+    """Answers about one list, in the order in which they were taken in."""
+
+    def __init__(self) -> None:
+        self.pages: list[PageSeen] = []
+        self.total_count = 0
+        """As the latest answer told it."""
+        self.ranks_hold = True
+        """Whether no answer contradicts that sessions keep their rank."""
+        self.is_reordered = False
+        """Whether two sessions were seen in both orders, not because one has moved to an end."""
+        self.shifts: list[Shift] = []
+        self._index: RowIndex | None = None
+        self._first_rows = array("I")
+        self._next_row = 1
+        self._shifted_count = 0
+        self._shifted_over = 0
+        self._joins: set[tuple[int, int]] = set()
+        self._movable: set[str] = set()
+        self._disorder_ms = {"newest first": 0, "oldest first": 0}
+        self._step_count = 0
+        """Rows seen to differ from the one before them; not counted on beyond what is needed."""
+        self._rise_count = 0
+        """Rows newer than the one before them, ..."""
+        self._drop_count = 0
+        """... or older, ..."""
+        self._pair_count = 0
+        """... of so many."""
+
+    @property
+    def session_count(self) -> int:
+        """Distinct sessions that were seen."""
+        return 0 if self._index is None else len(self._index)
+
+    def add(self, window: Window, page: SessionPage, *, size: int, is_evidence: bool) -> list[int]:
+        """Take in an answer that has rows, of `size` that it could have.
+
+        Returns the positions of those that were seen before.
+        """
+        if self._index is None:
+            self._index = RowIndex(min(max(page.total_count, page.row_count), MAX_EXPECTED))
+        times = [time for time in read_times(page.sessions) if time is not None]
+        self._measure_disorder(times)
+        self._movable.update(
+            page.session_ids[at]
+            for at in find_unfinished(page.sessions)
+            if page.sessions[at].get("state") is not None
+        )
+        repeated = self._index.add_all(page.session_ids, self._next_row)
+        seen = PageSeen(
+            window.start,
+            page.row_count,
+            size,
+            page.total_count,
+            self._next_row,
+            find_span(times),
+            page.session_ids[-1] if page.session_ids else "",
+            is_evidence,
+        )
+        self.total_count = page.total_count
+        shows_other_end = is_evidence and seen.is_short and seen.stop != page.total_count
+        self.ranks_hold &= seen.stop <= page.total_count and not shows_other_end
+        self._first_rows.append(self._next_row)
+        self.pages.append(seen)
+        self._next_row += len(page.session_ids)
+        self._note_repeated(repeated, page)
+        return [at for at, _ in repeated]
+
+    def _page_of(self, row: int) -> int:
+        return bisect_right(self._first_rows, row) - 1
+
+    def _note_repeated(self, repeated: list[tuple[int, int]], page: SessionPage) -> None:
+        """Sessions of the latest answer that earlier rows have shown."""
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for at, row in repeated:
+            groups.setdefault(self._page_of(row), []).append((at, row))
+        latest = len(self.pages) - 1
+        # What an answer shows twice tells of no other.
+        groups.pop(latest, None)
+        overlaps = {
+            former: self._note_shared(former, group, page) for former, group in groups.items()
+        }
+        if not self.pages[latest].is_evidence:
+            return
+        joined: list[int] = []
+        for former in [each for each in groups if self.pages[each].is_evidence]:
+            # What a former answer shares may have been seen again since, by one that joined it.
+            if joined and not self._are_joined(joined[-1], former):
+                joined = []
+            joined.append(former)
+            row_count = min(self.pages[each].row_count for each in (*joined, latest))
+            if is_one_run([overlaps[each] for each in joined], row_count=row_count):
+                self._joins.update((each, latest) for each in joined)
+
+    def _are_joined(self, one: int, other: int) -> bool:
+        return (min(one, other), max(one, other)) in self._joins
+
+    def _note_shared(
+        self, former: int, shared: list[tuple[int, int]], page: SessionPage
+    ) -> Overlap:
+        """Sessions that the latest answer shares with a former one."""
+        latest = len(self.pages) - 1
+        one, other = self.pages[former], self.pages[latest]
+        first = [row - one.first_row for _, row in shared]
+        second = [at for at, _ in shared]
+        for at in {0, len(shared) - 1}:
+            then, now = one.start + first[at], other.start + second[at]
+            self.ranks_hold &= one.total_count - then == other.total_count - now
+        overlap = find_overlap(
+            first,
+            second,
+            row_counts=(one.row_count, other.row_count),
+            movable=[at for at in second if page.session_ids[at] in self._movable],
+            both_at_head=one.start == other.start == 0,
+        )
+        if one.is_evidence and other.is_evidence:
+            self.is_reordered |= overlap.is_reordered
+        if len(overlap.kept) >= MIN_ROWS_TO_TELL:
+            middle = overlap.kept[len(overlap.kept) // 2]
+            then, now = one.start + first[middle], other.start + second[middle]
+            self.shifts.append(Shift(then, now, former, latest))
+            self._shifted_count += abs(now - then)
+            self._shifted_over += latest - former
+        return overlap
+
+    @property
+    def pace(self) -> float:
+        """Places by which rows moved from one answer to the next, on average."""
+        return self._shifted_count / max(1, self._shifted_over)
+
+    @property
+    def order(self) -> Order:
+        """Newest first is taken for granted while nothing speaks against it."""
+        newest_ms, oldest_ms = self._disorder_ms.values()
+        if 4 * newest_ms <= oldest_ms or newest_ms == 0:
+            return "newest first"
+        return "oldest first" if 4 * oldest_ms <= newest_ms else "none"
+
+    @property
+    def disorder_ms(self) -> int:
+        """By how much rows were seen out of order, at most."""
+        return self._disorder_ms["newest first" if self.order == "newest first" else "oldest first"]
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether times can prove anything.
+
+        A few rows may be in order by chance, and a list that is sorted by another time nearly so.
+        """
+        if self.order == "none" or self._step_count < MIN_STEPS:
+            return False
+        wrong_count = self._rise_count if self.order == "newest first" else self._drop_count
+        return wrong_count * MAX_RISES <= self._pair_count
+
+    @property
+    def is_strictly_newest_first(self) -> bool:
+        """Whether no row was seen that is newer than one before it."""
+        return self._disorder_ms["newest first"] == 0
+
+    @property
+    def is_nearly_newest_first(self) -> bool:
+        """Whether hardly any row was seen that is newer than the one before it."""
+        return self._rise_count * MAX_RISES <= self._pair_count
+
+    def descends(self) -> bool:
+        """Whether the answers, laid side by side as if nothing moved, are newest first."""
+        if self.order != "newest first":
+            return False
+        slack_ms = self.disorder_ms
+        spans = [page.span for page in sorted(self.pages, key=lambda page: page.start)]
+        timed = [span for span in spans if span is not None]
+        return all(
+            later[1] <= former[1] + slack_ms and later[0] <= former[0] + slack_ms
+            for former, later in pairwise(timed)
+        )
+
+    def find_runs(self, *, by_ranks: bool, ends: Collection[int] = ()) -> list[int]:
+        """For each answer, the index of one that stands for its run of rows.
+
+        Those of `ends` show that nothing stands behind their last row.
+        """
+        runs = list(range(len(self.pages)))
+        if not self.is_reordered:
+            for one, other in self._joins:
+                unite(runs, one, other)
+        evidence = [at for at, page in enumerate(self.pages) if page.is_evidence]
+        if self.is_sorted:
+            spans = [(at, self._find_interval(at, is_end=at in ends)) for at in evidence]
+            unite_overlapping(runs, [(at, span) for at, span in spans if span is not None])
+        if by_ranks:
+            unite_overlapping(runs, ((at, self.pages[at].ranks) for at in evidence))
+        return [find_root(runs, at) for at in range(len(runs))]
+
+    def _find_interval(self, at: int, *, is_end: bool) -> tuple[float, float] | None:
+        """Create times of which an answer has shown all sessions, from the first up to, but not
+        including, the second.
+        """
+        span = self.pages[at].span
+        if span is None:
+            return None
+        low, high = span[0] + self.disorder_ms + 1, span[1] - self.disorder_ms
+        if not is_end:
+            return low, high
+        return (-inf, high) if self.order == "newest first" else (low, inf)
+
+    def count_ranks(self) -> int:
+        """Distinct ranks that the answers claim to have shown."""
+        count, reached = 0, -inf
+        for low, high in sorted(page.ranks for page in self.pages if page.is_evidence):
+            count += max(0, high - int(max(low, reached)))
+            reached = max(reached, high)
+        return count
+
+    def count_known_ranks(self, most: int, *, also: int) -> int:
+        """Rows of the latest answer that have a rank which one of the `most` answers before it has
+        shown, or the one with index `also`.
+        """
+        low, high = self.pages[-1].ranks
+        count, reached = 0, low
+        earlier = [self.pages[also], *self.pages[-1 - most : -1]]
+        for one_low, one_high in sorted(page.ranks for page in earlier):
+            count += max(0, min(high, one_high) - max(one_low, reached))
+            reached = max(reached, min(high, one_high))
+        return count
+
+    def estimate_place(self, place: int, *, page: int) -> int:
+        """Where what stood at a place, when an answer was taken in, is by now.
+
+        It moved as fast as a row did that stood close to it and was seen again late.
+        """
+        since = [each for each in self.shifts if each.page > page]
+        if not since:
+            return place
+        size = max(1, self.pages[page].size)
+        near = min(
+            since, key=lambda each: abs(each.then - place) / size + FAST / (each.page - each.former)
+        )
+        pace = (near.now - near.then) / (near.page - near.former)
+        return max(0, place + round(pace * (len(self.pages) - 1 - page)))
+
+    def _measure_disorder(self, times: Sequence[int]) -> None:
+        """How much newer than a row before it a row is, at most, and how much older."""
+        if not times:
+            return
+        disorder_ms = self._disorder_ms
+        if self._step_count < MIN_STEPS:
+            self._step_count += len(set(times)) - 1
+        self._pair_count += len(times) - 1
+        if times == sorted(times, reverse=True):
+            fall_ms, rise_ms = times[0] - times[-1], 0
+            self._drop_count += len(times) - 1
+        else:
+            self._rise_count += sum(later > former for former, later in pairwise(times))
+            self._drop_count += sum(later < former for former, later in pairwise(times))
+            highest, lowest = accumulate(times, max), accumulate(times, min)
+            fall_ms = max(top - time for top, time in zip(highest, times, strict=True))
+            rise_ms = max(time - low for low, time in zip(lowest, times, strict=True))
+        disorder_ms["newest first"] = max(disorder_ms["newest first"], rise_ms)
+        disorder_ms["oldest first"] = max(disorder_ms["oldest first"], fall_ms)
+
+
+def find_span(times: Sequence[int]) -> tuple[int, int] | None:
+    """Between which create times an answer shows all, leaving out one row that may be elsewhere."""
+    if len(times) < 2:
+        return None
+    in_order = sorted(times)
+    trim = 1 if len(times) >= MIN_ROWS_TO_TRIM else 0
+    return in_order[trim], in_order[-1 - trim]
+
+
+def unite(runs: list[int], one: int, other: int) -> None:
+    runs[find_root(runs, one)] = find_root(runs, other)
+
+
+def find_root(runs: list[int], at: int) -> int:
+    while runs[at] != at:
+        runs[at] = runs[runs[at]]
+        at = runs[at]
+    return at
+
+
+def unite_overlapping(
+    runs: list[int], intervals: Iterable[tuple[int, tuple[float, float]]]
+) -> None:
+    """Unite what has half-open intervals of whole numbers that leave nothing out between them."""
+    reached, last = -inf, -1
+    for at, (low, high) in sorted(intervals, key=lambda each: each[1]):
+        if high <= low:
+            continue
+        if low <= reached and last >= 0:
+            unite(runs, last, at)
+        if high > reached:
+            reached, last = high, at

@@ -1,0 +1,205 @@
+"""What many judgements come to, by kind, and which goals they miss."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from statistics import fmean
+
+from tests.campaign.kinds import KINDS_BY_NAME, Kind
+from tests.campaign.listings import Judgement
+from tests.campaign.sequences import SEQUENCES_BY_NAME, SequenceKind
+
+MAX_UNPROVEN = 0.02
+MAX_COST = 4.0
+LEAST_PAGES = 10
+"""Of shorter lists, requests are not compared with the pages, but with a sum."""
+MAX_BESIDES = 12
+"""Requests that a listing of a shorter list may take beyond `MAX_COST` times its pages."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Of one kind."""
+
+    name: str
+    count: int = 0
+    unproven_count: int = 0
+    full_count: int = 0
+    unnoticed_count: int = 0
+    false_count: int = 0
+    doubled_count: int = 0
+    foreign_count: int = 0
+    trouble_count: int = 0
+    over_count: int = 0
+    """Short lists that took too many requests."""
+    costs: list[float] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
+    wrong: list[Judgement] = field(default_factory=list)
+    costly: list[Judgement] = field(default_factory=list)
+    unproven: list[Judgement] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
+    """Of several kinds summed up."""
+
+    def add(self, judgement: Judgement) -> None:
+        self.count += 1
+        self.unproven_count += judgement.is_unproven
+        self.full_count += judgement.fell_back
+        self.unnoticed_count += judgement.unnoticed_count > 0
+        self.false_count += judgement.is_false
+        self.doubled_count += judgement.doubled_count > 0
+        self.foreign_count += judgement.foreign_count > 0
+        self.trouble_count += judgement.trouble != ""
+        self.requests.append(judgement.request_count)
+        if judgement.because:
+            self.reasons[judgement.because] += 1
+        if judgement.page_count >= LEAST_PAGES:
+            self.costs.append(judgement.cost)
+            if judgement.cost > MAX_COST:
+                self.costly.append(judgement)
+        elif judgement.request_count > MAX_COST * judgement.page_count + MAX_BESIDES:
+            self.over_count += 1
+            self.costly.append(judgement)
+        if judgement.is_wrong:
+            self.wrong.append(judgement)
+        elif judgement.is_unproven:
+            self.unproven.append(judgement)
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.costs) if self.costs else 0.0
+
+    @property
+    def worst(self) -> float:
+        return max(self.costs, default=0.0)
+
+    def misses(self) -> list[str]:
+        """The goals that are missed."""
+        kind = KINDS_BY_NAME.get(self.name) or SEQUENCES_BY_NAME.get(self.name)
+        if kind is None:
+            return self.missed
+        found = []
+        if self.wrong:
+            found.append("wrong")
+        if kind.beyond:
+            return found
+        if self.unproven_count > MAX_UNPROVEN * self.count and not kind.impossible:
+            found.append("exit 4")
+        if isinstance(kind, Kind) and self.mean > kind.max_mean:
+            found.append("mean")
+        if self.costly:
+            found.append("worst")
+        if (
+            isinstance(kind, SequenceKind)
+            and kind.max_full is not None
+            and self.full_count > kind.max_full * self.count
+        ):
+            found.append("full runs")
+        return found
+
+
+def collect(judgements: Iterable[Judgement]) -> dict[str, Tally]:
+    tallies: dict[str, Tally] = {}
+    for judgement in judgements:
+        tallies.setdefault(judgement.kind, Tally(judgement.kind)).add(judgement)
+    return tallies
+
+
+def sum_up(tallies: list[Tally]) -> Tally:
+    """All kinds of listings of a part of the list as one."""
+    whole = Tally("all of these with `--since`")
+    for tally in tallies:
+        for name in (each.name for each in fields(Tally) if each.name != "name"):
+            setattr(whole, name, getattr(whole, name) + getattr(tally, name))
+        whole.missed += [each for each in tally.misses() if each not in whole.missed]
+    return whole
+
+
+def print_tables(tallies: dict[str, Tally], *, each: bool) -> None:
+    order = [*KINDS_BY_NAME, *SEQUENCES_BY_NAME]
+    in_order = sorted(tallies.values(), key=lambda tally: order.index(tally.name))
+    listings = [tally for tally in in_order if tally.name in KINDS_BY_NAME]
+    runs = [tally for tally in in_order if tally.name in SEQUENCES_BY_NAME]
+    if not each:
+        parts = [tally for tally in listings if KINDS_BY_NAME[tally.name].has_since]
+        listings = [tally for tally in listings if tally not in parts]
+        listings += [sum_up(parts)] if parts else []
+    if listings:
+        print_table("listings", listings, full=False)
+    if runs:
+        print_table("runs", runs, full=True)
+
+
+def print_table(noun: str, tallies: list[Tally], *, full: bool) -> None:
+    print(
+        f"| kind | {noun} | false proofs | exit 4 | requests, relative to the pages: mean (worst)"
+        f" |{' full runs | requests a run | not noticed |' if full else ''} doubled | missed |"
+    )
+    print("| --- " * (10 if full else 7) + "|")
+    for tally in tallies:
+        runs = (
+            f" {share(tally.full_count, tally.count)} | {fmean(tally.requests):.1f} |"
+            f" {tally.unnoticed_count} |"
+            if full
+            else ""
+        )
+        print(
+            f"| {tally.name} | {tally.count:,} | {tally.false_count}"
+            f" | {share(tally.unproven_count, tally.count)}"
+            f" | {tally.mean:.2f} ({tally.worst:.1f}) |{runs}"
+            f" {tally.doubled_count} | {', '.join(tally.misses())} |"
+        )
+    count = sum(tally.count for tally in tallies)
+    false_count = sum(tally.false_count for tally in tallies)
+    doubled_count = sum(tally.doubled_count for tally in tallies)
+    unproven = share(sum(tally.unproven_count for tally in tallies), count)
+    costs = [cost for tally in tallies for cost in tally.costs] or [0.0]
+    runs = (
+        f" {share(sum(tally.full_count for tally in tallies), count)}"
+        f" | {fmean(each for tally in tallies for each in tally.requests):.1f} |"
+        f" {sum(tally.unnoticed_count for tally in tallies)} |"
+        if full
+        else ""
+    )
+    print(
+        f"| *all* | {count:,} | {false_count} | {unproven}"
+        f" | {fmean(costs):.2f} ({max(costs):.1f}) |{runs} {doubled_count} | |\n"
+    )
+
+
+def share(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.1f} %"
+
+
+def print_failures(tallies: dict[str, Tally], *, most: int, unproven: bool) -> None:
+    """How to see each of the first failures again."""
+    for tally in tallies.values():
+        kind = KINDS_BY_NAME.get(tally.name) or SEQUENCES_BY_NAME[tally.name]
+        told = tally.wrong[:most]
+        if unproven or not kind.beyond:
+            told += tally.costly[:most]
+            told += tally.unproven[: most if unproven or "exit 4" in tally.misses() else 0]
+        for each in told:
+            print(
+                f"{say(each)}\n    python -m tests.campaign.run --kind '{each.kind}'"
+                f" --seed {each.seed} --trace"
+            )
+        if unproven:
+            for reason, count in tally.reasons.most_common(5):
+                print(f"    {tally.name}: {count} x {reason}")
+
+
+def say(each: Judgement) -> str:
+    counts = {
+        "lost": each.lost_count,
+        "stale": each.stale_count,
+        "doubled": each.doubled_count,
+        "foreign": each.foreign_count,
+        "not noticed": each.unnoticed_count,
+    }
+    parts = [f"{name} {count}" for name, count in counts.items() if count > 0]
+    parts += ["such as " + " ".join(each.examples)] if each.examples else []
+    parts += [f"{each.request_count} requests for {each.page_count} pages"]
+    parts += [each.trouble] if each.trouble else []
+    parts += [f"because {each.because}"] if each.because else []
+    return f"{each.kind}, seed {each.seed}: {each.proof}, {', '.join(parts)}"
