@@ -56,7 +56,7 @@ TARGET_BYTES: Final = 128 << 20
 MAX_SMALL: Final = 8
 """Files below half the target size that a partition may have before they are merged."""
 
-ROW_GROUP_ROWS: Final = 1 << 14
+ROW_GROUP_ROWS: Final = 1 << 13
 """An upsert reads whole row groups, several at a time: with a million rows in one, 2,000 into
 500,000 were measured to take 100 MiB more.
 """

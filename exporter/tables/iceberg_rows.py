@@ -31,7 +31,7 @@ from exporter.tables.columns import KEY_COLUMNS
 from exporter.tables.spool import Spool
 
 TARGET_PROPERTY: Final = "write.target-file-size-bytes"
-TARGET_BYTES: Final = 32 << 20
+TARGET_BYTES: Final = 24 << 20
 """Of a table that we make, as the library counts: rows in memory. On disk it is a tenth of that.
 
 A file that an upsert touches is read whole, and is in memory three times while it is written anew.
