@@ -54,7 +54,8 @@ class EndSearch:
             return
         if page.stop == page.total_count:
             self._accept(at)
-        else:
+        elif page.start + page.size > self.shown_to:
+            # Where rows were shown behind it, an answer lacks some of its own, and shows no end.
             self._note_cut(at, page)
         self.shown_to = max(self.shown_to, page.stop)
 
