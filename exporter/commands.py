@@ -9,11 +9,12 @@ from dataclasses import asdict
 
 from exporter.api.credentials import read_environment_credential
 from exporter.api.proxy import find_proxy
+from exporter.catalogs import merge_catalogs
 from exporter.config import Settings
-from exporter.destinations import holds_delta, resolve_destination
+from exporter.destinations import resolve_destination
 from exporter.errors import CredentialsError, UsageError
 from exporter.events import Event, Listener
-from exporter.loading import Loaded, build_json_schema, dump_toml
+from exporter.loading import Loaded, build_json_schema, dump_catalogs, dump_toml
 from exporter.local_files import require_name
 from exporter.pipeline import export
 from exporter.planning import PlannedListing, find_gateways, plan
@@ -22,6 +23,7 @@ from exporter.runs.verifying import Problem, verify
 from exporter.service import build_store_access, find_region, resolve_service
 from exporter.sinks import Format
 from exporter.stores.addresses import is_object_store, scheme_of
+from exporter.tables.registry import find_format
 from exporter.terminal.logs import configure_logging
 from exporter.terminal.printing import print_json, print_line, print_table, print_text, printable
 from exporter.terminal.progress import ProgressMode, open_progress
@@ -184,9 +186,12 @@ def show_verify(
     access = build_store_access(
         settings, region_id=find_region(settings, environ=environ), environ=environ
     )
-    is_table = scheme_of(output) == "iceberg" or holds_delta(output, access=access)
+    is_table = find_format(output, chosen=None, access=access) is not None
     chosen: Format | None = None if is_table else "ndjson"
-    found = verify(resolve_destination(output, chosen=chosen, access=access))
+    destination = resolve_destination(
+        output, chosen=chosen, access=access, catalogs=settings.paimon
+    )
+    found = verify(destination)
     if as_json:
         print_json(
             {
@@ -221,8 +226,10 @@ def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:
         where = f"{service.endpoint} (region {service.region_id})"
         where += name_proxy(service.endpoint, environ=environ)
     identity = describe_identity(loaded.settings, environ=environ)
+    described = dump_catalogs(merge_catalogs(loaded.settings.paimon, environ))
     print_text(
         f"{dump_toml(loaded)}\n# identity: {printable(identity)}\n# endpoint: {printable(where)}\n"
+        f"{described}"
     )
 
 

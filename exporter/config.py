@@ -4,7 +4,8 @@ It is the only list of settings: flags, TOML keys, environment variables, `--hel
 Schema are made of it. pydantic validates it and is imported only then.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -94,7 +95,7 @@ class Settings:
         ),
     ] = None
     format: Annotated[
-        Literal["parquet", "ndjson", "delta", "iceberg"] | None,
+        Literal["parquet", "ndjson", "delta", "iceberg", "paimon"] | None,
         Option("default: by the output's name; - is NDJSON, a folder Parquet", "output"),
     ] = None
     storage_endpoint: Annotated[
@@ -229,6 +230,16 @@ class Settings:
             metavar="DURATION",
         ),
     ] = 86_400.0
+    keep_leftovers: Annotated[
+        float,
+        Bounds(0, 31_536_000),
+        Duration(),
+        Option(
+            "how long what another run left unpublished in an object store is let be",
+            "run after run",
+            metavar="DURATION",
+        ),
+    ] = 86_400.0
     spool: Annotated[
         Text | None,
         PathName(is_local=True),
@@ -299,6 +310,10 @@ class Settings:
         bool,
         Option("say nothing but errors", "watching", short="q"),
     ] = False
+    paimon: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    """Catalogs of Paimon tables: options by the catalog's name. No flag sets it, but the file's
+    tables `[paimon.NAME]`, and variables of their own: see `catalogs`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,10 +362,12 @@ def format_seconds(seconds: float) -> str:
 
 @cache
 def read_fields() -> tuple[Field, ...]:
-    """Every setting in the order of its definition."""
+    """Every setting that is one value, in the order of its definition."""
     hints = get_type_hints(Settings, include_extras=True)
     return tuple(
-        build_field(each.name, hints[each.name], each.default) for each in fields(Settings)
+        build_field(each.name, hints[each.name], each.default)
+        for each in fields(Settings)
+        if get_origin(hints[each.name]) is Annotated
     )
 
 

@@ -4,23 +4,26 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal, TypeGuard, assert_never, get_args
 
 import orjson
 
+from exporter.catalogs import Catalogs
 from exporter.errors import DestinationError, UnusableNameError, UsageError
 from exporter.local_files import describe_kind, find_fault
 from exporter.messages import quote, shorten
-from exporter.sinks import FileCodec, Format, Table, TableFormat, resolve_format
+from exporter.sinks import FileCodec, Format, TableFormat, resolve_format
 from exporter.stores import Store
 from exporter.stores.addresses import StoreAccess, parse_address, scheme_of
 from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
-from exporter.stores.partials import mode_of, translated
+from exporter.stores.partials import make_folders, mode_of, translated
 from exporter.stores.pipes import is_pipe_or_device
+from exporter.tables.interface import Table, TableRequest
+from exporter.tables.registry import find_format, open_table
 from exporter.urls import mask_url
 
 Kind = Literal["file", "stream", "dataset", "table"]
@@ -42,6 +45,8 @@ class Home:
     """What a run has read so far."""
     state: str | None
     """What the next run builds on; None where runs cannot."""
+    manifests: str | None = None
+    """The folder of the numbered manifests; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class Destination:
                     lock="_exporter/lock",
                     journal="_exporter/journal",
                     state="_exporter/state.json",
+                    manifests="_manifests/",
                 )
             case _:
                 assert_never(self.kind)
@@ -118,6 +124,7 @@ def resolve_destination(
     chosen: OutputFormat | None,
     access: StoreAccess | None = None,
     partition_by: Sequence[str] = (),
+    catalogs: Catalogs | None = None,
 ) -> Destination:
     """What the output is, by its name and by what stands there; blocks.
 
@@ -125,90 +132,56 @@ def resolve_destination(
     which has no folders, a name without a suffix is one too. Raises UsageError for what cannot be
     an output, DestinationError for what is there and cannot be replaced.
     """
-    if chosen == "iceberg" or scheme_of(output) == "iceberg":
-        return resolve_iceberg(output, chosen=chosen, access=access, partition_by=partition_by)
-    if chosen == "delta" or (chosen is None and holds_delta(output, access=access)):
-        return resolve_delta(output, access=access or StoreAccess(), partition_by=partition_by)
+    table_format = find_format(output, chosen=chosen, access=access)
+    if table_format is not None:
+        request = TableRequest(
+            output=output,
+            partition_by=tuple(partition_by),
+            access=access or StoreAccess(),
+            catalogs=catalogs or {},
+        )
+        return resolve_table(request, table_format)
+    file_format = chosen if is_file_format(chosen) else None
     if access is not None and scheme_of(output) is not None:
-        return resolve_object_store(output, chosen=chosen, access=access)
+        return resolve_object_store(output, chosen=file_format, access=access)
     require_local(output)
     if output == "-" or (not output.endswith("/") and is_pipe_or_device(output)):
-        output_format, codec = resolve_format(output, chosen)
+        output_format, codec = resolve_format(output, file_format)
         return Destination(output, "stream", output_format, codec, LocalStore(""), output)
     if output.endswith("/") or is_folder(output):
         store = LocalStore(output, makes_folder=True)
         require_dataset(store)
-        return Destination(output, "dataset", chosen or "parquet", "none", store, "")
+        return Destination(output, "dataset", file_format or "parquet", "none", store, "")
     require_regular(output)
-    output_format, codec = resolve_format(output, chosen)
+    output_format, codec = resolve_format(output, file_format)
     # A link stays, and what it points to is replaced; the run's own files stand beside the link.
     store, name = LocalStore.holding(output)
     return Destination(output, "file", output_format, codec, store, name)
 
 
-def resolve_iceberg(
-    output: str,
-    *,
-    chosen: OutputFormat | None,
-    access: StoreAccess | None,
-    partition_by: Sequence[str],
-) -> Destination:
-    """A table of a catalog; the run's own files stand beside its folder."""
-    if chosen not in {None, "iceberg"}:
-        raise UsageError(f"'{shorten(output)}' is no {chosen}", hint="leave out --format")
-    from exporter.sinks.iceberg import IcebergTable
-
-    table = IcebergTable(output, partition_by=partition_by)
-    store, name = hold_table(table.location, access=access)
-    return Destination(output, "table", "parquet", "none", store, name, table, "iceberg")
+def is_file_format(chosen: OutputFormat | None) -> TypeGuard[Format]:
+    return chosen in get_args(Format)
 
 
-def holds_delta(output: str, *, access: StoreAccess | None) -> bool:
-    """Whether a folder holds a Delta table: one that has been made need not be named as such."""
+def resolve_table(request: TableRequest, table_format: TableFormat) -> Destination:
+    """A table; the run's own files stand beside its folder."""
+    output = request.output
     if scheme_of(output) is None:
         require_local(output)
-        return output != "-" and os.path.isdir(os.path.join(output, "_delta_log"))  # noqa: PTH112, PTH118 - never raises
-    name = parse_address(output).key.rpartition("/")[2]
-    if access is None or "." in name:
-        return False
-    return next(iter(open_store(output, access).list_files("_delta_log/")), None) is not None
+    table = open_table(table_format, request)
+    store, name = hold_table(table.location, access=request.access)
+    return Destination(output, "table", "parquet", "none", store, name, table, table_format)
 
 
-def resolve_delta(output: str, *, access: StoreAccess, partition_by: Sequence[str]) -> Destination:
-    """A table in a folder; the run's own files stand beside it."""
-    if scheme_of(output) is None:
-        require_local(output)
-        if output == "-" or is_file(output.rstrip("/")):
-            raise UsageError(
-                f"a Delta table needs a folder, not '{shorten(output)}'",
-                hint="name a folder, such as --output sessions/",
-            )
-    elif not parse_address(output).key:
-        raise UsageError(
-            f"'{shorten(output)}' leaves no room beside the table",
-            hint="name a folder in the bucket",
-        )
-    from exporter.sinks.delta import DeltaTable
-    from exporter.sinks.delta_storage import open_delta_storage
-
-    storage = open_delta_storage(output, access)
-    table = DeltaTable(output, storage=storage, partition_by=partition_by)
-    at = storage.uri if scheme_of(output) is None else output
-    store, name = hold_table(at, access=access)
-    return Destination(output, "table", "parquet", "none", store, name, table, "delta")
-
-
-def hold_table(location: str, *, access: StoreAccess | None) -> tuple[Store, str]:
+def hold_table(location: str, *, access: StoreAccess) -> tuple[Store, str]:
     """The store that a table's folder is in, and the folder's name."""
     folder, _, name = location.rstrip("/").rpartition("/")
     scheme = scheme_of(location)
     if scheme is None or scheme == "file":
         folder = folder.removeprefix("file:").replace("///", "/", 1)
         with translated(folder):  # a catalog makes the folders of its warehouse as they are needed
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            make_folders(Path(folder))
         return LocalStore(folder), name
-    if access is None:
-        raise UsageError(f"cannot reach '{shorten(location)}'", hint="name a local warehouse")
     return open_store(folder.replace("s3a://", "s3://", 1), access), name
 
 
@@ -263,6 +236,10 @@ programs call theirs `part-…`, too.
 """
 
 
+OWN_FOLDERS = ("_exporter/", "_manifests/")
+"""Folders of a dataset that hold no data."""
+
+
 def is_part(name: str) -> bool:
     return re.fullmatch(PART_NAME, name.rpartition("/")[2]) is not None
 
@@ -278,18 +255,49 @@ def require_regular(path: str) -> None:
         )
 
 
+def is_own(name: str) -> bool:
+    """Whether a file of a dataset is one that runs write there."""
+    return name == "_manifest.json" or name.startswith(OWN_FOLDERS) or is_part(name)
+
+
 def require_dataset(store: Store) -> None:
-    """Raises DestinationError for a folder that holds something else."""
+    """Raises DestinationError for a folder that holds something else, UsageError for one that holds
+    another output.
+    """
     manifest = store.read("_manifest.json")
     if manifest is not None and is_ours(manifest):
         return
+    require_unnested(store)
     for each in store.list_files():
-        if not each.name.startswith("_exporter/") and not is_part(each.name):
+        if not each.name.startswith(OWN_FOLDERS) and not is_part(each.name):
             raise DestinationError(
                 f"'{store.url}' holds something else than an export: '{each.name}'",
                 hint="name a new or an empty folder, or a file in it, such as "
                 + shlex.quote(store.path_of("sessions.parquet")),
             )
+
+
+def require_unnested(store: Store) -> None:
+    """Raises UsageError for a folder that has an output of its own somewhere below."""
+    inner = next(find_nested(store), None)
+    if inner is not None:
+        raise UsageError(
+            f"'{store.url}' holds another output, '{store.path_of(inner)}'",
+            hint="name a folder beside that one: readers of this one would take its rows for"
+            " theirs",
+        )
+
+
+def find_nested(store: Store) -> Iterator[str]:
+    """The folders below this one that are outputs of their own."""
+    for each in store.list_files():
+        if each.name.startswith(OWN_FOLDERS):
+            continue
+        for mark in ("/_exporter/", "/_delta_log/"):
+            if mark in each.name:
+                yield each.name.partition(mark)[0]
+        if each.name.endswith("/_manifest.json") and is_ours(store.read(each.name) or b"null"):
+            yield each.name.removesuffix("/_manifest.json")
 
 
 def is_ours(manifest: bytes) -> bool:
@@ -298,13 +306,6 @@ def is_ours(manifest: bytes) -> bool:
     except orjson.JSONDecodeError:  # one that was damaged since; the next publish replaces it
         return True
     return isinstance(read, dict) and "manifest_version" in read
-
-
-def is_file(path: str) -> bool:
-    """Whether something is there, and it is no folder."""
-    with translated(path):
-        mode = mode_of(path)
-    return mode is not None and not Path(path).is_dir()
 
 
 def is_folder(path: str) -> bool:

@@ -4,10 +4,11 @@ ExporterError                     1
 ├── UsageError                    2   flags, file, environment
 │   ├── UnknownIdError            2   a workspace or gateway that discovery does not find
 │   ├── UnusableNameError         2   no file can have that name; a DestinationError too
-│   └── MissingExtraError         2   an optional dependency is not installed
+│   ├── MissingExtraError         2   an optional dependency is not installed
+│   └── StoreUnfitError           2   a store that ignores conditions; a DestinationError too
 ├── DestinationError              1   the output cannot be written
 ├── LockHeldError                 5   another run holds the output's lock
-├── LockLostError                 1   the output's lock was lost while the run went on
+├── LockLostError                 5   the output's lock was lost while the run went on
 ├── VerificationError             1   a published output is not as its manifest says
 ├── DeadlineError                 1   the run took longer than it may
 ├── ReplayError                   1   what a killed run left cannot be followed
@@ -84,6 +85,10 @@ class UnusableNameError(UsageError, DestinationError):
     """Raised when a name is of no file, or of none that can be written: too long, a device."""
 
 
+class StoreUnfitError(UsageError, DestinationError):
+    """Raised when the output's store overwrites what it was told not to: no lock holds there."""
+
+
 class LockHeldError(ExporterError):
     """Raised when another run writes the same output, at once or after waiting for its end."""
 
@@ -92,6 +97,8 @@ class LockHeldError(ExporterError):
 
 class LockLostError(ExporterError):
     """Raised when a run finds that it does not hold its output's lock any more."""
+
+    exit_code = 5
 
 
 class VerificationError(ExporterError):

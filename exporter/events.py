@@ -123,7 +123,7 @@ class RunFinished:
     status: Literal["complete", "incomplete"]
     session_count: int
     size_bytes: int
-    """Of what this run wrote."""
+    """Of the files that this run wrote; 0 for a table, whose library writes them."""
     elapsed_s: float
     incremental: bool = False
     """Whether it added to the output what is new or changed, in place of writing it anew."""

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
+from exporter import catalogs
+from exporter.catalogs import Catalogs
 from exporter.config import ENVIRONMENT_PREFIX, Field, Settings, read_fields
 from exporter.endpoints import check_endpoint, check_region
 from exporter.errors import UsageError
@@ -77,16 +79,18 @@ def load_settings(
     """
     known = {field.name: field for field in read_fields()}
     path = environ.get(CONFIG_VARIABLE) or None if config_file is None else config_file
+    document = {} if path is None else read_document(path)
+    described = catalogs.read_catalogs(document.pop(catalogs.KEY, {}), path=path or "")
     given = {
         each.field.name: each
         for source in (
-            [] if path is None else read_file(path, known),
+            [] if path is None else read_file(path, document, known),
             read_environment(environ, known),
             read_flags(flags, known),
         )
         for each in source
     }
-    settings = validate(given)
+    settings = replace(validate(given), paimon=described)
     for name, check in (
         ("region", check_region),
         ("endpoint", check_endpoint),
@@ -98,12 +102,18 @@ def load_settings(
     return Loaded(settings, given)
 
 
-def read_file(path: str, known: Mapping[str, Field]) -> Iterator[Given]:
-    document = read_toml(path, hint="`livy-exporter config show` prints a file with every key")
+def read_document(path: str) -> dict[str, Any]:
+    return read_toml(path, hint="`livy-exporter config show` prints a file with every key")
+
+
+def read_file(
+    path: str, document: Mapping[str, object], known: Mapping[str, Field]
+) -> Iterator[Given]:
     for key, value in document.items():
         if key not in known:
             raise UsageError(
-                f"unknown key '{shorten(key)}' in {shorten(path)}", hint=suggest(key, list(known))
+                f"unknown key '{shorten(key)}' in {shorten(path)}",
+                hint=suggest(key, [*known, catalogs.KEY]),
             )
         yield Given(known[key], value, "file", path)
 
@@ -195,11 +205,18 @@ def reword(error: Mapping[str, Any]) -> str:
 def build_json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the TOML file."""
     schema = build_validator().json_schema()
+    properties = {name: without_null(each) for name, each in schema["properties"].items()}
+    # Options may be texts, numbers, booleans, and tables where their names have dots.
+    properties[catalogs.KEY] = {
+        "type": "object",
+        "additionalProperties": {"type": "object"},
+        "description": "catalogs of Paimon tables: [paimon.NAME], and below it their options",
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "livy-exporter configuration",
         "type": "object",
-        "properties": {name: without_null(each) for name, each in schema["properties"].items()},
+        "properties": properties,
         "additionalProperties": False,
     }
 
@@ -221,13 +238,27 @@ def dump_toml(loaded: Loaded) -> str:
     A password in a URL is masked.
     """
     lines = []
-    for name, value in asdict(loaded.settings).items():
+    for field in read_fields():
+        name, value = field.name, getattr(loaded.settings, field.name)
         if value is None:
             lines.append(f"# {name} is not set")
         else:
             origin = loaded.given[name].origin if name in loaded.given else "default"
             lines.append(f"{name} = {toml_value(value)}  # {printable(origin)}")
     return "\n".join(lines) + "\n"
+
+
+def dump_catalogs(described: Catalogs) -> str:
+    """Tables of a TOML file with the catalogs' options, what may be a secret masked."""
+    lines = []
+    for name, options in described.items():
+        is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
+        lines += ["", f"[{catalogs.KEY}.{name if is_bare else toml_value(name)}]"]
+        lines += [
+            f"{toml_value(option)} = {toml_value(catalogs.mask_option(option, value))}"
+            for option, value in sorted(options.items())
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def toml_value(value: object) -> str:

@@ -15,6 +15,7 @@ from exporter.sinks.single import FileOutput
 from exporter.stores import StagedFile
 from exporter.stores.local import LocalStore
 from exporter.stores.pipes import PipeFile
+from exporter.tables.interface import Commit
 
 
 def open_output(
@@ -61,12 +62,16 @@ def open_output(
             prove_home(destination.home, run_id=run_id)
             if destination.table is None:
                 raise RuntimeError("a table that was not opened")
-            return destination.table.open_output(
+            from exporter.tables.output import TableOutput
+
+            return TableOutput(
+                destination.table,
+                output=destination.output,
                 mode="upsert" if adds else "replace",
-                run_id=run_id,
-                exporter_version=exporter_version,
+                commit=Commit(
+                    run_id=run_id, exporter_version=exporter_version, codec=parquet_codec
+                ),
                 exported_at=exported_at,
-                codec=parquet_codec,
             )
         case "dataset":
             prove_home(destination.home, run_id=run_id)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,7 @@ from exporter.api import roa
 from exporter.api.client import Client
 from exporter.api.discovery import choose_gateways
 from exporter.config import Settings
-from exporter.errors import DeadlineError
+from exporter.errors import DeadlineError, LockLostError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.gateway import Gateway
 from exporter.listing.coverage import Coverage
@@ -37,12 +37,13 @@ from exporter.runs.lock import hold_lock
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.past import Past, build_next_gateways, read_past, require_partitions
 from exporter.runs.publishing import Publisher
-from exporter.runs.state import State, dump_state, to_ms
+from exporter.runs.state import State, dump_state, require_own_state, to_ms
 from exporter.runs.unreadable import UnreadableRows
 from exporter.runs.verdict import require_complete
 from exporter.service import open_service
 from exporter.sinks import Output
 from exporter.stores import StagedFile
+from exporter.tables.interface import Commit
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +106,22 @@ async def prepare_and_export(
         run_id=run_id,
         wait_s=None if settings.wait is None else min(waits),
     ) as lock:
-        publisher = Publisher(run.destination, home, state_at=run.state_at)
+        publisher = Publisher(
+            run.destination,
+            home,
+            state_at=run.state_at,
+            lock=lock,
+            keep_s=settings.keep_leftovers if lock.is_lease else None,
+        )
         past = await anyio.to_thread.run_sync(recover, run, publisher)
         return await export_run(run, Seat(publisher, past, lock.assure), left_s=left_s)
 
 
 def recover(run: Run, publisher: Publisher) -> Past:
     """Put right what a killed run left, and tell what this one builds on; blocks."""
+    if run.state_at is not None:
+        state_store, state_name = run.state_at
+        require_own_state(state_store.read(state_name) or b"", output=run.output_key)
     publisher.recover()
     manifest = publisher.read_manifest()
     if not run.settings.incremental or run.state_at is None:
@@ -400,7 +410,15 @@ async def publish(
             opened.manifest_copy.sync()
             opened.manifest_copy.publish()
         if seat is not None:
-            seat.publisher.remove_leftovers()
+            with suppress(LockLostError):  # then they are another run's to remove
+                seat.publisher.remove_leftovers()
+            seat.publisher.compact(
+                Commit(
+                    run_id=run.run_id,
+                    exporter_version=__version__,
+                    codec=run.settings.compression,
+                )
+            )
 
     await anyio.to_thread.run_sync(act)
     run.emit(

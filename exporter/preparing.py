@@ -10,6 +10,7 @@ from exporter.destinations import Destination, hold_file, resolve_destination
 from exporter.errors import UsageError
 from exporter.events import Event
 from exporter.messages import shorten
+from exporter.neighbours import require_apart
 from exporter.records.omit import resolve_fields
 from exporter.service import Service, build_store_access, require_workspace, resolve_service
 from exporter.span import Span, resolve_span
@@ -61,10 +62,15 @@ def prepare(
     service = resolve_service(settings, environ=environ)
     access = build_store_access(settings, region_id=service.region_id, environ=environ)
     destination = resolve_destination(
-        output, chosen=settings.format, access=access, partition_by=settings.partition_by
+        output,
+        chosen=settings.format,
+        access=access,
+        partition_by=settings.partition_by,
+        catalogs=settings.paimon,
     )
     require_sequel(settings, destination)
     require_folder(settings, destination)
+    require_apart(destination)
     return Run(
         settings=settings,
         run_id=run_id,

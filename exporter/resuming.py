@@ -10,8 +10,9 @@ from exporter import __version__
 from exporter.gateway import Gateway
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.preparing import Run
-from exporter.runs.journal import Journal, place_journal, remove_stale
+from exporter.runs.journal import Journal, place_journal
 from exporter.runs.past import Past
+from exporter.runs.spool import remove_stale
 from exporter.runs.state import dump_state
 from exporter.span import Span, resolve_span
 

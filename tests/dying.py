@@ -49,24 +49,22 @@ class Stage:
         )
 
 
-_CHANGES = (".replace", ".remove")
-
 LISTED = Stage("listed", ("require_complete",), "export_run")
 """All rows are written, the files are not ended."""
 CLOSED = Stage("closed", ("build_manifest",))
 """The data are safe and invisible."""
-INTENDED = Stage("intended", ("Output.publish",), "Publisher.publish")
-"""It is noted what will be published."""
+INTENDED = Stage("intended", ("Output.publish", "LocalStore.replace_together"))
+"""It is known what will be published; a folder that changes as one act has not changed yet."""
 HALF_SHOWN = Stage("half shown", ("FileOutput.publish",), count=2)
 """One part of several has its name."""
 SHOWN = Stage("shown", ("Publisher._complete",))
 """The data can be read."""
-DESCRIBED = Stage("described", _CHANGES, "Publisher._complete", 2)
+DESCRIBED = Stage("described", ("Publisher._publish_state",))
 """The manifest is written, the state is not."""
-STATED = Stage("stated", _CHANGES, "Publisher._complete", 3)
+STATED = Stage("stated", (".remove",), "Publisher._complete")
 """The state is written, the note of what will be published is still there."""
 TOLD = Stage("told", ("Publisher.remove_leftovers",), "act")
-"""All is written, the former version is not removed."""
+"""All is written, the note of it is gone, too."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +172,10 @@ IMPORTED = (
     "deltalake",
     "exporter.cli",
     "exporter.commands",
-    "exporter.sinks.iceberg_output",
     "exporter.sinks.parquet",
+    "exporter.tables.delta",
+    "exporter.tables.iceberg",
+    "exporter.tables.paimon",
     "obstore.store",
     "pyiceberg.catalog.sql",
     "pyiceberg.io.pyarrow",
@@ -183,11 +183,15 @@ IMPORTED = (
 """What takes long, and is imported only once a run needs it."""
 
 
-def serve() -> None:
+def prepare_to_fork() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     assert threading.active_count() == 1
     gc.freeze()  # a child that collects would copy every page it looks at
+
+
+def serve() -> None:
+    prepare_to_fork()
     for line in sys.stdin:
         ask = json.loads(line)
         print(json.dumps(vars(fork(lambda: run_here(ask)))), flush=True)  # noqa: B023 - called here

@@ -16,6 +16,7 @@ from exporter.emulator.recording import RecordedSessions
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.records.schema import SCHEMA
 from tests.object_server import ObjectServer
+from tests.paimon_catalog import PaimonServer, put_object
 
 REGION = "cn-hangzhou"
 CREATED_MS: Final = 1_768_213_240_123
@@ -270,6 +271,14 @@ class Place(Protocol):
     def delta(self) -> Mapping[str, str]:
         """Storage options of a table here."""
 
+    @property
+    def paimon(self) -> PaimonServer | None:
+        """A catalog of tables here; None where none is needed."""
+
+    @property
+    def paimon_storage(self) -> Mapping[str, str]:
+        """Options by which that catalog's tables are reached."""
+
     def names(self) -> set[str]:
         """Of all files, hidden ones too."""
 
@@ -287,6 +296,8 @@ class Disk:
     environ: Mapping[str, str] = field(default_factory=dict)
     iceberg: Mapping[str, str] = field(default_factory=dict)
     delta: Mapping[str, str] = field(default_factory=dict)
+    paimon: None = None
+    paimon_storage: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -353,6 +364,21 @@ class Bucket:
             "AWS_ALLOW_HTTP": "true",
         }
 
+    @property
+    def paimon(self) -> PaimonServer:
+        put = put_object(self.judge, self.bucket, "lake/")
+        return PaimonServer(f"s3://{self.bucket}/lake", put, token="s3cret-value")
+
+    @property
+    def paimon_storage(self) -> Mapping[str, str]:
+        return {
+            "s3.endpoint": self.server.url,
+            "s3.region": "us-east-1",
+            "s3.access-key": "key",
+            "s3.secret-key": "s3cret-value",
+            "s3.path-style-access": "true",
+        }
+
     def names(self) -> set[str]:
         pages = self.judge.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         keys = [each["Key"] for page in pages for each in page.get("Contents", [])]
@@ -384,4 +410,6 @@ def is_lock(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """What engines pass over."""
-    return any(part.startswith(".") or part == "_exporter" for part in name.split("/"))
+    return any(
+        part.startswith(".") or part in {"_exporter", "_manifests"} for part in name.split("/")
+    )

@@ -21,6 +21,8 @@ FLAKY_KEY = "flaky-key"
 """Its requests are throttled when they come for the first time."""
 ELSEWHERE = "elsewhere"
 """A bucket of another region."""
+IGNORING = "ignoring-"
+"""Buckets that begin so take no notice of conditions, as look-alikes and versioned buckets do."""
 
 StartResponse = Callable[..., Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -81,6 +83,7 @@ class Filter:
         self._application = application
         self._lock = threading.Lock()
         self._throttled: set[str] = set()
+        self._begun_at: dict[bytes, str] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         host = environ["HTTP_HOST"].partition(":")[0]
@@ -98,12 +101,33 @@ class Filter:
             return refuse(refusal, environ, start_response)
         if is_oss:
             environ.pop("HTTP_IF_NONE_MATCH", None)
+            if environ["REQUEST_METHOD"] == "PUT":
+                environ.pop("HTTP_IF_MATCH", None)
+        if bucket.startswith(IGNORING):
+            for name in ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH", "HTTP_X_OSS_FORBID_OVERWRITE"):
+                environ.pop(name, None)
         with self._lock:
             forbids = environ.get("HTTP_X_OSS_FORBID_OVERWRITE") == "true"
             if is_oss and forbids and self._exists(environ):
                 refusal = Refusal("409 Conflict", "FileAlreadyExists")
                 return refuse(refusal, environ, start_response)
-            return list(self._application(environ, start_response))
+            content = b"".join(self._application(environ, start_response))
+            return [self._date_uploads(environ["REQUEST_METHOD"], environ, content)]
+
+    def _date_uploads(self, method: str, environ: dict[str, Any], content: bytes) -> bytes:
+        """When each upload began: moto says one and the same time of all of them."""
+        query = environ["QUERY_STRING"].split("&")
+        if not {"uploads", "uploads="} & set(query):
+            return content
+        if method == "POST" and (found := re.search(rb"<UploadId>([^<]*)</UploadId>", content)):
+            self._begun_at[found[1]] = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+
+        def date(match: "re.Match[bytes]") -> bytes:
+            known = re.search(rb"<UploadId>([^<]*)</UploadId>", match[0])
+            begun_at = self._begun_at.get(known[1] if known else b"", "")
+            return re.sub(rb"(?<=<Initiated>)[^<]{24}", begun_at.encode() or rb"\g<0>", match[0])
+
+        return re.sub(rb"<Upload>.*?</Upload>", date, content, flags=re.DOTALL)
 
     def _throttle(self, environ: dict[str, Any]) -> Refusal | None:
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
@@ -143,7 +167,9 @@ def address_by_path(environ: dict[str, Any], bucket: str) -> None:
 def find_oss_refusal(environ: dict[str, Any], bucket: str) -> Refusal | None:
     if not bucket:
         return Refusal("403 Forbidden", "SecondLevelDomainForbidden")
-    payload = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
+    # OSS's own API has a signature of another kind, which says nothing of the content.
+    is_native = environ.get("HTTP_AUTHORIZATION", "").startswith("OSS ")
+    payload = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "0" * 64 if is_native else "")
     if "aws-chunked" in environ.get("HTTP_CONTENT_ENCODING", "") or not re.fullmatch(
         r"[0-9a-f]{64}", payload
     ):
@@ -168,9 +194,10 @@ def find_s3_refusal(environ: dict[str, Any], bucket: str) -> Refusal | None:
 
 
 def find_key_refusal(environ: dict[str, Any], *, is_oss: bool) -> Refusal | None:
-    match = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+    match = re.search(r"(?:Credential=|OSS )([^/:]+)[/:]", environ.get("HTTP_AUTHORIZATION", ""))
     key_id = "" if match is None else match[1]
     token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN", "")
+    token = environ.get("HTTP_X_OSS_SECURITY_TOKEN", token)
     if key_id == WRONG_KEY:
         # Real stores repeat what they were sent.
         return Refusal("403 Forbidden", "InvalidAccessKeyId", f"x-amz-security-token:{token}")

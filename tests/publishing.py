@@ -1,5 +1,6 @@
 """Runs that publish and are killed at a step: by an exception, or by the kernel."""
 
+import math
 import os
 import shutil
 import signal
@@ -13,8 +14,10 @@ from typing import Any, BinaryIO, Literal, get_args
 
 from exporter.destinations import Destination, Kind, resolve_destination
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.runs.manifest import build_file_entry
-from exporter.runs.publishing import Publisher, digest, read_manifest
+from exporter.runs.manifests import read_manifest
+from exporter.runs.publishing import Publisher, digest
 from exporter.sinks import ByteStream, Output, Sink, open_gathering, open_sink
 from exporter.sinks.dataset import Parts
 from exporter.sinks.partitioned import PartitionedOutput
@@ -159,16 +162,34 @@ class KillingStore:
     def size_of(self, name: str) -> int | None:
         return self._store.size_of(name)
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
         self.step()
         created = self._store.create(name, content)
         self.step()
         return created
 
-    def replace(self, name: str, content: bytes) -> None:
+    def replace(self, name: str, content: bytes, *, within_s: float = math.inf) -> None:
         self.step()
         self._store.replace(name, content)
         self.step()
+
+    @property
+    def tells_versions(self) -> bool:
+        return self._store.tells_versions
+
+    def tag_of(self, name: str) -> str | None:
+        return self._store.tag_of(name)
+
+    def replace_version(
+        self, name: str, content: bytes, *, tag: str | None, within_s: float = math.inf
+    ) -> bool:
+        self.step()
+        replaced = self._store.replace_version(name, content, tag=tag)
+        self.step()
+        return replaced
+
+    def enclosing(self) -> Iterator[Store]:
+        return self._store.enclosing()
 
     def list_files(self, prefix: str = "") -> Iterator[StoredFile]:
         return self._store.list_files(prefix)
@@ -179,9 +200,9 @@ class KillingStore:
             self._store.remove([name])
             self.step()
 
-    def remove_leftovers(self, names: Sequence[str] | None = None) -> None:
+    def remove_leftovers(self, names: Sequence[str] | None = None, *, keep_s: float = 0.0) -> None:
         self.step()
-        self._store.remove_leftovers(names)
+        self._store.remove_leftovers(names, keep_s=keep_s)
         self.step()
 
     def open_input(self, name: str) -> BinaryIO:
@@ -209,7 +230,7 @@ class KillingFile:
     def release(self) -> None:
         self._staged.release()
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
         self._step()
         self._staged.publish()
         self._step()

@@ -13,6 +13,8 @@ from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA
 from exporter.sinks import Output, OutputFacts, TableMode
+from exporter.tables.interface import Commit, Table
+from exporter.tables.output import TableOutput
 
 FIRST: Final = Gateway("cn-hangzhou", "w-1", "lc-1")
 SECOND: Final = Gateway("cn-hangzhou", "w-1", "lc-2")
@@ -67,6 +69,18 @@ def publish_sessions(
     output.publish()
     output.discard()
     return facts
+
+
+def open_table_output(table: Table, *, mode: TableMode, run_id: str) -> TableOutput:
+    """A table as a run's output, which waits for nothing."""
+    return TableOutput(
+        table,
+        output="the table",
+        mode=mode,
+        commit=Commit(run_id=run_id, exporter_version="1.2.3"),
+        exported_at=EXPORTED_AT,
+        sleep=lambda _: None,
+    )
 
 
 def query(sessions: pa.Table, columns: str) -> list[tuple[Any, ...]]:

@@ -14,8 +14,8 @@ from exporter.gateway import Gateway
 from exporter.listing.facts import ListingFacts
 from exporter.listing.known import Known
 from exporter.runs.reading import Unreadable, read_keys
-from exporter.sinks import Table
 from exporter.span import Span, format_ms
+from exporter.tables.interface import Table
 
 logger = logging.getLogger(__name__)
 

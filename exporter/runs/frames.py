@@ -95,6 +95,20 @@ class FrameFile:
         return Frame(payload, count, written_ms, place + HEAD.size + size_bytes)
 
 
+def is_framed(path: Path) -> bool:
+    """Whether a file begins as one of ours does; not so for what cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(fd, len(MARK)) == MARK
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
 def build_frame(payload: bytes, *, count: int, written_ms: int) -> bytes:
     head = HEAD.pack(MARK, count, written_ms, len(payload), 0)[:CHECKED]
     checksum = zlib.crc32(payload, zlib.crc32(head))

@@ -38,6 +38,8 @@ class Refusal:
 class Claim(Protocol):
     """One run's way to a lock. All methods block, and may be called from any thread."""
 
+    is_lease: bool
+    """Whether it ends by itself, and not only with its holder."""
     poll_s: float
     """How often it is worth looking again while another run holds it."""
     renew_s: float

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +35,7 @@ from exporter.listing.replay import RecordedAnswer
 from exporter.runs.frames import Frame, FrameFile, build_frame
 from exporter.runs.segments import SegmentRow, pack_body, pack_segment, read_segment, unpack_body
 from exporter.stores.local import LocalStore
+from exporter.stores.partials import make_folders
 
 JOURNAL_VERSION: Final = 1
 
@@ -138,7 +138,7 @@ class Journal:
         # As it will be read: a tuple is a list then.
         header = Header(run_id, started_at, orjson.loads(orjson.dumps(whole)))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(path.parent)
             self._file = FrameFile(path)
             self._begin(self._file, header, resume_within_s=resume_within_s, fresh=fresh)
         except BlockingIOError:
@@ -320,15 +320,6 @@ def place_journal(home: Home, *, key: str, spool: Path | None) -> Path | None:
     if isinstance(home.store, LocalStore):
         return Path(home.store.path_of(home.journal))
     return None
-
-
-def remove_stale(spool: Path, *, now: datetime, resume_within_s: float) -> None:
-    """Remove the journals in a spool that nobody will resume, whatever their output."""
-    with suppress(OSError):
-        for path in spool.glob("*.journal"):
-            if now.timestamp() - path.stat().st_mtime > resume_within_s:
-                with suppress(OSError):
-                    FrameFile(path).remove()
 
 
 def is_worth_resuming(error: BaseException) -> bool:

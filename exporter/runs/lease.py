@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import orjson
 
-from exporter.errors import LockLostError
+from exporter.errors import LockLostError, StoreUnfitError
 from exporter.runs.holder import Holder, Refusal, dump_holder, format_second, parse_holder
 from exporter.stores import Store
 
@@ -29,6 +29,7 @@ DURATION_S: Final = 60.0
 POLL_S: Final = 2.0
 CLOCKS_DIFFER_S: Final = 10.0
 """A lease that ended less than this ago may still be held: the clocks of two hosts differ."""
+PROBE: Final = b"livy-exporter tries to write this twice, to see that it cannot\n"
 TRIES: Final = 16
 """How often a run that is overtaken while it takes a lease looks again at once."""
 
@@ -66,6 +67,7 @@ class Sighting:
 class LeaseClaim:
     """A claim by leases; it needs no more of a store than `Store` promises."""
 
+    is_lease = True
     poll_s = POLL_S
 
     def __init__(
@@ -237,6 +239,29 @@ class LeaseClaim:
             "released": released,
         }
         return orjson.dumps(known, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def require_conditions(store: Store, name: str) -> None:
+    """Raises StoreUnfitError where the store writes over a file that it was told not to write over.
+
+    The file stays, so that a run asks for one write, and its first one for two.
+    """
+    probe = f"{name}.probe"
+    if store.create(probe, PROBE) and store.create(probe, PROBE):
+        store.remove([probe])
+        raise unfit(
+            f"the store of '{store.url}' ignores conditions: it wrote '{store.path_of(probe)}'"
+            " twice, though it was told not to"
+        )
+
+
+def unfit(message: str) -> StoreUnfitError:
+    return StoreUnfitError(
+        message,
+        hint="two runs could write here at once: name a bucket without versioning (OSS), or a store"
+        " that knows If-None-Match; or a table of a catalog that commits through a server,"
+        " iceberg://CATALOG/NAMESPACE.TABLE, with its files in such a bucket",
+    )
 
 
 def parse_lease(content: bytes) -> Lease:

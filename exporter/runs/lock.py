@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from exporter.errors import DestinationError, LockHeldError, LockLostError
 from exporter.runs.holder import Claim, Holder
-from exporter.runs.lease import LeaseClaim
+from exporter.runs.lease import DURATION_S, LeaseClaim, require_conditions
 from exporter.runs.lockfile import LockFile, NoLocksError
 from exporter.stores import Store
 from exporter.stores.local import LocalStore
@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 
 RELEASE_S: Final = 5.0
 """The longest an ending run waits for a store to free its lock; a lease ends by itself."""
+
+MIN_RENEWALS_LEFT: Final = 1.5
+"""How much of a lease has to be left before what cannot be undone, in times between renewals: half
+of it. The renewals that go on meanwhile keep it above that, unless the store is out of reach.
+"""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -51,6 +56,7 @@ class LockKnobs:
     jitter: Callable[[], float]
     """Between 0 and 1."""
     flock: Callable[[int, int], None] = fcntl.flock
+    lease_s: float = DURATION_S
 
 
 def build_knobs() -> LockKnobs:
@@ -77,6 +83,23 @@ class Lock:
         """Raises LockLostError when it is known that the lock was lost; asks nobody."""
         if self.lost is not None:
             raise self.lost
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether it ends by itself while its holder lives, and a holder may not know yet."""
+        return self._claim.is_lease
+
+    def ensure_held(self) -> float:
+        """See `HeldLock`."""
+        self.check()
+        left_s = self._claim.valid_until_s - self._knobs.now_s()
+        if not self._claim.is_lease or left_s < MIN_RENEWALS_LEFT * self._claim.renew_s:
+            try:
+                self._claim.renew()
+            except LockLostError as exc:
+                self.lost = self.lost or exc
+                raise
+        return self._claim.valid_until_s - self._knobs.now_s()
 
     async def assure(self) -> None:
         """To be called right before publishing: look again, and hold a lease for its whole
@@ -139,16 +162,21 @@ async def hold_lock(
 ) -> AsyncIterator[Lock]:
     """Hold the output's lock, named `name` in its store, for the block.
 
-    Raises LockHeldError when another run holds it, at once or after `wait_s`, and DestinationError
-    when that cannot be told. A block whose lock is lost is cancelled, and LockLostError raised;
-    errors of the block come as they are. `output` is its name for messages.
+    Raises LockHeldError when another run holds it, at once or after `wait_s`, DestinationError
+    when that cannot be told, and StoreUnfitError when no lock would hold in that store. A block
+    whose lock is lost is cancelled, and LockLostError raised; errors of the block come as they are.
+    `output` is its name for messages.
     """
     knobs = knobs or build_knobs()
     holder = Holder(knobs.host, knobs.pid, run_id, knobs.now())
-    lease = LeaseClaim(store, name, holder, now_s=knobs.now_s, now=knobs.now)
+    lease = LeaseClaim(
+        store, name, holder, now_s=knobs.now_s, now=knobs.now, duration_s=knobs.lease_s
+    )
     claim: Claim = lease
     if isinstance(store, LocalStore):
         claim = LockFile(store, name, holder, output=output, now_s=knobs.now_s, flock=knobs.flock)
+    else:
+        await anyio.to_thread.run_sync(require_conditions, store, name, abandon_on_cancel=True)
     try:
         try:
             await acquire(claim, output=output, wait_s=wait_s, knobs=knobs)

@@ -14,7 +14,7 @@ import orjson
 from exporter.errors import LockLostError
 from exporter.runs.holder import Holder, Refusal, dump_holder, parse_holder
 from exporter.stores.local import LocalStore
-from exporter.stores.partials import translated, write_all
+from exporter.stores.partials import make_folder, translated, write_all
 
 POLL_S: Final = 0.25
 RENEW_S: Final = 20.0
@@ -38,6 +38,7 @@ class LockFile:
     holder's is taken over, and a holder removes its own.
     """
 
+    is_lease = False
     poll_s = POLL_S
     renew_s = RENEW_S
     valid_until_s = float("inf")
@@ -135,7 +136,7 @@ class LockFile:
         for folder in self._folders:
             if not folder.is_dir():
                 with suppress(FileExistsError):
-                    folder.mkdir()
+                    make_folder(folder)
                     self._made_folders.append(folder)
 
     def _open_in_folder(self) -> int:

@@ -5,113 +5,171 @@ So a run that has written its data, still invisible, first writes what it is abo
 *intent*, with the manifest and the state in it. From then on a crash leaves the intent behind, and
 the next run goes by it: if all data files stand as the manifest says, the publish is completed, and
 if not, it never happened.
+
+Under a lease a run may be cut off, be followed by another one, and wake up later. Then what it left
+stays for a while, and what it does after that has no effect: see `manifests`.
 """
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-import orjson
-
-from exporter.destinations import Destination, Home, is_part
-from exporter.errors import DestinationError
+from exporter.destinations import Destination, Home, is_own, is_part
+from exporter.errors import DestinationError, LockLostError
+from exporter.held import NO_LOCK, HeldLock
+from exporter.runs.intents import Intent, dump_intent, find_intents, name_intent, parse_intent
 from exporter.runs.manifest import dump_manifest
+from exporter.runs.manifests import ManifestLog, PlainManifest, Published
 from exporter.sinks import Output
+from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks.partitioned import PartitionedOutput
 from exporter.stores import Store
+from exporter.stores.local import LocalStore
+from exporter.tables.interface import Commit
 
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What a run is about to publish."""
-
-    manifest: dict[str, Any]
-    state: str | None
-
-
 class Publisher:
     """Where one run publishes its manifest and state; blocks, as stores do."""
 
     def __init__(
-        self, destination: Destination, home: Home, *, state_at: tuple[Store, str] | None
+        self,
+        destination: Destination,
+        home: Home,
+        *,
+        state_at: tuple[Store, str] | None,
+        lock: HeldLock = NO_LOCK,
+        keep_s: float | None = None,
     ) -> None:
+        """`keep_s` is how old what others left has to be before it is removed; None where who holds
+        the lock knows that they are dead.
+        """
         self._destination = destination
         self._home = home
         self._state_at = state_at
         """The store and name of the state; None where there is none."""
+        self._lock = lock
+        self._is_fenced = keep_s is not None
+        """Whether another run may have the lock already, and this one not know."""
+        self._keep_s = keep_s or 0.0
+        self._log: ManifestLog | None = None
+        if keep_s is not None and home.manifests is not None:
+            self._log = ManifestLog(home, folder=home.manifests, lock=lock)
+        self._base: Published | None = None
+        """What was published when this run began."""
+        self._is_committed = False
+        """Whether what is being published is what readers find from now on, whatever fails."""
+        self._undone_run_id: str | None = None
+        """Of the run whose intent was taken back: of a table, only it can have left files."""
 
     def publish(self, output: Output, manifest: dict[str, Any], state: bytes | None) -> None:
         """Show the output, its manifest and its state; a crash at any point is put right later.
 
-        Parts that were shown when another one cannot be are taken back at once.
+        Parts that were shown when another one cannot be are taken back at once. What failed and is
+        found done after all is published. Raises LockLostError when another run has published
+        meanwhile; of that nothing is touched.
         """
-        intent = Intent(manifest, None if state is None else state.decode())
-        self._home.store.replace(self._home.intent, orjson.dumps(asdict(intent)))
+        intent = self._build_intent(manifest, state)
+        tags = self._read_tags()
+        self._is_committed = False
+        is_shown = self._replace_folder(output, intent)
+        if not is_shown:
+            self._lock.ensure_held()
+            self._home.store.replace(self._name_of(intent), dump_intent(intent))
         try:
-            output.publish()
+            if not is_shown:
+                output.publish(self._lock)
+            self._is_committed = self._log is None
+            self._complete(intent, tags)
         except DestinationError:
-            with suppress(DestinationError):  # then the next run does it
-                self.recover()
-            raise
-        self._complete(intent)
+            if not self._is_done_after_all(intent):
+                raise
+        except LockLostError as exc:
+            if not self._is_committed and not self._was_completed(intent):
+                raise
+            tell_of_loss(exc, intent)
+
+    def _replace_folder(self, output: Output, intent: Intent) -> bool:
+        """Have a reader of the folder see all of the publish at once, where more than one file
+        comes or goes and the disk can do so. The intent is part of it: what is left then is to
+        complete it.
+        """
+        store = self._destination.store
+        if (
+            self._is_fenced
+            or not isinstance(store, LocalStore)
+            or not isinstance(output, DatasetOutput | PartitionedOutput)
+            or len(output.staged) + len(intent.superseded) < 2
+        ):
+            return False
+        self._lock.ensure_held()
+        return store.replace_together(
+            output.staged,
+            run_id=intent.run_id,
+            is_own=is_own,
+            removed=intent.superseded,
+            contents={
+                self._home.manifest: dump_manifest(intent.manifest),
+                self._home.intent: dump_intent(intent),
+            },
+        )
 
     def recover(self) -> None:
         """Complete, or undo, what a killed run began to publish, and remove what it left.
 
         Only for who holds the output's lock. May itself be cut short at any point.
         """
-        home = self._home
-        content = home.store.read(home.intent)
-        if content is not None:
-            intent = parse_intent(content)
-            if intent is None:  # written as one act, so nobody went by it: it was damaged since
-                logger.warning("removed '%s', which is damaged", home.store.path_of(home.intent))
-                home.store.remove([home.intent])
-            elif self._was_shown(intent.manifest):
-                self._complete(intent)
-                logger.warning(
-                    "completed the publish of run %s, which was cut short",
-                    intent.manifest["run_id"],
-                )
-            else:
-                self._undo(intent)
+        for each in find_intents(self._home):
+            content = self._home.store.read(each.name)
+            intent = None if content is None else parse_intent(content)
+            if intent is not None:
+                self._recover(each.name, intent)
+            elif content is not None:  # written as one act, so nobody went by it: damaged since
+                path = self._home.store.path_of(each.name)
+                logger.warning("removed '%s', which is damaged", path)
+                self._home.store.remove([each.name])
+        if self._log is not None:
+            self._log.write_copy()
+        self._base = self._read_published()
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
-        """Remove what is not, or no longer, part of the output: parts of former versions and what
-        dead runs staged.
-
-        Without a manifest that can be read nobody knows which parts are in use: all of them stay.
-        """
+        """Remove what dead runs staged, and under a lease what they left long ago."""
         store = self._destination.store
         if self._state_at is not None:
             state_store, state_name = self._state_at
-            state_store.remove_leftovers([state_name])
-        if self._destination.kind != "dataset":
-            store.remove_leftovers([self._destination.name, self._home.manifest, self._home.intent])
-            if self._destination.table is not None:
-                self._destination.table.remove_leftovers()
-            return
-        store.remove_leftovers()
-        manifest = read_manifest(self._home)
-        if manifest is not None:
-            known = {each["path"] for each in manifest["files"]}
-            store.remove(
-                [
-                    each.name
-                    for each in store.list_files()
-                    if is_part(each.name) and each.name not in known
-                ]
-            )
+            state_store.remove_leftovers([state_name], keep_s=self._keep_s)
+        if self._destination.kind == "dataset":
+            store.remove_leftovers(keep_s=self._keep_s)
+            if isinstance(store, LocalStore) and not self._is_fenced:
+                store.remove_generations(is_own)
+        else:
+            names = [self._destination.name, self._home.manifest, self._home.intent]
+            store.remove_leftovers(names, keep_s=self._keep_s)
+            table, run_id = self._destination.table, self._undone_run_id
+            if table is not None and run_id is not None:
+                table.remove_leftovers(run_id, keep_s=self._keep_s)
+        if self._is_fenced:
+            self._remove_abandoned()
+
+    def compact(self, commit: Commit) -> None:
+        """Merge small files where the output is a table that has many; never raises."""
+        table = self._destination.table
+        if table is not None:
+            from exporter.tables.output import compact
+
+            compact(table, replace(commit, lock=self._lock), output=self._destination.output)
 
     def read_manifest(self) -> dict[str, Any] | None:
         """The published manifest; None when there is none, or none that can be read."""
-        return read_manifest(self._home)
+        return self._read_published().manifest
 
     def require_manifest(self) -> None:
         """Raises DestinationError for parts that no manifest names: a run that adds would leave
@@ -125,17 +183,102 @@ class Publisher:
                 " --incremental replace the parts",
             )
 
-    def read_manifest_files(self) -> list[dict[str, Any]]:
-        """The files of the published output, as its manifest names them."""
-        manifest = read_manifest(self._home)
-        return [] if manifest is None else manifest["files"]
+    def _read_published(self) -> Published:
+        return PlainManifest(self._home).read() if self._log is None else self._log.read()
 
-    def _was_shown(self, manifest: dict[str, Any]) -> bool:
-        """Whether the data of the run are there to be read: a table's own log tells."""
+    def _name_of(self, intent: Intent) -> str:
+        return name_intent(self._home, intent.run_id, is_shared=not self._is_fenced)
+
+    def _build_intent(self, manifest: dict[str, Any], state: bytes | None) -> Intent:
+        base = self._base = self._base or self._read_published()
+        superseded: tuple[str, ...] = ()
+        if self._destination.kind == "dataset":
+            named = {each["path"] for each in manifest["files"]}
+            former = (
+                self._find_unnamed()
+                if base.manifest is None
+                else [each["path"] for each in base.manifest["files"]]
+            )
+            superseded = tuple(path for path in former if path not in named and is_part(path))
+        return Intent(
+            manifest,
+            None if state is None else state.decode(),
+            number=None if self._log is None else base.number + 1,
+            superseded=superseded,
+        )
+
+    def _find_unnamed(self) -> list[str]:
+        """The parts that a run replaces where the manifest that named them is gone; not those that
+        another run may be about to publish.
+        """
+        files = list(self._destination.store.list_files())
+        named = {part for intent in self._read_intents().values() for part in intent.own_parts}
+        return [each.name for each in files if is_part(each.name) and each.name not in named]
+
+    def _read_intents(self) -> dict[str, Intent]:
+        """By their names."""
+        found = {}
+        for each in find_intents(self._home):
+            content = self._home.store.read(each.name)
+            intent = None if content is None else parse_intent(content)
+            if intent is not None:
+                found[each.name] = intent
+        return found
+
+    def _recover(self, name: str, intent: Intent) -> None:
+        if self._is_shown(intent):
+            tags = self._read_tags()
+            self._complete(intent, tags, name=name)
+            logger.warning(
+                "completed the publish of run %s, which was cut short", intent.manifest["run_id"]
+            )
+        elif not self._is_fenced:
+            self._undo(name, intent)
+
+    def _is_done_after_all(self, intent: Intent) -> bool:
+        """Whether a publish that failed midway is found done, or can be ended now; else what it
+        showed is taken back, unless that fails too: then the next run does either.
+        """
+        with suppress(DestinationError):
+            try:
+                self._lock.ensure_held()
+            except LockLostError as exc:
+                if not self._is_committed:
+                    raise
+                tell_of_loss(exc, intent)
+                return True
+            if self._is_shown(intent):
+                self._complete(intent, self._read_tags())
+                logger.info("the publish failed midway, and was found done or ended since")
+                return True
+            self._undo(self._name_of(intent), intent)
+        return False
+
+    def _is_shown(self, intent: Intent) -> bool:
+        """Whether the data of the run are there to be read, and nothing was published since: a
+        table's own log tells.
+        """
         table = self._destination.table
         if table is not None:
-            return table.has_committed(manifest["run_id"])
-        return all(self._stands(each) for each in manifest["files"])
+            return table.find_commit(intent.run_id) is not None
+        if self._log is not None:
+            if intent.number is not None and self._log.has(intent.number, intent.run_id):
+                return True
+            if intent.number is not None and intent.number <= self._log.read().number:
+                return False
+        return all(self._stands(each) for each in intent.manifest["files"])
+
+    def _was_completed(self, intent: Intent) -> bool:
+        """Whether the run that took the lock has ended this publish: all of its parts were there.
+        Not so where that cannot be told.
+        """
+        with suppress(DestinationError):
+            return (
+                self._log is not None
+                and intent.number is not None
+                and self._log.has(intent.number, intent.run_id)
+            )
+        return False
 
     def _stands(self, file: dict[str, Any]) -> bool:
         """Whether a file is there as the manifest says; a part's name is given to one file only."""
@@ -145,75 +288,104 @@ class Publisher:
             return False
         return destination.kind == "dataset" or digest(destination.store, name) == file["sha256"]
 
-    def _complete(self, intent: Intent) -> None:
-        home = self._home
-        home.store.replace(home.manifest, dump_manifest(intent.manifest))
+    def _read_tags(self) -> "Tags":
+        """Of what is about to be replaced, to leave alone what others put in its place."""
+        if not self._is_fenced:
+            return {}
+        places = [(self._home.store, self._home.manifest)]
         if self._state_at is not None:
-            state_store, state_name = self._state_at
-            if intent.state is None:  # one that is there knows nothing of what was published now
-                state_store.remove([state_name])
-            else:
-                state_store.replace(state_name, intent.state.encode())
-        home.store.remove([home.intent])
+            places.append(self._state_at)
+        return {name: store.tag_of(name) for store, name in places}
 
-    def _undo(self, intent: Intent) -> None:
+    def _complete(self, intent: Intent, tags: "Tags", *, name: str | None = None) -> None:
+        """From data that are shown to the end; for a dataset under a lease the commit is here."""
+        home = self._home
+        if self._log is not None:
+            number = self._log.read().number + 1 if intent.number is None else intent.number
+            self._log.commit(number, intent.manifest)
+            self._is_committed = True
+        if not self._is_fenced:
+            home.store.replace(home.manifest, dump_manifest(intent.manifest))
+        elif self._log is None:
+            self._put(home.store, home.manifest, dump_manifest(intent.manifest), tags)
+        else:
+            self._log.write_copy()
+        if self._is_newest(intent):
+            self._publish_state(intent, tags)
+        if intent.superseded:
+            self._lock.ensure_held()
+            home.store.remove(self._list_superseded(intent))
+        home.store.remove([name or self._name_of(intent)])
+
+    def _is_newest(self, intent: Intent) -> bool:
+        """Whether nothing was published since: an older run's state is of no use then."""
+        return self._log is None or self._log.has(self._log.read().number, intent.run_id)
+
+    def _publish_state(self, intent: Intent, tags: "Tags") -> None:
+        if self._state_at is None:
+            return
+        store, name = self._state_at
+        if intent.state is None:  # one that is there knows nothing of what was published now
+            store.remove([name])
+        elif self._is_fenced:
+            self._put(store, name, intent.state.encode(), tags)
+        else:
+            store.replace(name, intent.state.encode())
+
+    def _put(self, store: Store, name: str, content: bytes, tags: "Tags") -> None:
+        within_s = self._lock.ensure_held()
+        if not store.replace_version(name, content, tag=tags.get(name), within_s=within_s):
+            logger.info("'%s' is another run's already", store.path_of(name))
+
+    def _list_superseded(self, intent: Intent) -> list[str]:
+        published = self.read_manifest()
+        named = set() if published is None else {each["path"] for each in published["files"]}
+        return [path for path in intent.superseded if path not in named]
+
+    def _undo(self, name: str, intent: Intent) -> None:
         """Remove what a run had shown already. The intent goes last: only it names those parts when
         there is no manifest yet.
         """
+        self._undone_run_id = intent.manifest["run_id"]
         if self._destination.kind == "dataset":
-            store = self._destination.store
-            known = {each["path"] for each in self.read_manifest_files()}
-            own = f"part-{intent.manifest['run_id']}-"
-            store.remove(
-                [
-                    each.name
-                    for each in store.list_files()
-                    if each.name.rpartition("/")[2].startswith(own) and each.name not in known
-                ]
-            )
-        self._home.store.remove([self._home.intent])
+            published = self.read_manifest()
+            named = set() if published is None else {each["path"] for each in published["files"]}
+            parts = [path for path in intent.own_parts if path not in named]
+            self._lock.ensure_held()
+            self._destination.store.remove(parts)
+        self._home.store.remove([name])
 
-
-def parse_intent(content: bytes) -> Intent | None:
-    """None for what is no intent."""
-    read = parse_json(content)
-    if not isinstance(read, dict) or read.keys() != {"manifest", "state"}:
-        return None
-    manifest, state = read["manifest"], read["state"]
-    if not is_manifest(manifest) or not (state is None or isinstance(state, str)):
-        return None
-    return Intent(manifest, state)
-
-
-def read_manifest(home: Home) -> dict[str, Any] | None:
-    """The published manifest; None when there is none, or none that can be read."""
-    content = home.store.read(home.manifest)
-    manifest = None if content is None else parse_json(content)
-    return manifest if is_manifest(manifest) else None
-
-
-def is_manifest(value: Any) -> bool:
-    """Whether it has what is relied on here."""
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("run_id"), str)
-        and isinstance(value.get("files"), list)
-        and all(
-            isinstance(file, dict)
-            and isinstance(file.get("path"), str)
-            and isinstance(file.get("size_bytes"), int)
-            and isinstance(file.get("sha256"), str)
-            for file in value["files"]
+    def _remove_abandoned(self) -> None:
+        """What runs left that can publish no more, once it is old by the store's own clock."""
+        lease_at = max(
+            (each.modified_at for each in self._home.store.list_files(f"{self._home.lock}.")),
+            default=None,
         )
-    )
+        if lease_at is None:
+            return
+
+        def is_old(modified_at: datetime) -> bool:
+            return (lease_at - modified_at).total_seconds() >= self._keep_s
+
+        number = self._read_published().number
+        intents = self._read_intents()
+        for each in find_intents(self._home):
+            intent = intents.get(each.name)
+            # A number that is not taken yet is what its run may still commit with.
+            is_out = intent is not None and (intent.number is None or intent.number <= number)
+            if intent is not None and is_out and is_old(each.modified_at):
+                self._undo(each.name, intent)
+        if self._log is not None:
+            self._log.prune(is_old=is_old)
 
 
-def parse_json(content: bytes) -> Any:
-    """None for what cannot be read."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return None
+def tell_of_loss(error: LockLostError, intent: Intent) -> None:
+    """What is committed stays so: who has the lock now completes the rest."""
+    logger.warning("run %s is published, and another one goes on from it: %s", intent.run_id, error)
+
+
+Tags = Mapping[str, str | None]
+"""What tells versions apart, by the names of the files."""
 
 
 def digest(store: Store, name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -88,20 +88,41 @@ def read_state(
     return state
 
 
+def read_output(text: bytes) -> str | None:
+    """Which output a state is of; None for what is no sound state."""
+    try:
+        content = orjson.loads(text)
+        output = content["output"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return output if isinstance(output, str) else None
+
+
+def require_own_state(text: bytes, *, output: str) -> None:
+    """Raises UsageError for the state of another output: who publishes would write over it."""
+    found = read_output(text)
+    if found is not None and found != output:
+        raise foreign_state(found, output)
+
+
+def foreign_state(found: str, output: str) -> UsageError:
+    return UsageError(f"the state belongs to another output: {found!r}, not {output!r}", hint=HINT)
+
+
+HINT: Final = "name another --state, or remove it to begin anew with a full run"
+
+
 def check_owner(state: State, *, output: str, region_id: str, gateways: Sequence[Gateway]) -> None:
-    hint = "name another --state, or remove it to begin anew with a full run"
     if state.output != output:
-        raise UsageError(
-            f"the state belongs to another output: {state.output!r}, not {output!r}", hint=hint
-        )
+        raise foreign_state(state.output, output)
     if state.region_id != region_id:
         raise UsageError(
-            f"the state belongs to another region: {state.region_id}, not {region_id}", hint=hint
+            f"the state belongs to another region: {state.region_id}, not {region_id}", hint=HINT
         )
     if state.gateways and gateways and state.gateways.keys().isdisjoint(gateways):
         first = next(iter(state.gateways))
         raise UsageError(
-            f"the state belongs to other gateways: {first} and not {gateways[0]}", hint=hint
+            f"the state belongs to other gateways: {first} and not {gateways[0]}", hint=HINT
         )
 
 

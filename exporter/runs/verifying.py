@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from exporter.destinations import Destination, Home
 from exporter.errors import DestinationError, UsageError
 from exporter.listing.keys import KeySet
+from exporter.runs.intents import find_intents
 from exporter.runs.promise import Promise, PromisedFile, parse_promise
 from exporter.runs.publishing import digest
 from exporter.runs.reading import COLUMNS, Unreadable, join_keys, read_keys
-from exporter.sinks import FileCodec, Format, Table
+from exporter.sinks import FileCodec, Format
+from exporter.tables.interface import Table
 
 MOST_EXPECTED = 10_000_000
 """Keys that room is made for before they are seen: a manifest may promise anything."""
@@ -89,14 +91,19 @@ def verify_table(
     """A table's own log names its files, and others may have written to it since: what is read is
     whether the run is in that log, and whether each key is there once.
     """
-    keys = KeySet(promise.row_count)
+    keys = KeySet(promise.session_count)
     row_count = repeated_count = 0
     for batch in table.read_columns(COLUMNS):
         row_count += batch.num_rows
         repeated_count += len(keys.add_all(join_keys(batch, with_version=False)))
     problems = list(found)
-    if promise.files and not table.has_committed(promise.run_id):
-        problems.append(Problem(f"'{output}' has no commit of run {promise.run_id}"))
+    if promise.session_count > 0 and table.find_commit(promise.run_id) is None:
+        problems.append(
+            Problem(
+                f"'{output}' has no commit of run {promise.run_id}",
+                "a table forgets it where old snapshots are expired; else export again",
+            )
+        )
     if repeated_count > 0:
         problems.append(Problem(f"'{output}' has {repeated_count:,} rows whose key is there twice"))
     checked = (Checked("distinct keys", row_count, len(keys)),)
@@ -104,14 +111,12 @@ def verify_table(
 
 
 def find_unfinished(home: Home) -> tuple[Problem, ...]:
-    if home.store.size_of(home.intent) is None:
-        return ()
-    place = home.store.path_of(home.intent)
-    return (
+    return tuple(
         Problem(
-            f"a publish was cut short, or is going on: there is '{place}'",
+            f"a publish was cut short, or is going on: there is '{home.store.path_of(each.name)}'",
             "run the export again, which completes it",
-        ),
+        )
+        for each in find_intents(home)
     )
 
 

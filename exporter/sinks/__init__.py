@@ -1,22 +1,20 @@
 """How sessions are written: one protocol, one file a format."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, assert_never
+from typing import Any, Final, Literal, Protocol, assert_never
 
 from exporter.errors import UsageError
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.stores import FileFacts
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Format = Literal["parquet", "ndjson"]
 """Of a file."""
 
-TableFormat = Literal["delta", "iceberg"]
+TableFormat = Literal["delta", "iceberg", "paimon"]
 
 FileCodec = Literal["none", "gzip", "zstd"]
 """How a file is compressed as a whole: NDJSON by its name, Parquet never."""
@@ -68,43 +66,14 @@ class Output(Protocol):
     def close(self) -> OutputFacts:
         """End the files and make them safe; a reader still sees what was there before."""
 
-    def publish(self) -> None:
-        """Show what was written. May be cut short by a crash: `close` made sure that a later run
-        can tell how far it got.
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        """Show what was written, having made sure of the lock before each step that cannot be
+        undone. May be cut short by a crash: `close` made sure that a later run can tell how far it
+        got.
         """
 
     def discard(self) -> None:
         """Remove what is not published and free what is held; never raises, may be repeated."""
-
-
-class Table(Protocol):
-    """A lake table, there or yet to be made, whose own log says what was committed.
-
-    Methods block; they raise UsageError, CredentialsError and DestinationError.
-    """
-
-    def has_committed(self, run_id: str) -> bool:
-        """Whether the run's commit is in the table."""
-
-    def open_output(
-        self,
-        *,
-        mode: TableMode,
-        run_id: str,
-        exporter_version: str,
-        exported_at: datetime,
-        codec: ParquetCodec,
-    ) -> Output:
-        """The table as an output, which proves that it can be written."""
-
-    def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
-        """All rows as they are now, a batch at a time; none where the table is not there."""
-
-    def remove_leftovers(self) -> None:
-        """Remove files of runs that died before their commit; never raises.
-
-        Only for who holds the output's lock, and while it writes nothing.
-        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.sinks import Format, OutputFacts
 from exporter.sinks.single import FileOutput, OpenSink
-from exporter.stores import Store
+from exporter.stores import StagedFile, Store
 
 
 class Parts:
@@ -52,9 +53,13 @@ class Parts:
             files=tuple(file for each in ended for file in each.files),
         )
 
-    def publish(self) -> None:
+    @property
+    def staged(self) -> list[StagedFile]:
+        return [part.staged for part in self._facts]
+
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
         for part in self._facts:
-            part.publish()
+            part.publish(lock)
 
     def discard(self) -> None:
         for part in self._facts:
@@ -89,8 +94,13 @@ class DatasetOutput:
         self._end_part()
         return self._parts.sum_up()
 
-    def publish(self) -> None:
-        self._parts.publish()
+    @property
+    def staged(self) -> list[StagedFile]:
+        """The parts on their way."""
+        return self._parts.staged
+
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        self._parts.publish(lock)
 
     def discard(self) -> None:
         self._parts.discard()

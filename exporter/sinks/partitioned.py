@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.sinks import Gathering, OutputFacts, Rows
 from exporter.sinks.dataset import Parts
 from exporter.sinks.single import FileOutput
+from exporter.stores import StagedFile
 
 MOST_OPEN: Final = 32
 """Parts that are open at a time, each with a file of its own."""
@@ -84,8 +86,13 @@ class PartitionedOutput:
             self._parts.end(self._parts.begin(self._empty_folder))
         return self._parts.sum_up(coerced_value_count=self._gathering.coerced_value_count)
 
-    def publish(self) -> None:
-        self._parts.publish()
+    @property
+    def staged(self) -> list[StagedFile]:
+        """The parts on their way."""
+        return self._parts.staged
+
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        self._parts.publish(lock)
 
     def discard(self) -> None:
         self._waiting.clear()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from exporter.gateway import Gateway
+from exporter.held import NO_LOCK, HeldLock
 from exporter.records import RawSession
 from exporter.sinks import ByteStream, OutputFacts, Rows, Sink, WrittenFile
 from exporter.stores import StagedFile
@@ -24,6 +25,10 @@ class FileOutput:
         except BaseException:
             staged.discard()
             raise
+
+    @property
+    def staged(self) -> StagedFile:
+        return self._file.staged
 
     @property
     def size_bytes(self) -> int:
@@ -51,8 +56,8 @@ class FileOutput:
         """After `close`, where the output's lock is held: see `StagedFile`."""
         self._file.release()
 
-    def publish(self) -> None:
-        self._file.publish()
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        self._file.publish(lock)
 
     def discard(self) -> None:
         if self._sink is not None:

@@ -1,8 +1,12 @@
 """Where files are kept: one protocol, one module a kind of store."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO, Protocol
+
+from exporter.held import NO_LOCK, HeldLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class StoredFile:
 
     name: str
     size_bytes: int
+    modified_at: datetime
+    """By the store's own clock."""
 
 
 class StagedFile(Protocol):
@@ -54,8 +60,12 @@ class StagedFile(Protocol):
         Only where the output's lock is held: to other runs it looks like one of a dead run now.
         """
 
-    def publish(self) -> None:
-        """Show the file under its name, in place of one that is there, as one act."""
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        """Show the file under its name, in place of one that is there, as one act.
+
+        Makes sure of the lock right before. Where the store can tell, a file that was put under the
+        name since then is left alone: LockLostError.
+        """
 
     def discard(self) -> None:
         """Remove what is not published and free what is held; never raises, may be repeated."""
@@ -84,11 +94,29 @@ class Store(Protocol):
     def size_of(self, name: str) -> int | None:
         """In bytes; None when there is no such file."""
 
-    def create(self, name: str, content: bytes) -> bool:
-        """Write a small file unless there is one, as one act; whether it was written."""
+    def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
+        """Write a small file unless there is one, as one act; whether it was written.
 
-    def replace(self, name: str, content: bytes) -> None:
+        Here and below, `within_s` is when the write has to be over, one way or the other, however
+        often it is tried.
+        """
+
+    def replace(self, name: str, content: bytes, *, within_s: float = math.inf) -> None:
         """Write a small file in place of what is there, as one act."""
+
+    @property
+    def tells_versions(self) -> bool:
+        """Whether `replace_version` leaves other versions alone; else it is a plain `replace`."""
+
+    def tag_of(self, name: str) -> str | None:
+        """What tells this version of a file from others; None when there is no such file."""
+
+    def replace_version(
+        self, name: str, content: bytes, *, tag: str | None, within_s: float = math.inf
+    ) -> bool:
+        """Write a small file in place of the version with this tag, as one act; whether that was
+        the version that was there.
+        """
 
     def list_files(self, prefix: str = "") -> Iterator[StoredFile]:
         """Every file whose name starts with the prefix, in folders below too; no order promised.
@@ -99,10 +127,13 @@ class Store(Protocol):
     def remove(self, names: Sequence[str]) -> None:
         """Remove files, and folders that this leaves empty; those that are gone are no error."""
 
-    def remove_leftovers(self, names: Sequence[str] | None = None) -> None:
-        """Remove what dead runs staged under these names, or under any, and never published; never
-        raises.
+    def remove_leftovers(self, names: Sequence[str] | None = None, *, keep_s: float = 0.0) -> None:
+        """Remove what dead runs staged under these names, or under any, and never published, if it
+        was begun longer than `keep_s` ago; never raises.
         """
+
+    def enclosing(self) -> "Iterator[Store]":
+        """The folders that this one is in, from the next one outwards."""
 
     def open_input(self, name: str) -> BinaryIO:
         """The file for reading, seekable. Raises DestinationError when there is none, too."""

@@ -5,7 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from exporter.errors import DestinationError, ExporterError, StoreRefusedError
+from exporter.errors import (
+    DestinationError,
+    ExporterError,
+    StoreRefusedError,
+    StoreUnfitError,
+)
 from exporter.stores.addresses import Address, Endpoint, Scheme
 from exporter.urls import mask_urls
 
@@ -116,6 +121,12 @@ class Failures:
 
     def _tell_of_rest(self, text: str, path: str, *, doing: str) -> DestinationError:
         code, status = read_code(text), read_status(text)
+        if code == "NotImplemented" and doing == "write":
+            return StoreUnfitError(
+                f"cannot {doing} '{path}': the store does not know conditional writes",
+                hint="two runs could write here at once: name a bucket of a store that does"
+                + self._asked(),
+            )
         if status is not None:
             return DestinationError(
                 f"cannot {doing} '{path}': the store answered {code or status}",

@@ -1,26 +1,32 @@
 """A folder of this machine as a store."""
 
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from exporter.errors import DestinationError
 from exporter.local_files import open_regular
-from exporter.stores import StoredFile
+from exporter.stores import StagedFile, StoredFile
+from exporter.stores.generation import remove_generations, replace_generation
 from exporter.stores.partials import (
     PartialFile,
     create_exclusively,
     folder_error,
     is_partial,
+    make_folder,
     new_token,
     remove_dead_partial,
-    sync_folder,
     translated,
 )
 
 T = TypeVar("T")
+
+OWN_NAMES: Final = frozenset({"_manifest.json", "_exporter", "_delta_log"})
+"""What a folder has that is an output of its own."""
 
 TRIES: Final = 5
 """How often a folder is made that others remove, empty, at the same time."""
@@ -73,10 +79,10 @@ class LocalStore:
             except FileNotFoundError:
                 return None
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:  # noqa: ARG002 - a disk is never late
         return self._in_its_folder(name, lambda: create_exclusively(self.path_of(name), content))
 
-    def replace(self, name: str, content: bytes) -> None:
+    def replace(self, name: str, content: bytes, *, within_s: float = math.inf) -> None:  # noqa: ARG002 - as above
         staged = self.stage(name, run_id=new_token())
         try:
             staged.write(content)
@@ -85,12 +91,35 @@ class LocalStore:
         finally:
             staged.discard()
 
+    @property
+    def tells_versions(self) -> bool:
+        return False
+
+    def tag_of(self, name: str) -> str | None:
+        with translated(self.path_of(name), doing="read"):
+            try:
+                found = Path(self.path_of(name)).stat()
+            except FileNotFoundError:
+                return None
+            return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+    def replace_version(
+        self, name: str, content: bytes, *, tag: str | None, within_s: float = math.inf
+    ) -> bool:
+        if tag is None:
+            return self.create(name, content, within_s=within_s)
+        if self.tag_of(name) != tag:
+            return False
+        self.replace(name, content, within_s=within_s)
+        return True
+
     def list_files(self, prefix: str = "") -> Iterator[StoredFile]:
         for path, name in self._walk(prefix):
             if name.startswith(prefix) and not is_partial(path.name):
-                size_bytes = self.size_of(name)
-                if size_bytes is not None:
-                    yield StoredFile(name, size_bytes)
+                with translated(str(path), doing="read"), suppress(FileNotFoundError):
+                    found = path.stat()
+                    modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
+                    yield StoredFile(name, found.st_size, modified_at)
 
     def remove(self, names: Sequence[str]) -> None:
         for name in names:
@@ -99,10 +128,17 @@ class LocalStore:
                 path.unlink()
             self._remove_empty_folders(name)
 
-    def remove_leftovers(self, names: Sequence[str] | None = None) -> None:
+    def remove_leftovers(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        keep_s: float = 0.0,
+    ) -> None:
+        if keep_s > 0:  # no locks here: nothing tells a dead run's file from one that is written
+            return
         with suppress(OSError, DestinationError):
             if names is None:
-                found = list(self._walk(""))
+                found = list(self._walk("", enters_outputs=False))
             else:
                 found = [
                     (path, name)
@@ -112,6 +148,45 @@ class LocalStore:
             for path, name in found:
                 if is_partial(path.name) and remove_dead_partial(path):
                     self._remove_empty_folders(name)
+
+    def enclosing(self) -> Iterator["LocalStore"]:
+        with translated(self.url):
+            folder = Path(os.path.realpath(self.url))
+        for each in folder.parents:
+            yield LocalStore(str(each))
+
+    def replace_together(
+        self,
+        staged: Sequence[StagedFile],
+        *,
+        run_id: str,
+        is_own: Callable[[str], bool],
+        removed: Collection[str],
+        contents: Mapping[str, bytes],
+    ) -> bool:
+        """Publish files, remove others and write some small ones, as one act for who reads the
+        folder; False where that cannot be done, and then nothing has changed: see `generation`.
+        """
+        partials = [each for each in staged if isinstance(each, PartialFile)]
+        if len(partials) < len(staged):
+            return False
+        replaced = replace_generation(
+            Path(os.path.realpath(self.url)),
+            run_id=run_id,
+            is_own=is_own,
+            added={each.name: each.hidden for each in partials},
+            removed=removed,
+            contents=contents,
+        )
+        if replaced:
+            for each in partials:
+                each.settle()
+        return replaced
+
+    def remove_generations(self, is_own: Callable[[str], bool]) -> None:
+        """Remove what runs left that died in `replace_together`; never raises."""
+        with suppress(OSError):
+            remove_generations(Path(os.path.realpath(self.url)), is_own)
 
     def open_input(self, name: str) -> BinaryIO:
         path = self.path_of(name)
@@ -137,8 +212,7 @@ class LocalStore:
             paths.insert(0, self.url)
         for path in paths:
             with translated(path), suppress(FileExistsError):
-                Path(path).mkdir()
-                sync_folder(Path(path).parent)
+                make_folder(Path(path))
 
     def _remove_empty_folders(self, name: str) -> None:
         *folders, _ = name.split("/")
@@ -147,9 +221,12 @@ class LocalStore:
                 Path(self.path_of("/".join(folders))).rmdir()
                 folders.pop()
 
-    def _walk(self, prefix: str) -> Iterator[tuple[Path, str]]:
-        """Files whose names start with the prefix, and all that are being staged beside them."""
-        pending = [""]
+    def _walk(self, prefix: str, *, enters_outputs: bool = True) -> Iterator[tuple[Path, str]]:
+        """Files whose names start with the prefix, and all that are being staged beside them;
+        without those in folders that are outputs of their own, unless it `enters_outputs`.
+        """
+        folders, slash, _ = prefix.rpartition("/")
+        pending = [folders + slash]
         while pending:
             folder = pending.pop()
             with translated(self.url, doing="read"):
@@ -157,6 +234,8 @@ class LocalStore:
                     entries = sorted(os.scandir(self.path_of(folder) or "."), key=lambda e: e.name)
                 except FileNotFoundError:
                     continue
+            if folder and not enters_outputs and OWN_NAMES & {entry.name for entry in entries}:
+                continue
             for entry in entries:
                 name = f"{folder}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):

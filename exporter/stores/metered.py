@@ -3,6 +3,7 @@
 import hashlib
 from typing import Final
 
+from exporter.held import NO_LOCK, HeldLock
 from exporter.stores import FileFacts, StagedFile
 
 CHUNK_BYTES: Final = 1 << 18
@@ -19,6 +20,10 @@ class MeteredFile:
         self._chunk_bytes = chunk_bytes
         # Our own buffer: one of io's would be written once more when it is dropped after a failure.
         self._pending = bytearray()
+
+    @property
+    def staged(self) -> StagedFile:
+        return self._staged
 
     @property
     def sha256(self) -> str:
@@ -53,8 +58,8 @@ class MeteredFile:
         """See `StagedFile`."""
         self._staged.release()
 
-    def publish(self) -> None:
-        self._staged.publish()
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        self._staged.publish(lock)
 
     def discard(self) -> None:
         self._staged.discard()

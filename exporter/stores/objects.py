@@ -1,7 +1,9 @@
 """A bucket's folder as a store: S3, OSS and Google Cloud Storage through one client library."""
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from exporter.errors import DestinationError
@@ -9,7 +11,13 @@ from exporter.stores import StoredFile
 from exporter.stores.addresses import Address
 from exporter.stores.failures import Failures, read_code
 from exporter.stores.leftovers import OpenUploads
-from exporter.stores.uploading import PART_BYTES, PARTS_IN_FLIGHT, Spool, StagedObject
+from exporter.stores.uploading import (
+    PART_BYTES,
+    PARTS_IN_FLIGHT,
+    Spool,
+    StagedObject,
+    Ways,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined] # of Python 3.12
@@ -19,46 +27,78 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 1 << 20
 
 
-class ObjectStore:
-    """Objects below a key of a bucket. Folders are parts of names: none is made or removed.
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The ways to one bucket, each of whose requests is over in the same time."""
 
-    `creator` is a client whose writes the store refuses where there is an object; None where the
-    store knows the usual conditional write, which `If-None-Match` asks for.
+    plain: "S3Store | GCSStore"
+    creator: "S3Store | None"
+    """A client whose writes the store refuses where there is an object; None where the store knows
+    the usual conditional write, which `If-None-Match` asks for.
     """
+
+
+class ObjectStore:
+    """Objects below a key of a bucket. Folders are parts of names: none is made or removed."""
 
     def __init__(
         self,
         address: Address,
         *,
-        client: "S3Store | GCSStore",
-        creator: "S3Store | None",
+        build_clients: Callable[[float], Clients],
         failures: Failures,
         uploads: OpenUploads | None,
     ) -> None:
+        """`build_clients` takes the longest that a request may take, all its tries together;
+        infinite for the usual.
+        """
         self.url = address.url
+        self._address = address
         self._folder = address.key
-        self._client = client
-        self._creator = creator
+        self._build_clients = build_clients
+        self._clients = build_clients(math.inf)
+        self._client = self._clients.plain
+        self._hurried: tuple[float, Clients] | None = None
+        """Clients for what has to be over soon, and how soon their requests are."""
         self._failures = failures
         self._uploads = uploads
         """None where nobody can list what was begun and never ended."""
         self._spool = Spool()
         self._staged: set[str] = set()
 
+    @property
+    def tells_versions(self) -> bool:
+        return self._clients.creator is None
+
     def path_of(self, name: str) -> str:
         return f"{self.url}/{name}".rstrip("/")
 
-    def stage(self, name: str, *, run_id: str) -> StagedObject:  # noqa: ARG002 - nothing to tell apart
+    def stage(self, name: str, *, run_id: str) -> StagedObject:
         def put(content: bytes | Iterator[bytes]) -> None:
             self._put(name, content)
 
+        def put_version(content: bytes, tag: str | None, within_s: float) -> bool:
+            return self.replace_version(name, content, tag=tag, within_s=within_s)
+
         def abort_failed() -> None:
             if self._uploads is not None:
-                self._uploads.abort(folder=self._folder, keys={key}, spared=set())
+                self._uploads.abort(folder=self._folder, keys={key}, spared=set(), keep_s=0.0)
+
+        def abort_others() -> None:
+            if self._uploads is not None:
+                self._uploads.abort_spared(key)
 
         key = self._key_of(name)
         self._staged.add(key)
-        return StagedObject(name, put=put, abort_failed=abort_failed, spool=self._spool)
+        ways = Ways(
+            put=put,
+            put_version=put_version,
+            read_tag=lambda: self.tag_of(name),
+            abort_failed=abort_failed,
+            abort_others=abort_others,
+        )
+        # A name with the run's id in it is nobody else's: what comes late there is in no manifest.
+        return StagedObject(name, ways, is_shared=run_id not in name, spool=self._spool)
 
     def read(self, name: str) -> bytes | None:
         import obstore
@@ -79,26 +119,53 @@ class ObjectStore:
             except FileNotFoundError:
                 return None
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        key = self._key_of(name)
-        # The creator's header is the store's own: where a gateway drops it, this is all there is.
-        if self._creator is not None and self.size_of(name) is not None:
-            return False
+        key, clients = self._key_of(name), self._clients_within(within_s)
         with self._failures.translated(self.path_of(name)):
             try:
-                if self._creator is None:
-                    obstore.put(self._client, key, content, mode="create", use_multipart=False)
+                if clients.creator is None:
+                    obstore.put(clients.plain, key, content, mode="create", use_multipart=False)
                 else:
-                    obstore.put(self._creator, key, content, use_multipart=False)
+                    obstore.put(clients.creator, key, content, use_multipart=False)
             except AlreadyExistsError:
                 return False
             return True
 
-    def replace(self, name: str, content: bytes) -> None:
-        self._put(name, content)
+    def replace(self, name: str, content: bytes, *, within_s: float = math.inf) -> None:
+        self._put(name, content, within_s=within_s)
+
+    def tag_of(self, name: str) -> str | None:
+        import obstore
+
+        with self._failures.translated(self.path_of(name), doing="read"):
+            try:
+                return obstore.head(self._client, self._key_of(name))["e_tag"]
+            except FileNotFoundError:
+                return None
+
+    def replace_version(
+        self, name: str, content: bytes, *, tag: str | None, within_s: float = math.inf
+    ) -> bool:
+        import obstore
+        from obstore.exceptions import NotSupportedError, PreconditionError
+
+        if tag is None:
+            return self.create(name, content, within_s=within_s)
+        if not self.tells_versions:
+            self.replace(name, content, within_s=within_s)
+            return True
+        client, key = self._clients_within(within_s).plain, self._key_of(name)
+        with self._failures.translated(self.path_of(name)):
+            try:
+                obstore.put(client, key, content, mode={"e_tag": tag}, use_multipart=False)
+            except PreconditionError:
+                return False
+            except NotSupportedError:
+                obstore.put(client, key, content, use_multipart=False)
+            return True
 
     def list_files(self, prefix: str = "") -> Iterator[StoredFile]:
         import obstore
@@ -110,8 +177,11 @@ class ObjectStore:
             for chunk in obstore.list(self._client, prefix=folder or None):
                 for each in chunk:
                     name = each["path"].removeprefix(start)
-                    if each["path"].startswith(start) and name.startswith(prefix):
-                        yield StoredFile(name, each["size"])
+                    if not each["path"].startswith(start) or not name.startswith(prefix):
+                        continue
+                    if each["size"] == 0 and self.size_of(name) is None:
+                        continue  # `NAME/`, which stands for a folder in some tools
+                    yield StoredFile(name, each["size"], each["last_modified"])
 
     def remove(self, names: Sequence[str]) -> None:
         import obstore
@@ -127,11 +197,22 @@ class ObjectStore:
                     for name in names:
                         self.remove([name])
 
-    def remove_leftovers(self, names: Sequence[str] | None = None) -> None:
+    def remove_leftovers(self, names: Sequence[str] | None = None, *, keep_s: float = 0.0) -> None:
         if self._uploads is None:
             return
         keys = None if names is None else {self._key_of(name) for name in names}
-        self._uploads.abort(folder=self._folder, keys=keys, spared=self._staged)
+        self._uploads.abort(folder=self._folder, keys=keys, spared=self._staged, keep_s=keep_s)
+
+    def enclosing(self) -> Iterator["ObjectStore"]:
+        folder = self._folder
+        while folder:
+            folder = folder.rpartition("/")[0]
+            yield ObjectStore(
+                replace(self._address, key=folder),
+                build_clients=lambda _: self._clients,
+                failures=self._failures,
+                uploads=self._uploads,
+            )
 
     def open_input(self, name: str) -> BinaryIO:
         import obstore
@@ -155,13 +236,24 @@ class ObjectStore:
     def _key_of(self, name: str) -> str:
         return f"{self._folder}/{name}" if self._folder else name
 
-    def _put(self, name: str, content: bytes | Iterator[bytes]) -> None:
+    def _clients_within(self, within_s: float) -> Clients:
+        if within_s == math.inf:
+            return self._clients
+        if self._hurried is None or self._hurried[0] > within_s:
+            # With something to spare, so that the next request that is in a hurry has them too.
+            bound_s = within_s * 3 / 4
+            self._hurried = bound_s, self._build_clients(bound_s)
+        return self._hurried[1]
+
+    def _put(
+        self, name: str, content: bytes | Iterator[bytes], *, within_s: float = math.inf
+    ) -> None:
         import obstore
 
         is_whole = isinstance(content, bytes)
         with self._failures.translated(self.path_of(name)):
             obstore.put(
-                self._client,
+                self._clients_within(within_s).plain,
                 self._key_of(name),
                 content,
                 use_multipart=not is_whole,

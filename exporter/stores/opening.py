@@ -1,6 +1,7 @@
 """Opens the store that a URL names, with the identity and the endpoint that belong to it."""
 
 import logging
+import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from exporter.stores.addresses import (
 from exporter.stores.aws import choose_aws_identity
 from exporter.stores.failures import Failures
 from exporter.stores.leftovers import OpenUploads
-from exporter.stores.objects import ObjectStore
+from exporter.stores.objects import Clients, ObjectStore
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSConfig, RetryConfig, S3Credential, S3Store
@@ -63,7 +64,7 @@ def open_s3(
     keys = None if fetch_key is None else KeyCallback(fetch_key, failures)
     is_oss = address.scheme == "oss"
 
-    def build(*, headers: dict[str, str], retries: int) -> "S3Store":
+    def build(*, headers: dict[str, str], retries: int, within_s: float) -> "S3Store":
         with failures.translated(address.url, doing="open"):
             return S3Store(
                 address.bucket,
@@ -76,16 +77,24 @@ def open_s3(
                     # OSS wants a Content-MD5 there, which the client does not send.
                     "disable_bulk_delete": is_oss,
                 },
-                client_options=build_client_options(endpoint.url, headers=headers),
-                retry_config=build_retry_config(retries),
+                client_options=build_client_options(
+                    endpoint.url, headers=headers, within_s=within_s
+                ),
+                retry_config=build_retry_config(retries, within_s=within_s),
                 credential_provider=keys,
             )
 
+    def build_clients(within_s: float) -> Clients:
+        plain = build(headers={}, retries=access.retries, within_s=within_s)
+        if not is_oss:
+            return Clients(plain, None)
+        # One attempt: a second could meet the object of the first, whose answer was lost.
+        forbidding = {"x-oss-forbid-overwrite": "true"}
+        return Clients(plain, build(headers=forbidding, retries=0, within_s=within_s))
+
     return ObjectStore(
         address,
-        client=build(headers={}, retries=access.retries),
-        # One attempt: a second could meet the object of the first, whose answer was lost.
-        creator=build(headers={"x-oss-forbid-overwrite": "true"}, retries=0) if is_oss else None,
+        build_clients=build_clients,
         failures=failures,
         uploads=None
         if fetch_key is None
@@ -98,36 +107,50 @@ def open_gcs(address: Address, access: StoreAccess) -> ObjectStore:
 
     failures = Failures(address, None)
     config: GCSConfig = {} if access.endpoint is None else {"base_url": access.endpoint}
-    with failures.translated(address.url, doing="open"):
-        client = GCSStore(
-            address.bucket,
-            config=config,
-            client_options=build_client_options(access.endpoint or "https://", headers={}),
-            retry_config=build_retry_config(access.retries),
-        )
-    return ObjectStore(address, client=client, creator=None, failures=failures, uploads=None)
+
+    def build_clients(within_s: float) -> Clients:
+        url = access.endpoint or "https://"
+        with failures.translated(address.url, doing="open"):
+            client = GCSStore(
+                address.bucket,
+                config=config,
+                client_options=build_client_options(url, headers={}, within_s=within_s),
+                retry_config=build_retry_config(access.retries, within_s=within_s),
+            )
+        return Clients(client, None)
+
+    return ObjectStore(address, build_clients=build_clients, failures=failures, uploads=None)
 
 
-def build_client_options(url: str, *, headers: dict[str, str]) -> "ClientConfig":
+def build_client_options(
+    url: str, *, headers: dict[str, str], within_s: float = math.inf
+) -> "ClientConfig":
     return {
         "allow_http": url.startswith("http://"),
-        "connect_timeout": CONNECT_TIMEOUT,
-        "timeout": REQUEST_TIMEOUT,
+        "connect_timeout": shorten(CONNECT_TIMEOUT, within_s),
+        "timeout": shorten(REQUEST_TIMEOUT, within_s),
         "default_headers": headers,
         "user_agent": "livy-exporter",
     }
 
 
-def build_retry_config(retries: int) -> "RetryConfig":
+def build_retry_config(retries: int, *, within_s: float = math.inf) -> "RetryConfig":
     return {
         "max_retries": retries,
-        "retry_timeout": RETRY_TIMEOUT,
+        "retry_timeout": shorten(RETRY_TIMEOUT, within_s),
         "backoff": {
-            "init_backoff": timedelta(milliseconds=200),
-            "max_backoff": timedelta(seconds=10),
+            "init_backoff": shorten(timedelta(milliseconds=200), within_s),
+            "max_backoff": shorten(timedelta(seconds=10), within_s),
             "base": 2,
         },
     }
+
+
+def shorten(time: timedelta, within_s: float) -> timedelta:
+    """A third of the time that all tries of a request have: the last one begins after as much of
+    them as `retry_timeout` says and one wait more, and takes one `timeout` at most.
+    """
+    return time if within_s == math.inf else min(time, timedelta(seconds=within_s / 3))
 
 
 class KeyCallback:

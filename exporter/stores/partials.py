@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from exporter.errors import DestinationError, UnusableNameError
+from exporter.held import NO_LOCK, HeldLock
 from exporter.local_files import NotRegularError, describe_kind
 from exporter.messages import shorten
 
@@ -64,12 +65,23 @@ class PartialFile:
     def release(self) -> None:
         self._close()
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
+        lock.ensure_held()
         with translated(self.path):
             self._hidden.replace(self.target)
             self._is_hidden = False
             self._close()
             sync_folder(self.target.parent)
+
+    @property
+    def hidden(self) -> Path:
+        """Where it is until it has its name."""
+        return self._hidden
+
+    def settle(self) -> None:
+        """Another name was given to it by who published it."""
+        self._is_hidden = False
+        self._close()
 
     def discard(self) -> None:
         if self._is_hidden:
@@ -201,6 +213,20 @@ def write_pipe(fd: int, chunk: bytes, *, give_up: Callable[[], None]) -> None:
 
 
 GLANCE_S: Final = 0.1
+
+
+def make_folder(path: Path) -> None:
+    """Make it in a folder that is there, to survive a power cut. Raises OSError as it comes."""
+    path.mkdir()
+    sync_folder(path.parent)
+
+
+def make_folders(path: Path) -> None:
+    """As `make_folder`, with all folders on the way; what is there is no error."""
+    for each in reversed([path, *path.parents]):
+        if not each.is_dir():
+            with suppress(FileExistsError):
+                make_folder(each)
 
 
 def sync_folder(path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 import anyio.from_thread
 
 from exporter.errors import DestinationError
+from exporter.held import NO_LOCK, HeldLock
 from exporter.stores.partials import mode_of, translated, write_pipe
 
 
@@ -32,7 +33,7 @@ class PipeFile:
     def release(self) -> None:
         """Nothing to free: nobody publishes it later."""
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:  # noqa: ARG002 - a stream has none
         self.discard()
 
     def discard(self) -> None:

@@ -11,8 +11,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, Final
 
+from exporter.errors import LockLostError
+from exporter.held import NO_LOCK, HeldLock
 from exporter.stores.pipes import check_cancelled
 
 PART_BYTES: Final = 8 << 20
@@ -27,6 +30,22 @@ ABORT_S: Final = 30.0
 
 Put = Callable[[bytes | Iterator[bytes]], None]
 """Makes the object of these bytes, in one request or, from an iterator, in parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What an object on its way may ask of its store."""
+
+    put: Put
+    put_version: Callable[[bytes, str | None, float], bool]
+    """Makes the object of these bytes in place of the version with a tag, within some seconds;
+    whether that was the one that was there.
+    """
+    read_tag: Callable[[], str | None]
+    abort_failed: Callable[[], None]
+    """Ends an upload that the client could not end; never raises."""
+    abort_others: Callable[[], None]
+    """Ends the uploads to the same name that were there when this run began; never raises."""
 
 
 class UploadAbortedError(Exception):
@@ -69,15 +88,16 @@ class StagedObject:
 
     Bytes are safe only once they are published: a store keeps no part of an object. `sync` raises
     what failed so far.
+
+    A name that `is_shared` is the same for every run. There the store itself has to refuse who lost
+    the lock and doesn't know: what is sent whole replaces only the version that was there while the
+    lock was held; and an upload in parts is aborted by the next run before that one publishes.
     """
 
-    def __init__(
-        self, name: str, *, put: Put, abort_failed: Callable[[], None], spool: Spool
-    ) -> None:
+    def __init__(self, name: str, ways: Ways, *, is_shared: bool, spool: Spool) -> None:
         self.name = name
-        self._put = put
-        self._abort_failed = abort_failed
-        """Ends an upload that the client could not end; never raises."""
+        self._ways = ways
+        self._is_shared = is_shared
         self._spool = spool
         # What is less than a part; `_spooled` is its place and size while it is not in memory.
         self._rest = bytearray()
@@ -91,7 +111,7 @@ class StagedObject:
             part = bytes(self._rest[:PART_BYTES])
             del self._rest[:PART_BYTES]
             if self._upload is None:
-                self._upload = Upload(self._put)
+                self._upload = Upload(self._ways.put)
             self._upload.feed(part)
 
     def sync(self) -> None:
@@ -109,22 +129,42 @@ class StagedObject:
     def release(self) -> None:
         """`sync` did: what is left in memory is small, and uploads hold no more than their rest."""
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
         self._restore()
         rest, self._rest = bytes(self._rest), bytearray()
+        if self._is_shared:
+            lock.ensure_held()
+            self._ways.abort_others()
         if self._upload is None:
-            self._put(rest)
+            self._put_whole(rest, lock)
             return
         if rest:
             self._upload.feed(rest)
+        lock.ensure_held()
         self._upload.complete()
         self._upload = None
+        if self._is_shared:
+            lock.ensure_held()  # it may have taken long: then this is not to be called published
+
+    def _put_whole(self, content: bytes, lock: HeldLock) -> None:
+        if not self._is_shared:
+            lock.ensure_held()
+            self._ways.put(content)
+            return
+        # The version first: whoever writes another one after this has taken the lock.
+        tag = self._ways.read_tag()
+        within_s = lock.ensure_held()
+        if not self._ways.put_version(content, tag, within_s):
+            raise LockLostError(
+                f"another run wrote '{self.name}' meanwhile",
+                hint="nothing was published: run again",
+            )
 
     def discard(self) -> None:
         self._rest, self._spooled = bytearray(), None
         upload, self._upload = self._upload, None
         if upload is not None and not upload.abort():
-            self._abort_failed()
+            self._ways.abort_failed()
 
     def _restore(self) -> None:
         if self._spooled is not None:

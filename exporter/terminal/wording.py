@@ -157,10 +157,9 @@ def _written_line(tally: Tally, finished: RunFinished) -> str:
         what, act = new_text(finished.session_count), "added"
     else:
         what, act = count_of(finished.session_count, "session"), "added"
-    return (
-        f"{what} of {source} {act} to {output}"
-        f" ({format_bytes(finished.size_bytes)}) in {format_duration(finished.elapsed_s)}"
-    )
+    # Of a table nothing is known but its rows.
+    size = f" ({format_bytes(finished.size_bytes)})" if finished.size_bytes > 0 else ""
+    return f"{what} of {source} {act} to {output}{size} in {format_duration(finished.elapsed_s)}"
 
 
 def _gateway_lines(tally: Tally) -> list[str]:

@@ -1,44 +1,59 @@
 """What a table of a lake costs next to a local Parquet file, and how long an upsert takes.
 
-    python -m tests.benchmarks.tables delta|iceberg [--runs N] [--library]
+    python -m tests.benchmarks.tables NAME [--runs N] [--kept N] [--changed N]
 
-Rows are made in the process that writes them, alike for every output: no service, no network. With
-`--library`, the library's own upsert is timed too: pyiceberg's with a tenth of the changes.
+where NAME is one of "delta", "delta by day", "iceberg", "iceberg by day" and "paimon".
+
+Rows are made in the process that writes them, alike for every output: no service, no network. Time
+and memory of an upsert are those of its commit, next to what the process takes before it.
 """
 
 import argparse
+import json
 import os
+import resource
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-
-import pyarrow as pa
 
 from exporter.destinations import resolve_destination
 from exporter.emulator.history import SessionSeries
 from exporter.gateway import Gateway
 from exporter.outputs import open_output
 from exporter.records import RawSession
-from exporter.records.schema import build_batch
-from exporter.sinks import Output, TableMode
-from exporter.sinks.delta import DeltaTable
-from exporter.sinks.delta_storage import open_delta_storage
-from exporter.sinks.iceberg import IcebergTable
-from exporter.sinks.lake import KEY_COLUMNS
-from exporter.stores.addresses import StoreAccess
+from exporter.sinks import Format, Output, TableFormat
 from tests.benchmarks.measuring import Cost, Row, describe_machine, measure, spread
 
 HOME = Gateway("cn-hangzhou", "w-bench", "lc-bench")
-TABLE = "iceberg://bench/lake.sessions"
-DELTA = {"delta": (), "delta by day": ("dt",)}
-"""Tables, and what they are partitioned by."""
 BATCH_ROWS = 2_000
-EXPORTED, KEPT, CHANGED = 500_000, 1_000_000, 20_000
-DELTA_CHANGED = 2_000
+EXPORTED, CHANGED = 500_000, 2_000
+
+
+@dataclass(frozen=True)
+class Target:
+    """An output that is measured."""
+
+    output: str
+    """`{folder}` stands for the place of the run."""
+    chosen: Format | TableFormat | None = None
+    partition_by: tuple[str, ...] = ()
+
+
+TARGETS = {
+    "parquet": Target("{folder}/out.parquet"),
+    "delta": Target("{folder}/delta", "delta"),
+    "delta by day": Target("{folder}/delta", "delta", ("dt",)),
+    "iceberg": Target("iceberg://bench/lake.sessions"),
+    "iceberg by day": Target("iceberg://bench/lake.sessions", None, ("dt",)),
+    "paimon": Target("{folder}/warehouse/ops.db/sessions", "paimon"),
+}
+"""Another kind of table is one more line."""
 
 SERIES = SessionSeries(HOME, seed=1, oldest_created_ms=1_700_000_000_000, spacing_ms=60_000)
 
@@ -47,41 +62,34 @@ def newest_first(serials: range) -> Iterator[RawSession]:
     return map(SERIES.session, reversed(serials))
 
 
-def changed(kind: str, count: int, *, kept: int = KEPT) -> Iterator[RawSession]:
-    """Three quarters of them are in the table, the rest is new."""
+def changed(kind: str, count: int, *, kept: int) -> Iterator[RawSession]:
+    """Three quarters of them are in the table, the rest is new; or each one that is there."""
+    if kind == "all":
+        for session in newest_first(range(kept)):
+            yield {**session, "state": "error"}
+        return
     old, new = count * 3 // 4, count // 4
-    step = kept // old if kind == "scattered" else 1
-    for session in newest_first(range(kept, kept + new)):
-        yield session
+    step = kept // old if kind == "spread" else 1
+    yield from newest_first(range(kept, kept + new))
     for session in newest_first(range(kept - old * step, kept, step)):
         yield {**session, "state": "error"}
 
 
-def open_named(name: str, folder: Path, *, mode: TableMode, run_id: str) -> Output:
-    exported_at = datetime.now(UTC)
-    if name in DELTA:
-        return open_delta(name, folder).open_output(
-            mode=mode, run_id=run_id, exporter_version="bench", exported_at=exported_at
-        )
-    if name == "iceberg":
-        return IcebergTable(TABLE).open_output(
-            mode=mode, run_id=run_id, exporter_version="bench", exported_at=exported_at
-        )
+def open_named(name: str, folder: Path, *, adds: bool, run_id: str) -> Output:
+    target = TARGETS[name]
+    destination = resolve_destination(
+        target.output.format(folder=folder), chosen=target.chosen, partition_by=target.partition_by
+    )
     return open_output(
-        resolve_destination(str(folder / "out.parquet"), chosen=None),
+        destination,
         run_id=run_id,
         exporter_version="bench",
-        exported_at=exported_at,
+        exported_at=datetime.now(UTC),
         parquet_codec="zstd",
-        adds=False,
-        partition_by=(),
+        adds=adds,
+        partition_by=target.partition_by,
         target_bytes=128 << 20,
     )
-
-
-def open_delta(name: str, folder: Path) -> DeltaTable:
-    storage = open_delta_storage(str(folder / name), StoreAccess())
-    return DeltaTable(str(folder / name), storage=storage, partition_by=DELTA[name])
 
 
 def write(output: Output, sessions: Iterable[RawSession]) -> None:
@@ -89,137 +97,110 @@ def write(output: Output, sessions: Iterable[RawSession]) -> None:
     while batch := list(islice(rest, BATCH_ROWS)):
         output.write(HOME, batch)
     output.close()
-    output.publish()
 
 
-def upsert_by_the_library(count: int) -> None:
-    from pyiceberg.catalog import load_catalog
-
-    rows = build_batch(HOME, list(changed("recent", count)), datetime.now(UTC)).rows
-    table = load_catalog("bench").load_table("lake.sessions")
-    table.upsert(pa.Table.from_batches([rows]))
-
-
-def merge_by_the_library(folder: Path, count: int) -> None:
-    from deltalake import DeltaTable as LoadedTable
-
-    rows = build_batch(HOME, list(changed("recent", count, kept=EXPORTED)), datetime.now(UTC)).rows
-    key = " AND ".join(f"t.{name} = s.{name}" for name in KEY_COLUMNS)
-    merger = LoadedTable(folder / "delta").merge(
-        pa.Table.from_batches([rows]), key, source_alias="s", target_alias="t", streamed_exec=False
-    )
-    merger.when_matched_update_all().when_not_matched_insert_all().execute()
-
-
-def act(folder: Path, name: str, what: str, count: int) -> None:
+def act(folder: Path, name: str, what: str, count: int, kept: int) -> None:
     """One child process: what is measured and nothing else."""
-    match what:
-        case "export":
-            write(
-                open_named(name, folder, mode="replace", run_id="bulk"), newest_first(range(count))
-            )
-        case "library" if name in DELTA:
-            merge_by_the_library(folder, count)
-        case "library":
-            upsert_by_the_library(count)
-        case kind:
-            kept = EXPORTED if name in DELTA else KEPT
-            output = open_named(name, folder, mode="upsert", run_id=kind)
-            write(output, changed(kind, count, kept=kept))
+    adds = what != "export"
+    output = open_named(name, folder, adds=adds, run_id=what)
+    write(output, changed(what, count, kept=kept) if adds else newest_first(range(kept)))
+    before_mib = read_peak_mib()
+    started_s = time.perf_counter()
+    output.publish()
+    publish_s = time.perf_counter() - started_s
+    told = {"publish_s": publish_s, "added_mib": read_peak_mib() - before_mib}
+    (folder / "told.json").write_text(json.dumps(told))
 
 
-def benchmark_iceberg(folder: Path, runs: int, *, library: bool) -> Iterator[Row]:
-    environ = {
-        **os.environ,
+def read_peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a child process took as a whole, and what its publish did."""
+
+    cost: Cost
+    publish_s: float
+    added_mib: float
+
+
+def benchmark(
+    folder: Path, name: str, *, runs: int, kept: int, changed_count: int
+) -> Iterator[Row]:
+    def run(name: str, what: str) -> Published:
+        return run_child(folder, name, what, count=changed_count, kept=kept)
+
+    def start_again() -> Published:
+        for each in list(folder.iterdir()):
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        return run(name, "export")
+
+    table: list[Published] = []
+    file: list[Published] = []
+    for _ in range(runs):
+        file.append(run("parquet", "export"))
+        table.append(start_again())
+    yield from describe(f"{kept:,} sessions to one Parquet file", file)
+    yield from describe(f"{kept:,} sessions to a table, {name}", table)
+    ratios = [ours.cost.cpu_s / plain.cost.cpu_s for ours, plain in zip(table, file, strict=True)]
+    yield Row("  ratio of CPU, pair by pair", spread(ratios))
+    for kind in ("recent", "spread", "all"):
+        costs = []
+        for _ in range(runs):
+            start_again()
+            costs.append(run(name, kind))
+        count = kept if kind == "all" else changed_count
+        yield from describe(f"upsert of {count:,} into {kept:,}, {kind}", costs)
+
+
+def describe(measured: str, costs: list[Published]) -> Iterator[Row]:
+    yield Row(measured, f"{spread([each.cost.wall_s for each in costs])} s")
+    yield Row("  CPU", f"{spread([each.cost.cpu_s for each in costs])} s")
+    yield Row("  peak memory", f"{spread([each.cost.peak_mib for each in costs], '.0f')} MiB")
+    yield Row("  of that, its commit", f"{spread([each.publish_s for each in costs])} s")
+    yield Row("  on top of before", f"{spread([each.added_mib for each in costs], '.0f')} MiB")
+
+
+def run_child(folder: Path, name: str, what: str, *, count: int, kept: int) -> Published:
+    command = [sys.executable, "-m", "tests.benchmarks.tables", name]
+    cost = measure(
+        [*command, "--act", what, str(count), str(kept), str(folder)], build_environ(folder)
+    )
+    told = json.loads((folder / "told.json").read_text())
+    return Published(cost, told["publish_s"], told["added_mib"])
+
+
+def build_environ(folder: Path) -> dict[str, str]:
+    configured: Mapping[str, str] = {
         "PYICEBERG_CATALOG__BENCH__URI": f"sqlite:///{folder}/catalog.db",
         "PYICEBERG_CATALOG__BENCH__WAREHOUSE": f"file://{folder}/warehouse",
     }
-
-    def run(name: str, what: str, count: int) -> Cost:
-        return run_child(folder, name, what, count, environ=environ)
-
-    def start_again(count: int) -> Cost:
-        shutil.rmtree(folder / "warehouse", ignore_errors=True)
-        (folder / "catalog.db").unlink(missing_ok=True)
-        return run("iceberg", "export", count)
-
-    table: list[Cost] = []
-    file: list[Cost] = []
-    for _ in range(runs):
-        file.append(run("parquet", "export", EXPORTED))
-        table.append(start_again(EXPORTED))
-    yield from describe(f"{EXPORTED:,} sessions to one Parquet file", file)
-    yield from describe(f"{EXPORTED:,} sessions to an Iceberg table", table)
-    ratios = [ours.cpu_s / plain.cpu_s for ours, plain in zip(table, file, strict=True)]
-    yield Row("ratio of CPU, pair by pair", spread(ratios))
-    for kind in ("recent", "scattered"):
-        costs = []
-        for _ in range(runs):
-            start_again(KEPT)
-            costs.append(run("iceberg", kind, CHANGED))
-        yield from describe(f"upsert of {CHANGED:,} {kind} changes into {KEPT:,}", costs, "60 s")
-    if library:
-        start_again(KEPT)
-        cost = run("iceberg", "library", CHANGED // 10)
-        yield from describe(f"pyiceberg's own upsert of {CHANGED // 10:,} recent changes", [cost])
-
-
-def benchmark_delta(folder: Path, runs: int, *, library: bool) -> Iterator[Row]:
-    def run(name: str, what: str, count: int) -> Cost:
-        return run_child(folder, name, what, count, environ=os.environ)
-
-    def start_again(name: str) -> Cost:
-        shutil.rmtree(folder / name, ignore_errors=True)
-        return run(name, "export", EXPORTED)
-
-    file = [run("parquet", "export", EXPORTED) for _ in range(runs)]
-    yield from describe(f"{EXPORTED:,} sessions to one Parquet file", file)
-    for name in DELTA:
-        table = [start_again(name) for _ in range(runs)]
-        yield from describe(f"{EXPORTED:,} sessions to a table, {name}", table)
-        ratios = [ours.cpu_s / plain.cpu_s for ours, plain in zip(table, file, strict=True)]
-        yield Row("  ratio of CPU, run by run", spread(ratios))
-        for kind in ("recent", "scattered"):
-            costs = []
-            for _ in range(runs):
-                start_again(name)
-                costs.append(run(name, kind, DELTA_CHANGED))
-            measured = f"upsert of {DELTA_CHANGED:,} {kind} changes into {EXPORTED:,}, {name}"
-            yield from describe(measured, costs)
-    if library:
-        start_again("delta")
-        cost = run("delta", "library", DELTA_CHANGED)
-        yield from describe(f"deltalake's own merge of {DELTA_CHANGED:,} recent changes", [cost])
-
-
-def describe(measured: str, costs: list[Cost], goal: str = "") -> Iterator[Row]:
-    yield Row(measured, f"{spread([each.wall_s for each in costs])} s", goal)
-    yield Row("  CPU", f"{spread([each.cpu_s for each in costs])} s")
-    yield Row("  peak memory", f"{spread([each.peak_mib for each in costs], '.0f')} MiB")
-
-
-def run_child(
-    folder: Path, name: str, what: str, count: int, *, environ: Mapping[str, str]
-) -> Cost:
-    command = [sys.executable, "-m", "tests.benchmarks.tables", name]
-    return measure([*command, "--act", what, str(count), str(folder)], dict(environ))
+    return {**os.environ, **configured}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=("iceberg", "parquet", *DELTA))
+    parser.add_argument("name", choices=TARGETS)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--library", action="store_true")
-    parser.add_argument("--act", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--kept", type=int, default=EXPORTED)
+    parser.add_argument("--changed", type=int, default=CHANGED)
+    parser.add_argument("--act", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.act is not None:
-        what, count, folder = options.act
-        act(Path(folder), options.name, what, int(count))
+        what, count, kept, folder = options.act
+        act(Path(folder), options.name, what, int(count), int(kept))
         return
     print(describe_machine())
-    with tempfile.TemporaryDirectory() as name:
-        benchmark = benchmark_delta if options.name in DELTA else benchmark_iceberg
-        for row in benchmark(Path(name), options.runs, library=options.library):
+    with tempfile.TemporaryDirectory() as folder:
+        rows = benchmark(
+            Path(folder),
+            options.name,
+            runs=options.runs,
+            kept=options.kept,
+            changed_count=options.changed,
+        )
+        for row in rows:
             print(f"{row.measured:60} {row.figure:32} {row.goal}", flush=True)
 
 

@@ -1,26 +1,29 @@
 """What the output of every kind of table promises: one suite, inherited once a kind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable as DeltaReader
+from deltalake import write_deltalake
 from pyiceberg.catalog import Catalog, load_catalog
+from pypaimon_rust.datafusion import PaimonCatalog, SQLContext
 
-from exporter.errors import DestinationError, UsageError
+from exporter.errors import DestinationError, LockLostError, UsageError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
-from exporter.sinks import OutputFacts, Table, TableMode
-from exporter.sinks.delta import DeltaTable
-from exporter.sinks.delta_output import DeltaCommitter
-from exporter.sinks.delta_storage import open_delta_storage
-from exporter.sinks.iceberg import IcebergTable
-from exporter.sinks.iceberg_output import IcebergCommitter
-from exporter.sinks.lake_output import Committer, TableOutput
-from exporter.stores.addresses import StoreAccess
+from exporter.records.schema import SCHEMA, build_batch
+from exporter.sinks import OutputFacts, TableMode
+from exporter.tables import delta, iceberg, paimon
+from exporter.tables.iceberg import IcebergLakeTable
+from exporter.tables.iceberg_fit import build_row_schema, build_schema
+from exporter.tables.interface import Commit, Conflict, Table, TableRequest
+from exporter.tables.output import TableOutput, compact
+from exporter.tables.spool import Spool
 from tests.tables import (
     CREATED_MS,
     EXPORTED_AT,
@@ -28,24 +31,19 @@ from tests.tables import (
     FIRST_ROW,
     HOUR_MS,
     SECOND,
+    open_table_output,
     publish_sessions,
     query,
     raw_session,
     raw_sessions,
 )
 
-AnyOutput = TableOutput[Any, Any, Any]
 EITHER_MODE = pytest.mark.parametrize("mode", ["replace", "upsert"])
 
 
 class TableOutputContract(ABC):
     @abstractmethod
     def open_table(self, **options: Any) -> Table: ...
-
-    @abstractmethod
-    def build_committer(
-        self, table: Any, *, mode: TableMode, run_id: str
-    ) -> Committer[Any, Any, Any]: ...
 
     @abstractmethod
     def load(self, number: int = -1) -> pa.Table:
@@ -56,11 +54,12 @@ class TableOutputContract(ABC):
 
     @abstractmethod
     def list_files(self) -> list[Path]:
-        """What a discard leaves as it was: data files, and on a plain folder all there is."""
+        """What a run that does not publish leaves as it was: data files, and in a plain folder all
+        that is there.
+        """
 
-    def open_output(self, table: Table, *, mode: TableMode, run_id: str) -> AnyOutput:
-        committer = self.build_committer(table, mode=mode, run_id=run_id)
-        return TableOutput(committer, mode=mode, exported_at=EXPORTED_AT, sleep=lambda _: None)
+    def open_output(self, table: Table, *, mode: TableMode, run_id: str) -> TableOutput:
+        return open_table_output(table, mode=mode, run_id=run_id)
 
     def export(
         self,
@@ -140,7 +139,7 @@ class TableOutputContract(ABC):
 
     @EITHER_MODE
     @pytest.mark.parametrize("partition_by", [(), ("state",)], ids=["whole", "by state"])
-    def test_discard_removes_what_was_written(
+    def test_nothing_is_written_before_it_is_published(
         self, mode: TableMode, partition_by: tuple[str, ...]
     ) -> None:
         table = self.open_table(partition_by=partition_by)
@@ -153,6 +152,7 @@ class TableOutputContract(ABC):
         closed = self.open_output(table, mode=mode, run_id="run-3")
         closed.write(FIRST, raw_sessions(*range(100), state="error"))
         closed.close()
+        assert self.list_files() == before
         closed.discard()
         closed.discard()
 
@@ -169,15 +169,15 @@ class TableOutputContract(ABC):
 
         assert self.read() == [("livy-1", "terminated")]
 
-    def test_cancelled_writer_leaves_no_partial_file(self) -> None:
-        output = self.open_output(self.open_table(), mode="replace", run_id="run-1")
-        for start in range(0, 100_000, 2000):
-            output.write(FIRST, raw_sessions(*range(start, start + 2000)))
-        assert self.list_files() != []
+    @EITHER_MODE
+    def test_rows_that_wait_on_disk_are_all_there(self, mode: TableMode) -> None:
+        rows = [raw_session(n, webUI=f"http://{n**5:x}") for n in range(70_000)]
 
-        output.discard()
+        facts = self.export([*rows[:10], *rows] if mode == "upsert" else rows, mode=mode)
 
-        assert self.list_files() == []
+        assert facts.session_count == 70_000 + 10 * (mode == "upsert")
+        assert self.load().num_rows == 70_000
+        assert self.read("count(DISTINCT session_id), count(web_ui)") == [(70_000, 70_000)]
 
     @EITHER_MODE
     def test_commit_is_made_again_on_what_somebody_else_committed(self, mode: TableMode) -> None:
@@ -194,7 +194,7 @@ class TableOutputContract(ABC):
         theirs = [("livy-1", "running"), ("livy-4", "error")]
         assert self.read() == (ours if mode == "replace" else sorted(ours + theirs))
         assert self.run_ids() == ["run-1", "run-x", "run-2"]
-        self.open_table().remove_leftovers()
+        self.open_table().remove_leftovers("run-2", keep_s=0)
         assert self.load().num_rows == (2 if mode == "replace" else 4)
 
     @EITHER_MODE
@@ -211,17 +211,10 @@ class TableOutputContract(ABC):
 
     def test_table_that_others_change_all_the_time_is_left_to_them(self) -> None:
         self.export(raw_sessions(1), run_id="run-1")
-        others = iter(range(100))
-        output = self.open_output(self.open_table(), mode="upsert", run_id="run-2")
+        busy = Busy(self.open_table(), self.commit_as_another)
+        output = self.open_output(busy, mode="upsert", run_id="run-2")
         output.write(FIRST, raw_sessions(1, 2))
         output.close()
-        commit = output._commit
-
-        def commit_too_late(change: Any) -> None:
-            self.export(raw_sessions(1, 5), mode="upsert", run_id=f"other-{next(others)}")
-            commit(change)
-
-        output._commit = commit_too_late  # type: ignore[method-assign]
 
         with pytest.raises(DestinationError, match="others changed it 5 times") as caught:
             output.publish()
@@ -229,7 +222,82 @@ class TableOutputContract(ABC):
 
         assert caught.value.hint is not None
         assert [row[0] for row in self.read()] == ["livy-1", "livy-5"]
-        assert [path for path in self.list_files() if "run-2" in path.name] == []
+
+    def commit_as_another(self, number: int) -> None:
+        self.export(raw_sessions(1, 5), mode="upsert", run_id=f"other-{number}")
+
+    @EITHER_MODE
+    def test_run_that_has_committed_commits_nothing_again(self, mode: TableMode) -> None:
+        self.export(raw_sessions(1), mode=mode, run_id="run-1")
+
+        self.export(raw_sessions(2), mode=mode, run_id="run-1")
+
+        assert self.read() == [("livy-1", "terminated")]
+        assert self.run_ids() == ["run-1"]
+
+    def test_commit_has_a_name_that_the_table_tells(self) -> None:
+        table = self.open_table()
+        assert table.find_commit("run-1") is None
+
+        self.export(raw_sessions(1), run_id="run-1")
+
+        assert table.find_commit("run-1")
+        assert table.find_commit("run-2") is None
+
+    @EITHER_MODE
+    def test_lock_that_was_lost_ends_the_commit(self, mode: TableMode) -> None:
+        self.export(raw_sessions(1), run_id="run-1")
+        before = self.list_files()
+        output = self.open_output(self.open_table(), mode=mode, run_id="run-2")
+        output.write(FIRST, raw_sessions(2))
+        output.close()
+
+        with pytest.raises(LockLostError):
+            output.publish(LostLock())
+        output.discard()
+
+        assert self.read() == [("livy-1", "terminated")]
+        assert self.list_files() == before
+
+    @EITHER_MODE
+    def test_what_another_run_commits_after_the_lock_was_seen_is_not_undone(
+        self, mode: TableMode
+    ) -> None:
+        """Whoever is stopped between the two and wakes later finds that it was late."""
+        self.export(raw_sessions(1), run_id="run-1")
+        lock = LateLock(lambda: self.export(raw_sessions(3), run_id="run-3"))
+        output = self.open_output(self.open_table(), mode=mode, run_id="run-2")
+        output.write(FIRST, raw_sessions(2))
+        output.close()
+
+        with pytest.raises(LockLostError):
+            output.publish(lock)
+        output.discard()
+
+        assert self.read() == [("livy-3", "terminated")]
+        assert self.run_ids() == ["run-1", "run-3"]
+
+    def test_small_files_are_merged_and_no_row_is_lost(self) -> None:
+        for number in range(10):
+            self.append(number)
+
+        compact(self.open_table(), Commit(run_id="run-1", exporter_version="1"), output="it")
+
+        assert self.count_files() == 1
+        assert self.load().num_rows == 10
+        assert len(self.read("DISTINCT session_id")) == 10
+
+    @abstractmethod
+    def append(self, number: int) -> None:
+        """A row of a session of that number, as another program adds one."""
+
+    @abstractmethod
+    def count_files(self) -> int:
+        """That the table consists of."""
+
+    def build_row(self, number: int) -> pa.Table:
+        rows = build_batch(FIRST, raw_sessions(number), EXPORTED_AT).rows
+        return pa.Table.from_batches([rows]).cast(build_row_schema(build_schema()))
 
     def test_table_keeps_its_partitions(self) -> None:
         table = self.open_table(partition_by=("dt",))
@@ -239,21 +307,64 @@ class TableOutputContract(ABC):
             self.open_table(partition_by=("state",))
 
 
+class LostLock:
+    """Another run has it."""
+
+    def ensure_held(self) -> float:
+        raise LockLostError("another run has it")
+
+
+class LateLock:
+    """Is held when it is asked for, and taken by another run right after."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+        self._is_lost = False
+
+    def ensure_held(self) -> float:
+        if self._is_lost:
+            raise LockLostError("another run has it")
+        self._is_lost = True
+        self._act()
+        return 60.0
+
+
+class Busy:
+    """A table that another program changes before each commit of an upsert is made."""
+
+    def __init__(self, table: Table, change: Callable[[int], None]) -> None:
+        self._table = table
+        self._change = change
+        self._count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    @property
+    def location(self) -> str:
+        return self._table.location
+
+    def upsert(self, rows: Spool, commit: Commit) -> None:
+        self._count += 1
+        lock = LateLock(lambda: self._change(self._count))
+        with pytest.raises(Conflict) as caught:
+            self._table.upsert(rows, replace(commit, lock=lock))
+        raise caught.value
+
+
 class TestDelta(TableOutputContract):
     @pytest.fixture(autouse=True)
     def place(self, tmp_path: Path) -> None:
         self.folder = tmp_path / "ses sions"
 
-    def open_table(self, **options: Any) -> DeltaTable:
-        output = f"{self.folder}/"
-        return DeltaTable(output, storage=open_delta_storage(output, StoreAccess()), **options)
+    def open_table(self, **options: Any) -> Table:
+        return delta.open_table(TableRequest(output=f"{self.folder}/", **options))
 
-    def build_committer(
-        self, table: DeltaTable, *, mode: TableMode, run_id: str
-    ) -> Committer[Any, Any, Any]:
-        return DeltaCommitter(
-            table._table, mode=mode, run_id=run_id, exporter_version="1.2.3", codec="zstd"
-        )
+    def append(self, number: int) -> None:
+        write_deltalake(self.folder, self.build_row(number), mode="append")
+
+    def count_files(self) -> int:
+        return len(DeltaReader(self.folder).file_uris())
 
     def load(self, number: int = -1) -> pa.Table:
         return DeltaReader(self.folder, version=None if number < 0 else number).to_pyarrow_table()
@@ -274,25 +385,26 @@ class TestIceberg(TableOutputContract):
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", uri)
         monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__WAREHOUSE", warehouse)
-        self.opened: list[IcebergTable] = []
+        self.opened: list[IcebergLakeTable] = []
         self.catalog: Catalog = load_catalog("lake", uri=uri, warehouse=warehouse)
         yield
         self.catalog.close()
         for table in self.opened:
             table.close()
 
-    def open_table(self, **options: Any) -> IcebergTable:
-        self.opened.append(IcebergTable("iceberg://lake/ops.sessions", **options))
+    def open_table(self, **options: Any) -> Table:
+        request = TableRequest(output="iceberg://lake/ops.sessions", **options)
+        self.opened.append(iceberg.open_table(request))
         return self.opened[-1]
 
-    def build_committer(
-        self,
-        table: IcebergTable,
-        *,
-        mode: TableMode,
-        run_id: str,
-    ) -> Committer[Any, Any, Any]:
-        return IcebergCommitter(table._table, run_id=run_id, exporter_version="1.2.3", codec="zstd")
+    def append(self, number: int) -> None:
+        if not self.catalog.table_exists("ops.sessions"):
+            self.catalog.create_namespace("ops")
+            self.catalog.create_table("ops.sessions", build_schema())
+        self.catalog.load_table("ops.sessions").append(self.build_row(number))
+
+    def count_files(self) -> int:
+        return len(list(self.catalog.load_table("ops.sessions").scan().plan_files()))
 
     def load(self, number: int = -1) -> pa.Table:
         table = self.catalog.load_table("ops.sessions")
@@ -306,4 +418,59 @@ class TestIceberg(TableOutputContract):
         ]
 
     def list_files(self) -> list[Path]:
-        return sorted(self.warehouse.rglob("livy-exporter-*"))
+        return sorted(self.warehouse.rglob("*.parquet"))
+
+
+class TestPaimon(TableOutputContract):
+    """Its rows never leave their partition, so it has others than the suite asks for."""
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.options = {"warehouse": str(tmp_path / "warehouse")}
+        self.folder = tmp_path / "warehouse" / "ops.db" / "sessions"
+        monkeypatch.setattr(paimon, "MAX_FILES", 10)
+
+    def open_table(self, partition_by: tuple[str, ...] = (), **options: Any) -> Table:
+        named = {"dt": "compute_id", "state": "workspace_id"}
+        request = TableRequest(
+            output="paimon://lake/ops.sessions",
+            partition_by=tuple(named[each] for each in partition_by),
+            catalogs={"lake": self.options},
+            **options,
+        )
+        return paimon.open_table(request)
+
+    def append(self, number: int) -> None:
+        output = self.open_output(self.open_table(), mode="upsert", run_id=f"other-{number}")
+        publish_sessions(output, raw_sessions(number))
+
+    def count_files(self) -> int:
+        context = SQLContext()
+        context.register_catalog("lake", self.options, "")
+        found = context.sql("SELECT count(*) AS files FROM lake.ops.`sessions$files`")
+        return int(found[0]["files"][0].as_py())
+
+    def load(self, number: int = -1) -> pa.Table:
+        table = PaimonCatalog(self.options).get_table("ops.sessions")
+        numbers = sorted(each.id() for each in table.list_snapshots())
+        builder = table.new_read_builder({"scan.snapshot-id": str(numbers[number])})
+        batches = builder.new_read().read(builder.new_scan().plan().splits())
+        return pa.Table.from_batches(
+            [pa.RecordBatch.from_arrays(each.columns, schema=SCHEMA) for each in batches], SCHEMA
+        )
+
+    def run_ids(self) -> list[str | None]:
+        context = SQLContext()
+        context.register_catalog("lake", self.options, "")
+        found = context.sql("SELECT commit_user FROM lake.ops.`sessions$snapshots`")
+        return [user for rows in found for user in rows["commit_user"].to_pylist()]
+
+    def list_files(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+    def test_table_keeps_its_partitions(self) -> None:
+        table = self.open_table(partition_by=("dt",))
+        publish_sessions(self.open_output(table, mode="replace", run_id="run-1"), raw_sessions(1))
+
+        with pytest.raises(UsageError, match="is partitioned by compute_id, not by workspace_id"):
+            self.open_table(partition_by=("state",))

@@ -1,6 +1,6 @@
 """Every way in which a lake refuses: one line, a hint, the exit code, and nothing half done."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,24 @@ import pytest
 from pyiceberg.catalog import load_catalog
 from pyiceberg.schema import Schema
 from pyiceberg.types import NestedField, StringType
+from pypaimon_rust.datafusion import SQLContext
 
 from exporter.emulator.server import Emulator
 from tests.dying import Ended, Forks
 from tests.integration.conftest import Program, environ_for
 from tests.lake import Account
 from tests.object_server import ELSEWHERE, READ_ONLY_KEY, WRONG_KEY, ObjectServer
+from tests.paimon_catalog import PaimonServer, put_file, serve
 
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "sessions.parquet": (),
     "sessions/": (),
     "table/": ("--format", "delta"),
     "iceberg://lake/ops.sessions": (),
+    "paimon://lake/ops.sessions": (),
 }
 CATALOG = "PYICEBERG_CATALOG__LAKE__"
+PAIMON = "PAIMON_CATALOG__LAKE__"
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,29 @@ def runner(
     configured = {
         f"{CATALOG}URI": f"sqlite:///{home}/catalog.db",
         f"{CATALOG}WAREHOUSE": f"file://{folder}/warehouse",
+        f"{PAIMON}WAREHOUSE": f"{folder}/paimon",
     }
     return Runner(folder, forks, {**environ_for(served[1], home), **configured})
 
 
-def configure(scheme: str, bucket: str, key: str, server: ObjectServer) -> dict[str, str]:
-    """How a store is reached, by the program and by the catalog."""
+@pytest.fixture
+def paimon_url(tmp_path: Path) -> Iterator[str]:
+    """Of a catalog's server."""
+    with serve(PaimonServer("/nowhere", put_file(tmp_path), token="s3cret-value")) as url:
+        yield url
+
+
+def configure(
+    scheme: str, bucket: str, key: str, server: ObjectServer, paimon_url: str
+) -> dict[str, str]:
+    """How a store is reached, by the program and by the catalogs."""
     catalog = {
+        f"{PAIMON}METASTORE": "rest",
+        f"{PAIMON}URI": paimon_url,
+        f"{PAIMON}WAREHOUSE": "lake",
+        f"{PAIMON}TOKEN__PROVIDER": "bear",
+        f"{PAIMON}TOKEN": "s3cret-value",
+        f"{PAIMON}SIDECARS": f"{scheme}://{bucket}/lake",
         f"{CATALOG}WAREHOUSE": f"{scheme}://{bucket}/warehouse",
         f"{CATALOG}S3__ENDPOINT": server.oss_url if scheme == "oss" else server.url,
         f"{CATALOG}S3__REGION": "us-east-1",
@@ -125,13 +145,14 @@ def test_store_that_cannot_be_written_is_told_and_left_as_it_was(
     says: str,
     runner: Runner,
     object_server: ObjectServer,
+    paimon_url: str,
     bucket: str,
     judge: Any,
 ) -> None:
     judge.put_object(Bucket=bucket, Key="theirs.txt", Body=b"theirs")
     at = bucket_name or bucket
     output = name if "://" in name else f"{scheme}://{at}/lake/{name}"
-    environ = configure(scheme, at, key, object_server)
+    environ = configure(scheme, at, key, object_server, paimon_url)
 
     ended = runner.run(*FLAGS[name], "--output", output, **environ)
 
@@ -158,13 +179,30 @@ def test_store_that_cannot_be_written_is_told_and_left_as_it_was(
         (["-o", "-", "--format", "delta"], 2, "a Delta table needs a folder, not '-'", "sessions/"),
         (["-o", "/dev/null", "--format", "delta"], 2, "not '/dev/null'", "sessions/"),
         (["-o", "iceberg://gone/ops.sessions"], 1, "does not answer", "catalog's uri"),
+        (["-o", "paimon://other/ops.sessions"], 2, "no Paimon catalog is called 'other'", "lake"),
+        (["-o", "paimon://lake/sessions"], 2, "names no Paimon table", "database.table"),
+        (["-o", "paimon://lake/ops.s", "--format", "delta"], 2, "is no delta", "--format"),
+        (["-o", "sessions", "--format", "paimon"], 2, "names no Paimon table", "paimon://"),
+        (["-o", "-", "--format", "paimon"], 2, "'-' names no Paimon table", "warehouse"),
+        (["-o", "s3://b/w/ops.db/s", "--format", "paimon"], 2, "no Paimon table", "paimon://"),
+        (["-o", "paimon://lake/ops.s", "--partition-by", "dt"], 2, "by 'dt'", "workspace_id"),
+        (["-o", "paimon://oss/ops.s"], 2, "'oss://bucket/wh' without a server", "REST catalog"),
+        (["-o", "paimon://bare/ops.s"], 2, "has no 'sidecars'", "oss://bucket/livy"),
+        (["-o", "paimon://gone/ops.s"], 1, "does not answer", "catalog's uri"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_cannot_be_done_is_told_before_anything_is_touched(
     arguments: list[str], code: int, says: str, hints: str, runner: Runner
 ) -> None:
-    gone = {"PYICEBERG_CATALOG__GONE__URI": "http://127.0.0.1:9"}
+    rest = {"METASTORE": "rest", "URI": "http://127.0.0.1:9", "WAREHOUSE": "lake"}
+    token = {"TOKEN__PROVIDER": "bear", "TOKEN": "s3cret-value", "SIDECARS": "/nowhere"}
+    gone = {
+        "PYICEBERG_CATALOG__GONE__URI": "http://127.0.0.1:9",
+        **{f"PAIMON_CATALOG__GONE__{name}": value for name, value in {**rest, **token}.items()},
+        **{f"PAIMON_CATALOG__BARE__{name}": value for name, value in rest.items()},
+        "PAIMON_CATALOG__OSS__WAREHOUSE": "oss://bucket/wh",
+    }
 
     ended = runner.run(*arguments, **gone)
 
@@ -226,15 +264,39 @@ def test_folder_of_somebody_else_is_left_as_it_was(
     assert runner.listing() == before
 
 
-@pytest.mark.parametrize("name", ["table/", "iceberg://lake/ops.sessions"])
-def test_table_in_other_partitions_is_left_as_it_was(name: str, runner: Runner) -> None:
-    first = runner.run("-q", "--output", name, *FLAGS[name], "--partition-by", "dt")
+def test_paimon_table_that_does_not_fit_is_left_as_it_was(runner: Runner) -> None:
+    context = SQLContext()
+    context.register_catalog("lake", {"warehouse": f"{runner.folder}/paimon"}, "")
+    context.sql("CREATE SCHEMA lake.ops")
+    context.sql(
+        "CREATE TABLE lake.ops.sessions (session_id STRING NOT NULL, PRIMARY KEY (session_id))"
+    )
     before = runner.listing()
 
-    ended = runner.run("--output", name, *FLAGS[name], "--partition-by", "state")
+    ended = runner.run("--output", "paimon://lake/ops.sessions")
+
+    runner.refuse(ended, code=1, says="its primary key is (session_id)", hints="the run makes it")
+    assert runner.listing() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "wanted"),
+    [
+        ("table/", "dt", "state"),
+        ("iceberg://lake/ops.sessions", "dt", "state"),
+        ("paimon://lake/ops.sessions", "compute_id", "region_id"),
+    ],
+)
+def test_table_in_other_partitions_is_left_as_it_was(
+    name: str, made: str, wanted: str, runner: Runner
+) -> None:
+    first = runner.run("-q", "--output", name, *FLAGS[name], "--partition-by", made)
+    before = runner.listing()
+
+    ended = runner.run("--output", name, *FLAGS[name], "--partition-by", wanted)
 
     assert first.code == 0, first.stderr
-    runner.refuse(ended, code=2, says="is partitioned by dt, not by state", hints="")
+    runner.refuse(ended, code=2, says=f"is partitioned by {made}, not by {wanted}", hints="")
     assert runner.listing() == before
 
 
@@ -243,6 +305,7 @@ def test_table_in_other_partitions_is_left_as_it_was(name: str, runner: Runner) 
     [
         ("deltalake", "table/", "a Delta table needs the extra 'delta'"),
         ("pyiceberg", "iceberg://lake/ops.sessions", "an Iceberg table needs the extra 'iceberg'"),
+        ("pypaimon_rust", "paimon://lake/ops.sessions", "a Paimon table needs the extra 'paimon'"),
     ],
 )
 def test_extra_that_is_not_installed_is_told(

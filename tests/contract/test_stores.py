@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import secrets
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporter.errors import DestinationError, StoreRefusedError
+from exporter.errors import DestinationError, LockLostError, StoreRefusedError
 from exporter.stores import StagedFile, Store
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.local import LocalStore
@@ -303,6 +304,49 @@ class ObjectStoreContract(StoreContract):
 
         assert self.count_staged(store) == 2
 
+    def test_upload_of_another_run_waits_until_it_is_old(
+        self, store: Store, bucket: str, access: StoreAccess
+    ) -> None:
+        other = open_store(store.url, access)
+        stage_whole(store, "a.bin", bytes(LARGE))
+        while self.count_staged(store) == 0:
+            time.sleep(0.01)
+
+        other.remove_leftovers(["a.bin"], keep_s=3600.0)
+        after_one = self.count_staged(store)
+        other.remove_leftovers(["a.bin"], keep_s=0.0)
+
+        assert (after_one, self.count_staged(store)) == (1, 0)
+
+    def test_upload_that_was_there_before_cannot_end_after_the_next_publish(
+        self, store: Store, access: StoreAccess
+    ) -> None:
+        """A run that began to send an object in parts, lost its lock and does not know."""
+        late = stage_whole(store, "a.bin", bytes(LARGE))
+        while self.count_staged(store) == 0:
+            time.sleep(0.01)
+        other = open_store(store.url, access)
+        other.remove_leftovers(["a.bin"], keep_s=3600.0)
+
+        stage_whole(other, "a.bin", b"theirs", run_id=OTHER_RUN_ID).publish()
+        with pytest.raises(DestinationError):
+            late.publish()
+
+        late.discard()
+        assert store.read("a.bin") == b"theirs"
+
+    def test_marker_of_a_folder_is_no_file(self, store: Store) -> None:
+        for key in ("exports/名前/", "exports/名前/dt=1/", "exports/名前/_exporter/"):
+            self.judge.put_object(Bucket=self.bucket_name, Key=key, Body=b"")
+        store.replace("dt=1/empty", b"")
+
+        assert read_names(store) == ["dt=1/empty"]
+
+    def test_enclosing_folders_are_told_outwards(self, store: Store) -> None:
+        start = f"{self.scheme}://{self.bucket_name}"
+
+        assert [each.url for each in store.enclosing()] == [f"{start}/exports", start]
+
     def test_neighbour_of_the_folder_is_not_listed(self, store: Store) -> None:
         for key in ("exports/名前2/a", "exports/b", "exports/名前"):
             self.judge.put_object(Bucket=self.bucket_name, Key=key, Body=b"theirs")
@@ -344,6 +388,55 @@ class ObjectStoreContract(StoreContract):
 
 
 class TestS3Store(ObjectStoreContract):
+    def test_version_that_is_not_there_any_more_is_not_replaced(self, store: Store) -> None:
+        written = [store.replace_version("a", b"one", tag=None)]
+        tag = store.tag_of("a")
+        written.append(store.replace_version("a", b"two", tag=tag))
+        written.append(store.replace_version("a", b"late", tag=tag))
+        written.append(store.replace_version("a", b"late", tag=None))
+        written.append(store.replace_version("b", b"late", tag=tag))
+
+        assert written == [True, True, False, False, False]
+        assert store.read("a") == b"two"
+        assert store.tells_versions
+
+    @pytest.mark.parametrize("there", [None, b"old"])
+    def test_object_that_another_run_wrote_since_the_lock_was_sure_stays(
+        self, store: Store, there: bytes | None
+    ) -> None:
+        if there is not None:
+            store.replace("a.bin", there)
+        staged = stage_whole(store, "a.bin", b"late")
+
+        class LostMeanwhile:
+            """Held when it is asked, and another's before the request is sent."""
+
+            count = 0
+
+            def ensure_held(self) -> float:
+                self.count += 1
+                store.replace("a.bin", b"theirs, %d" % self.count)
+                return 30.0
+
+        with pytest.raises(LockLostError, match=r"another run wrote 'a\.bin'"):
+            staged.publish(LostMeanwhile())
+
+        assert store.read("a.bin") == b"theirs, 2"
+
+    def test_write_is_over_within_its_time(self, bucket: str, access: StoreAccess) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            environ = {
+                **access.environ,
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}",
+            }
+            silent = open_store(f"s3://{bucket}", StoreAccess(environ=environ, retries=8))
+            began_s = time.monotonic()
+
+            with pytest.raises(DestinationError):
+                silent.create("a", b"x", within_s=3.0)
+
+        assert time.monotonic() - began_s < 30
+
     @pytest.fixture
     def access(self, object_server: ObjectServer) -> StoreAccess:
         environ = {

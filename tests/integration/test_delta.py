@@ -2,12 +2,14 @@
 
 import json
 import random
+import shutil
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable as Reader
 from deltalake import Field, Schema, write_deltalake
+from deltalake.exceptions import CommitFailedError
 from deltalake.schema import PrimitiveType
 from hypothesis import given
 
@@ -23,13 +26,12 @@ from exporter.errors import DestinationError, UsageError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
 from exporter.records.schema import SCHEMA
-from exporter.sinks import OutputFacts, Table, TableMode
-from exporter.sinks.delta import DeltaTable
-from exporter.sinks.delta_output import DeltaCommitter
-from exporter.sinks.delta_storage import DeltaStorage, open_delta_storage
-from exporter.sinks.lake_output import MOST_SMALL, TableOutput
-from exporter.stores.addresses import StoreAccess
-from exporter.stores.local import LocalStore
+from exporter.sinks import OutputFacts, TableMode
+from exporter.tables import delta
+from exporter.tables.delta import MAX_SMALL, DeltaLakeTable
+from exporter.tables.delta_fit import FEATURES
+from exporter.tables.interface import Commit, Table, TableRequest
+from exporter.tables.output import TableOutput
 from tests.patience import HANG_S
 from tests.tables import (
     CREATED_MS,
@@ -41,6 +43,7 @@ from tests.tables import (
     RUNS,
     Run,
     few_examples,
+    open_table_output,
     publish_runs,
     publish_sessions,
     query,
@@ -49,54 +52,34 @@ from tests.tables import (
 )
 
 
-def run_id_of(number: int) -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{number:06x}"
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "ses sions"
 
 
-def open_table(folder: Path, **options: Any) -> DeltaTable:
-    output = f"{folder}/"
-    return DeltaTable(output, storage=open_delta_storage(output, StoreAccess()), **options)
+def open_table(folder: Path, **options: Any) -> DeltaLakeTable:
+    return delta.open_table(TableRequest(output=f"{folder}/", **options))
 
 
-def open_output(
-    table: DeltaTable,
-    *,
-    mode: TableMode,
-    run_id: str,
-    target_bytes: int = 128 << 20,
-) -> TableOutput[Any, Any, Any]:
-    committer = DeltaCommitter(
-        table._table,
-        mode=mode,
-        run_id=run_id,
-        exporter_version="1.2.3",
-        codec="zstd",
-        target_bytes=target_bytes,
-    )
-    return TableOutput(committer, mode=mode, exported_at=EXPORTED_AT, sleep=lambda _: None)
+def open_output(table: Table, *, mode: TableMode, run_id: str) -> TableOutput:
+    return open_table_output(table, mode=mode, run_id=run_id)
 
 
 def export(
-    table: DeltaTable,
+    table: Table,
     sessions: list[RawSession],
     *,
     mode: TableMode = "replace",
     run_id: str = "run-1",
     gateway: Gateway = FIRST,
-    target_bytes: int = 128 << 20,
 ) -> OutputFacts:
-    output = open_output(table, mode=mode, run_id=run_id, target_bytes=target_bytes)
+    output = open_output(table, mode=mode, run_id=run_id)
     return publish_sessions(output, sessions, gateway=gateway)
 
 
 def read(folder: Path, columns: str = "session_id, state") -> list[tuple[Any, ...]]:
     """What DuckDB makes of what deltalake reads."""
-    sessions = Reader(folder).to_pyarrow_table()
+    sessions = pa.table(Reader(folder).scan())
     return query(sessions, columns)
 
 
@@ -105,7 +88,7 @@ def count_rows(folder: Path, version: int | None = None) -> int:
 
 
 def data_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if "livy-exporter-" in path.name)
+    return sorted(folder.rglob("*.parquet"))
 
 
 def run_ids(folder: Path) -> list[str | None]:
@@ -113,7 +96,8 @@ def run_ids(folder: Path) -> list[str | None]:
 
 
 def removed_count(folder: Path) -> int:
-    return int(Reader(folder).history(1)[0]["operationMetrics"]["numRemovedFiles"])
+    metrics = Reader(folder).history(1)[0]["operationMetrics"]
+    return int(metrics["num_target_files_removed"])
 
 
 def test_new_table_has_our_types(folder: Path) -> None:
@@ -141,12 +125,12 @@ def test_commit_names_the_run_and_the_exporter(folder: Path) -> None:
 
     [commit] = Reader(folder).history()
     assert commit["livyExporterRunId"] == "run-1"
-    assert commit["engineInfo"] == "livy-exporter/1.2.3"
+    assert commit["livyExporterVersion"] == "1.2.3"
     assert commit["operation"] == "WRITE"
 
 
 def test_readers_skip_files_by_their_statistics(folder: Path) -> None:
-    sessions = [*raw_sessions(1, 5, queue="q" * 100), raw_session(2, cuHours=None)]
+    sessions = [*raw_sessions(1, 5), raw_session(2, cuHours=None)]
     export(open_table(folder), sessions)
 
     [file] = pa.table(Reader(folder).get_add_actions(flatten=True)).to_pylist()
@@ -159,7 +143,6 @@ def test_readers_skip_files_by_their_statistics(folder: Path) -> None:
         1.25,
     )
     assert file["min.create_time"].timestamp() * 1000 == CREATED_MS + HOUR_MS
-    assert file.get("min.queue") is None
     dataset = Reader(folder).to_pyarrow_dataset()
     assert dataset.count_rows(filter=pa.compute.field("session_id") == "livy-2") == 1
 
@@ -212,11 +195,11 @@ def test_nothing_is_visible_before_publish_and_the_table_tells(
     output.close()
 
     assert read(folder) == [("livy-1", "terminated")]
-    assert not open_table(folder).has_committed("run-2")
-    assert open_table(folder).has_committed("run-1")
+    assert open_table(folder).find_commit("run-2") is None
+    assert open_table(folder).find_commit("run-1") is not None
     output.publish()
     assert read(folder) == [("livy-1", "error"), ("livy-2", "error")]
-    assert open_table(folder).has_committed("run-2")
+    assert open_table(folder).find_commit("run-2") is not None
 
 
 def test_table_is_not_made_before_the_first_commit(folder: Path) -> None:
@@ -227,44 +210,34 @@ def test_table_is_not_made_before_the_first_commit(folder: Path) -> None:
     output.close()
 
     assert not (folder / "_delta_log").exists()
-    assert not table.has_committed("run-1")
+    assert table.find_commit("run-1") is None
 
     output.discard()
 
     assert data_files(folder) == []
 
 
-@pytest.mark.parametrize("partition_by", [(), ("queue", "dt")])
-def test_files_of_a_killed_run_are_removed_and_those_of_the_past_are_not(
-    partition_by: tuple[str, ...], folder: Path
-) -> None:
-    table = open_table(folder, partition_by=partition_by)
-    export(table, raw_sessions(1, 2, queue="a b%/=ü"), run_id=run_id_of(1))
-    export(table, raw_sessions(2, 3, queue="a b%/=ü"), mode="upsert", run_id=run_id_of(2))
-    before = sorted(folder.rglob("*"))
-    killed = open_output(table, mode="replace", run_id=run_id_of(3))
-    killed.write(FIRST, raw_sessions(4))
-    killed.close()
-    (folder / "livy-exporter-20200101T000000Z-000000-0-00000.parquet").write_text("old")
-    assert sorted(folder.rglob("*")) != before
-
-    open_table(folder).remove_leftovers()
-
-    (folder / "livy-exporter-20200101T000000Z-000000-0-00000.parquet").unlink()
-    assert sorted(folder.rglob("*")) == before
-    assert count_rows(folder, version=0) == 2
-
-
-def test_files_of_a_run_that_was_killed_before_the_first_commit_are_removed(folder: Path) -> None:
-    killed = open_output(open_table(folder), mode="replace", run_id=run_id_of(1))
-    killed.write(FIRST, raw_sessions(4))
-    killed.close()
-
-    open_table(folder).remove_leftovers()
-
-    assert data_files(folder) == []
+def test_listing_touches_nothing_but_the_proof(folder: Path) -> None:
     export(open_table(folder), raw_sessions(1))
-    assert count_rows(folder) == 1
+    before = sorted(folder.rglob("*"))
+
+    output = open_output(open_table(folder), mode="upsert", run_id="run-2")
+    output.write(FIRST, raw_sessions(*range(2000)))
+    output.close()
+
+    assert sorted(folder.rglob("*")) == before
+    output.discard()
+
+
+def test_files_of_a_run_that_was_killed_in_the_first_commit_are_no_obstacle(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(4))
+    (folder / "_delta_log" / f"{0:020}.json").unlink()
+    [left] = data_files(folder)
+
+    export(open_table(folder), raw_sessions(1))
+
+    assert read(folder) == [("livy-1", "terminated")]
+    assert left.exists()
 
 
 ENDLESS = """
@@ -272,20 +245,15 @@ import sys
 from datetime import UTC, datetime
 from itertools import count
 from exporter.gateway import Gateway
-from exporter.sinks.delta import DeltaTable
-from exporter.sinks.delta_storage import open_delta_storage
-from exporter.stores.addresses import StoreAccess
+from exporter.tables.delta import open_table
+from exporter.tables.interface import Commit, TableRequest
+from exporter.tables.output import TableOutput
 
-folder = sys.argv[1]
-table = DeltaTable(folder, storage=open_delta_storage(folder, StoreAccess()))
+table = open_table(TableRequest(output=sys.argv[1]))
 for number in count(int(sys.argv[2])):
     now = datetime.now(UTC)
-    output = table.open_output(
-        mode="upsert",
-        run_id=f"{now:%Y%m%dT%H%M%SZ}-{number:06x}",
-        exporter_version="1",
-        exported_at=now,
-    )
+    commit = Commit(run_id=f"{now:%Y%m%dT%H%M%SZ}-{number:06x}", exporter_version="1")
+    output = TableOutput(table, output="x", mode="upsert", commit=commit, exported_at=now)
     output.write(Gateway("r", "w", "c"), [{"sessionId": f"{number:06}"}, {"sessionId": "last"}])
     output.close()
     print(f"{now:%Y%m%dT%H%M%SZ}-{number:06x}", flush=True)
@@ -309,7 +277,6 @@ def test_killed_writer_leaves_whole_versions_and_the_table_tells_which(folder: P
             closed = process.stdout.read().split()
 
         table = open_table(folder)
-        table.remove_leftovers()
 
         if not first.exists():
             continue
@@ -318,7 +285,8 @@ def test_killed_writer_leaves_whole_versions_and_the_table_tells_which(folder: P
         assert sessions == [*(f"{number:06}" for number in range(done)), "last"]
         unsure = closed[-1:]
         for run_id in unsure:
-            assert table.has_committed(run_id) == (int(run_id[-6:], 16) == done - 1)
+            is_done = int(run_id[-6:], 16) == done - 1
+            assert (table.find_commit(run_id) is not None) == is_done
         named = {unquote(path) for path in Reader(folder).file_uris()}
         assert {f"{folder}/{path.name}" for path in data_files(folder)} >= named
 
@@ -354,44 +322,44 @@ def test_writers_that_publish_at_once_lose_nothing(folder: Path) -> None:
     assert found == {f"livy-{number + 1}": f"of {number}" for number in range(4)}
 
 
-def test_columns_that_were_changed_meanwhile_end_a_run_that_replaces(folder: Path) -> None:
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_column_that_was_added_meanwhile_stays(mode: TableMode, folder: Path) -> None:
     export(open_table(folder), raw_sessions(1))
-    output = open_output(open_table(folder), mode="replace", run_id="run-2")
-    output.write(FIRST, raw_sessions(2))
+    output = open_output(open_table(folder), mode=mode, run_id="run-2")
+    output.write(FIRST, raw_sessions(1))
     output.close()
     add_column(folder, "team", "string")
 
-    with pytest.raises(DestinationError, match="were changed meanwhile"):
-        output.publish()
+    output.publish()
     output.discard()
 
-    assert read(folder) == [("livy-1", "terminated")]
+    assert read(folder, "session_id, team") == [("livy-1", None)]
 
 
-class ForgetfulStore(LocalStore):
-    """One that writes and loses the answer, or says that somebody else was faster."""
+class Forgetful:
+    """Says of the first commit that it was refused, or gives no answer, although it was made."""
 
-    answer: Callable[[], bool]
+    def __init__(self, answer: Exception) -> None:
+        self.left = [answer]
 
-    def create(self, name: str, content: bytes) -> bool:
-        super().create(name, content)
-        return self.answer()
-
-
-def fail() -> bool:
-    raise DestinationError("the store gave no whole answer")
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        write_deltalake(*arguments, **options)
+        if self.left:
+            raise self.left.pop()
 
 
-@pytest.mark.parametrize("answer", [fail, lambda: False], ids=["lost", "sent twice"])
+@pytest.mark.parametrize(
+    "answer",
+    [CommitFailedError("Failed to commit transaction: 0"), OSError("connection reset")],
+    ids=["sent twice", "lost"],
+)
 def test_commit_whose_answer_is_lost_is_found_again(
-    answer: Callable[[], bool], folder: Path
+    answer: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(open_table(folder), raw_sessions(1))
-    store = ForgetfulStore(f"{folder}/")
-    store.answer = answer
-    table = DeltaTable(f"{folder}/", storage=DeltaStorage(store, str(folder), dict))
+    monkeypatch.setattr(delta, "write_deltalake", Forgetful(answer))
 
-    export(table, raw_sessions(2), run_id="run-2")
+    export(open_table(folder), raw_sessions(2), run_id="run-2")
 
     assert read(folder) == [("livy-2", "terminated")]
     assert run_ids(folder) == ["run-1", "run-2"]
@@ -414,7 +382,7 @@ def test_days_are_partitions(folder: Path) -> None:
 
 
 def test_partitions_of_any_text_are_read_back(folder: Path) -> None:
-    queues = ["a b", "a/b", "a%2Fb", "=", "数据", "x" * 300, "..", None]
+    queues = ["a b", "a/b", "a%2Fb", "=", "数据", "x" * 200, "..", None]
     sessions = [raw_session(n, queue=queue) for n, queue in enumerate(queues)]
     table = open_table(folder, partition_by=("queue",))
     export(table, sessions)
@@ -438,32 +406,48 @@ def test_only_files_with_changed_sessions_are_written_anew(folder: Path) -> None
 
 
 def test_large_export_is_files_of_the_target_size(folder: Path) -> None:
-    table = open_table(folder)
+    configuration = {"delta.targetFileSize": "1000000"}
+    Reader.create(folder, build_schema(*SCHEMA), configuration=configuration)
     sessions = [raw_session(n, webUI=f"http://{n**5:x}") for n in range(200_000)]
 
-    facts = export(table, sessions, target_bytes=1_000_000)
+    export(open_table(folder), sessions)
 
-    sizes = [file.facts.size_bytes for file in facts.files]
+    sizes = [path.stat().st_size for path in data_files(folder)]
     assert len(sizes) > 2
-    assert all(1_000_000 <= size < 2_000_000 for size in sizes[:-1])
-    assert sum(file.row_count for file in facts.files) == 200_000
+    assert max(sizes) < 3_000_000
     assert count_rows(folder) == 200_000
-    export(table, raw_sessions(7), mode="upsert", run_id="run-3", target_bytes=1_000_000)
-    assert removed_count(folder) == 1
 
 
-def test_hourly_runs_leave_few_files_and_checkpoints(folder: Path) -> None:
+def test_small_files_are_merged_where_they_pile_up(folder: Path) -> None:
+    table = open_table(folder, partition_by=("dt",))
+    export(table, raw_sessions(0, 30))
+    for number in range(1, MAX_SMALL):
+        rows = Reader(folder).to_pyarrow_table()
+        row = rows.filter(pa.compute.equal(rows["session_id"], "livy-0"))
+        row = row.set_column(0, "session_id", pa.array([f"theirs-{number}"]))
+        write_deltalake(folder, row, mode="append")
+
+    table.compact(Commit(run_id="run-1", exporter_version="1"))
+
+    assert Reader(folder).history(1)[0]["operation"] == "OPTIMIZE"
+    assert len(Reader(folder).file_uris()) == 2
+    assert count_rows(folder) == MAX_SMALL + 1
+    assert open_table(folder).find_commit("run-1") is not None
+    table.compact(Commit(run_id="run-1", exporter_version="1"))
+    assert Reader(folder).version() == MAX_SMALL
+
+
+def test_hourly_runs_leave_few_files(folder: Path) -> None:
     table = open_table(folder)
     export(table, raw_sessions(0))
 
-    for hour in range(1, 60):
+    for hour in range(1, 40):
         export(table, raw_sessions(hour), mode="upsert", run_id=f"hour-{hour}")
+        table.compact(Commit(run_id=f"hour-{hour}", exporter_version="1"))
 
-    assert count_rows(folder) == 60
-    assert len(Reader(folder).file_uris()) <= MOST_SMALL + 1
-    checkpoint = json.loads((folder / "_delta_log/_last_checkpoint").read_text())
-    assert checkpoint["version"] == 50
-    assert open_table(folder).has_committed("hour-59")
+    assert count_rows(folder) == 40
+    assert len(Reader(folder).file_uris()) <= MAX_SMALL
+    assert open_table(folder).find_commit("hour-39") is not None
 
 
 def build_schema(*fields: pa.Field) -> Schema:
@@ -508,7 +492,7 @@ def test_missing_columns_are_added_and_columns_of_the_user_are_kept(folder: Path
     assert read(folder, "session_id, queue, team") == [
         ("livy-2", "q", None),
         ("livy-3", "r", None),
-        ("x-session_id", "new", None),
+        ("x-session_id", "new", "x-team"),
     ]
     assert Reader(folder, version=1).to_pyarrow_table()["team"].to_pylist().count("x-team") == 1
     assert run_ids(folder) == [None, "run-2", "run-3", "run-4"]
@@ -568,7 +552,7 @@ def test_table_that_does_not_fit_is_left_alone(field: pa.Field, reason: str, fol
     ("configuration", "feature"),
     [
         ({"delta.appendOnly": "true"}, "delta.appendOnly"),
-        ({"delta.enableDeletionVectors": "true"}, "deletionVectors"),
+        ({"delta.columnMapping.mode": "name"}, "delta.columnMapping.mode"),
     ],
 )
 def test_table_that_asks_more_of_writers_is_left_alone(
@@ -580,12 +564,195 @@ def test_table_that_asks_more_of_writers_is_left_alone(
         open_table(folder)
 
 
-def test_table_with_a_constraint_is_left_alone(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "feature", ["rowTracking", "inCommitTimestamp", "icebergCompatV2", "identityColumns", "newest"]
+)
+def test_feature_that_the_library_does_not_write_is_told_before_the_listing(
+    feature: str, folder: Path
+) -> None:
+    export(open_table(folder), raw_sessions(1))
+    amend_log(folder, "protocol", add_feature(feature))
+
+    with pytest.raises(DestinationError, match=f"uses {feature}, which is not supported"):
+        open_table(folder)
+
+
+@pytest.mark.parametrize("feature", sorted(FEATURES))
+def test_feature_that_is_let_pass_is_one_that_the_library_writes(
+    feature: str, folder: Path
+) -> None:
+    export(open_table(folder), raw_sessions(1))
+    amend_log(folder, "protocol", add_feature(feature))
+
+    export(open_table(folder), raw_sessions(1, 2), mode="upsert", run_id="run-2")
+    export(open_table(folder), raw_sessions(3), run_id="run-3")
+
+    assert run_ids(folder) == ["run-1", "run-2", "run-3"]
+
+
+def add_feature(feature: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Of readers, too, where the protocol has it there."""
+    by_reader = {"columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "variantType"}
+
+    def change(protocol: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "minReaderVersion": 3,
+            "minWriterVersion": 7,
+            "readerFeatures": [feature] if feature in by_reader else [],
+            "writerFeatures": [feature],
+        }
+
+    return change
+
+
+def amend_log(
+    folder: Path, action: str, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Have the first entry of the log say something else, as another engine would have it."""
+    path = folder / "_delta_log" / f"{0:020}.json"
+    actions = [json.loads(line) for line in path.read_text().splitlines()]
+    changed = [
+        {name: change(value) if name == action else value for name, value in each.items()}
+        for each in actions
+    ]
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in changed))
+
+
+def test_constraint_of_a_table_is_kept_to(folder: Path) -> None:
     export(open_table(folder), raw_sessions(1))
     Reader(folder).alter.add_constraint({"known": "state <> 'odd'"})
 
-    with pytest.raises(DestinationError, match=r"uses delta\.constraints\.known"):
+    export(open_table(folder), raw_sessions(1, 2), mode="upsert", run_id="run-2")
+    with pytest.raises(DestinationError, match="failed validation check") as caught:
+        export(open_table(folder), raw_sessions(3, state="odd"), mode="upsert", run_id="run-3")
+
+    assert "livy-3" not in str(caught.value)
+    assert caught.value.hint is not None
+    assert "constraint" in caught.value.hint
+    assert [row[0] for row in read(folder)] == ["livy-1", "livy-2"]
+
+
+def test_change_data_feed_tells_updates_from_inserts(folder: Path) -> None:
+    configuration = {"delta.enableChangeDataFeed": "true"}
+    Reader.create(folder, build_schema(*SCHEMA), configuration=configuration)
+    export(open_table(folder), raw_sessions(1, 2))
+
+    export(open_table(folder), raw_sessions(2, 3, state="error"), mode="upsert", run_id="run-2")
+
+    feed = pa.table(Reader(folder).load_cdf(starting_version=2).read_all())
+    assert query(feed, "session_id, _change_type, state") == [
+        ("livy-2", "update_postimage", "error"),
+        ("livy-2", "update_preimage", "terminated"),
+        ("livy-3", "insert", "error"),
+    ]
+
+
+def test_row_that_a_deletion_vector_hides_stays_hidden(folder: Path) -> None:
+    export(open_table(folder), raw_sessions(0, 1, 2))
+    hide_row(folder, 1)
+
+    seen = [
+        row["session_id"]
+        for rows in open_table(folder).read_columns(["session_id"])
+        for row in rows.to_pylist()
+    ]
+    export(open_table(folder), raw_sessions(2, 3, state="error"), mode="upsert", run_id="run-2")
+
+    assert sorted(seen) == ["livy-0", "livy-2"]
+    assert read(folder) == [("livy-0", "terminated"), ("livy-2", "error"), ("livy-3", "error")]
+
+
+def hide_row(folder: Path, number: int) -> None:
+    """A deletion vector as the protocol has it, inline, for one row of the table's one file."""
+    [add] = [
+        json.loads(line)["add"]
+        for line in (folder / "_delta_log" / f"{0:020}.json").read_text().splitlines()
+        if "add" in json.loads(line)
+    ]
+    bitmap = struct.pack("<iqi", 1681511377, 1, 0)  # the magic number, one bitmap, its key
+    bitmap += struct.pack("<IIHHIH", 12346, 1, 0, 0, 16, number)  # one array of one value
+    content = bitmap + b"\0" * (-len(bitmap) % 4)
+    vector = {
+        "storageType": "i",
+        "pathOrInlineDv": encode_z85(content),
+        "sizeInBytes": len(bitmap),
+        "cardinality": 1,
+    }
+    features = ["deletionVectors"]
+    entry: list[dict[str, Any]] = [
+        {"commitInfo": {"timestamp": 1, "operation": "DELETE", "operationParameters": {}}},
+        {
+            "protocol": {
+                "minReaderVersion": 3,
+                "minWriterVersion": 7,
+                "readerFeatures": features,
+                "writerFeatures": features,
+            }
+        },
+        {"remove": {"path": add["path"], "deletionTimestamp": 1, "dataChange": True}},
+        {"add": {**add, "deletionVector": vector}},
+    ]
+    path = folder / "_delta_log" / f"{1:020}.json"
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in entry))
+
+
+Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+
+
+def encode_z85(content: bytes) -> str:
+    text = ""
+    for start in range(0, len(content), 4):
+        number = int.from_bytes(content[start : start + 4], "big")
+        text += "".join(Z85[number // 85**place % 85] for place in range(4, -1, -1))
+    return text
+
+
+@pytest.mark.parametrize("name", ["State", "SESSION_ID"])
+def test_column_that_is_one_of_ours_but_for_its_case_is_told(name: str, folder: Path) -> None:
+    Reader.create(folder, build_schema(pa.field(name, pa.string())))
+
+    with pytest.raises(DestinationError, match=f"has a column '{name}'") as caught:
         open_table(folder)
+
+    assert caught.value.hint == f"rename that column to '{name.lower()}', or name another table"
+    assert Reader(folder).version() == 0
+
+
+@pytest.mark.parametrize("partition_by", [(), ("dt",)])
+def test_session_whose_create_time_changed_is_one_row(
+    partition_by: tuple[str, ...], folder: Path
+) -> None:
+    table = open_table(folder, partition_by=partition_by)
+    export(table, raw_sessions(*range(48)))
+
+    moved_ms = CREATED_MS + 1000 * HOUR_MS
+    export(table, raw_sessions(3, createTime=moved_ms), mode="upsert", run_id="run-2")
+
+    assert count_rows(folder) == 48
+    moved = read(folder, "session_id, epoch_ms(create_time)")
+    assert dict(moved)["livy-3"] == moved_ms
+
+
+OLD = Path(__file__).parents[1] / "data" / "delta_0_1_0"
+"""A table by day, as version 0.1.0 wrote it: 30 sessions, then two runs that added."""
+
+
+def test_table_of_an_earlier_version_goes_on(folder: Path) -> None:
+    shutil.copytree(OLD, folder)
+    table = open_table(folder)
+    states = dict(read(folder))
+    assert table.find_commit("20260103T000000Z-000003") is not None
+
+    export(table, raw_sessions(4, 32, 50, state="error"), mode="upsert", run_id="run-4")
+
+    assert read(folder) == sorted(
+        {**states, "livy-4": "error", "livy-32": "error", "livy-50": "error"}.items()
+    )
+    assert table.find_commit("20260103T000000Z-000003") is None
+    assert Reader(folder).metadata().partition_columns == ["dt"]
+    export(table, raw_sessions(1), run_id="run-5")
+    assert read(folder) == [("livy-1", "terminated")]
+    assert count_rows(folder, version=2) == 32
 
 
 @pytest.mark.parametrize("name", ["part-0.parquet", "deep/er/data.csv"])
@@ -594,7 +761,7 @@ def test_folder_that_holds_something_else_is_left_alone(name: str, folder: Path)
     (folder / name).write_text("mine")
 
     with pytest.raises(DestinationError, match="is no Delta table and holds") as caught:
-        open_table(folder)
+        open_output(open_table(folder), mode="replace", run_id="run-1")
 
     assert caught.value.hint is not None
     assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
@@ -604,7 +771,7 @@ def test_damaged_table_is_told_in_one_line(folder: Path) -> None:
     export(open_table(folder), raw_sessions(1))
     (folder / "_delta_log/00000000000000000000.json").write_text("{")
 
-    with pytest.raises(DestinationError, match="cannot read the table") as caught:
+    with pytest.raises(DestinationError, match="cannot use the table") as caught:
         open_table(folder)
 
     assert "\n" not in str(caught.value)
@@ -619,9 +786,10 @@ def test_damaged_data_file_ends_a_run_that_adds(damage: bytes | None, folder: Pa
         file.write_bytes(damage)
     output = open_output(open_table(folder), mode="upsert", run_id="run-2")
     output.write(FIRST, raw_sessions(1))
+    output.close()
 
-    with pytest.raises(DestinationError, match="cannot read") as caught:
-        output.close()
+    with pytest.raises(DestinationError, match="cannot use the table") as caught:
+        output.publish()
     output.discard()
 
     assert "\n" not in str(caught.value)
@@ -660,10 +828,10 @@ def test_table_of_another_program_is_partitioned_as_it_was(folder: Path) -> None
 def test_folder_that_cannot_be_written_is_found_before_the_first_row(folder: Path) -> None:
     folder.write_text("no folder")
 
-    with pytest.raises(DestinationError) as caught:
-        open_output(open_table(folder), mode="replace", run_id="run-1")
+    with pytest.raises(UsageError, match="a Delta table needs a folder") as caught:
+        open_table(folder)
 
-    assert "\n" not in str(caught.value)
+    assert caught.value.hint is not None
 
 
 def test_extra_that_is_not_installed_is_named(folder: Path) -> None:
@@ -671,11 +839,10 @@ def test_extra_that_is_not_installed_is_named(folder: Path) -> None:
         "import sys\n"
         "sys.modules['deltalake'] = None\n"
         "from exporter.errors import ExporterError\n"
-        "from exporter.sinks.delta import DeltaTable\n"
-        "from exporter.sinks.delta_storage import open_delta_storage\n"
-        "from exporter.stores.addresses import StoreAccess\n"
+        "from exporter.tables.interface import TableRequest\n"
+        "from exporter.tables.registry import open_table\n"
         "try:\n"
-        f"    DeltaTable('x', storage=open_delta_storage({str(folder)!r}, StoreAccess()))\n"
+        f"    open_table('delta', TableRequest(output={str(folder)!r}))\n"
         "except ExporterError as exc:\n"
         "    print(exc, exc.hint, exc.exit_code, sep='|')\n"
     )
@@ -694,18 +861,19 @@ def test_user_sees_nothing_of_the_library(folder: Path) -> None:
     program = (
         "from datetime import datetime, UTC\n"
         "from exporter.gateway import Gateway\n"
-        "from exporter.sinks.delta import DeltaTable\n"
-        "from exporter.sinks.delta_storage import open_delta_storage\n"
-        "from exporter.stores.addresses import StoreAccess\n"
-        f"storage = open_delta_storage({str(folder)!r}, StoreAccess())\n"
-        "table = DeltaTable('x', storage=storage, partition_by=('dt',))\n"
+        "from exporter.tables.interface import Commit, TableRequest\n"
+        "from exporter.tables.output import TableOutput, compact\n"
+        "from exporter.tables.registry import open_table\n"
+        f"request = TableRequest(output={str(folder)!r}, partition_by=('dt',))\n"
+        "table = open_table('delta', request)\n"
         "for number in range(12):\n"
-        "    output = table.open_output(mode='upsert', run_id=f'{number}', exporter_version='1',"
+        "    commit = Commit(run_id=f'{number}', exporter_version='1')\n"
+        "    output = TableOutput(table, output='x', mode='upsert', commit=commit,"
         " exported_at=datetime.now(UTC))\n"
         "    output.write(Gateway('r', 'w', 'c'), [{'sessionId': 'a'}])\n"
         "    output.close()\n"
         "    output.publish()\n"
-        "table.remove_leftovers()\n"
+        "    compact(table, commit, output='x')\n"
     )
 
     ended = subprocess.run(

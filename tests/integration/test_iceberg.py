@@ -1,36 +1,47 @@
 """Iceberg tables over a real catalog, SQLite and a folder; pyiceberg and DuckDB read."""
 
+import json
+import math
+import os
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
 from pyiceberg.types import IntegerType, LongType, NestedField, StringType, TimestampType
 
 from exporter.errors import DestinationError, UsageError
 from exporter.gateway import Gateway
 from exporter.records import RawSession
-from exporter.records.schema import SCHEMA
+from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks import OutputFacts, TableMode
-from exporter.sinks.iceberg import IcebergTable, table_location
-from exporter.sinks.lake_output import MOST_SMALL, TableOutput
+from exporter.tables import iceberg
+from exporter.tables.iceberg import MAX_SMALL, IcebergLakeTable
+from exporter.tables.iceberg_fit import build_row_schema, build_schema
+from exporter.tables.interface import Commit, TableRequest
+from exporter.tables.output import TableOutput
 from tests.patience import HANG_S
 from tests.tables import (
+    CREATED_MS,
     EXPORTED_AT,
     FIRST,
+    HOUR_MS,
     MODEL_COLUMNS,
     PARTITIONINGS,
     RUNS,
     Run,
     few_examples,
+    open_table_output,
     publish_runs,
     publish_sessions,
     query,
@@ -39,7 +50,7 @@ from tests.tables import (
 )
 
 OUTPUT = "iceberg://lake/ops.sessions"
-OpenTable = Callable[..., IcebergTable]
+OpenTable = Callable[..., IcebergLakeTable]
 
 
 @pytest.fixture
@@ -63,11 +74,11 @@ def catalog(warehouse: Path) -> Iterator[Catalog]:
 
 
 @pytest.fixture
-def open_table(warehouse: Path) -> Iterator[Callable[..., IcebergTable]]:
+def open_table(warehouse: Path) -> Iterator[OpenTable]:
     opened = []
 
-    def open_one(output: str = OUTPUT, **options: Any) -> IcebergTable:
-        opened.append(IcebergTable(output, **options))
+    def open_one(output: str = OUTPUT, **options: Any) -> IcebergLakeTable:
+        opened.append(iceberg.open_table(TableRequest(output=output, **options)))
         return opened[-1]
 
     yield open_one
@@ -75,16 +86,12 @@ def open_table(warehouse: Path) -> Iterator[Callable[..., IcebergTable]]:
         table.close()
 
 
-def open_output(table: IcebergTable, *, mode: TableMode, run_id: str) -> TableOutput[Any, Any, Any]:
-    output = table.open_output(
-        mode=mode, run_id=run_id, exporter_version="1.2.3", exported_at=EXPORTED_AT
-    )
-    assert isinstance(output, TableOutput)
-    return output
+def open_output(table: IcebergLakeTable, *, mode: TableMode, run_id: str) -> TableOutput:
+    return open_table_output(table, mode=mode, run_id=run_id)
 
 
 def export(
-    table: IcebergTable,
+    table: IcebergLakeTable,
     sessions: list[RawSession],
     *,
     mode: TableMode = "replace",
@@ -106,7 +113,7 @@ def read(catalog: Catalog, columns: str = "session_id, state") -> list[tuple[Any
 
 
 def data_files(warehouse: Path) -> list[Path]:
-    return sorted(path for path in warehouse.rglob("*") if path.name.startswith("livy-exporter-"))
+    return sorted(warehouse.rglob("*.parquet"))
 
 
 def test_new_table_has_our_types_and_key(open_table: OpenTable, catalog: Catalog) -> None:
@@ -147,10 +154,12 @@ def test_nothing_is_visible_before_publish_and_the_history_tells(
     output.close()
 
     assert read(catalog) == [("livy-1", "terminated")]
-    assert not open_table().has_committed("run-2")
+    assert open_table().find_commit("run-2") is None
     output.publish()
     assert read(catalog) == [("livy-1", "error"), ("livy-2", "error")]
-    assert open_table().has_committed("run-2")
+    snapshot = load(catalog).current_snapshot()
+    assert snapshot is not None
+    assert open_table().find_commit("run-2") == str(snapshot.snapshot_id)
 
 
 def test_table_is_not_made_before_the_first_commit(
@@ -162,31 +171,76 @@ def test_table_is_not_made_before_the_first_commit(
     output.close()
 
     assert not catalog.table_exists("ops.sessions")
-    assert not table.has_committed("run-1")
-    assert table.location == table_location(OUTPUT) == f"file://{warehouse}/ops/sessions"
+    assert table.find_commit("run-1") is None
+    assert table.location == open_table().location == f"file://{warehouse}/ops/sessions"
 
     output.discard()
 
     assert data_files(warehouse) == []
 
 
-def test_files_of_a_killed_run_are_removed_and_those_of_the_past_are_not(
-    open_table: OpenTable, catalog: Catalog, warehouse: Path
+class Killed(BaseException):
+    """Stands for the end of the process: nobody catches it."""
+
+
+def kill_before_the_commit(
+    table: IcebergLakeTable, monkeypatch: pytest.MonkeyPatch, *, mode: TableMode, run_id: str
+) -> None:
+    """Its files are written, and stay."""
+    output = open_output(table, mode=mode, run_id=run_id)
+    output.write(FIRST, raw_sessions(2, 4))
+    output.close()
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Transaction, "commit_transaction", kill)
+        with pytest.raises(Killed):
+            output.publish()
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert"])
+def test_files_of_a_killed_run_are_removed_and_those_of_others_are_not(
+    mode: TableMode,
+    open_table: OpenTable,
+    catalog: Catalog,
+    warehouse: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = open_table()
     export(table, raw_sessions(1, 2), run_id="run-1")
     export(table, raw_sessions(2, 3), mode="upsert", run_id="run-2")
-    before = data_files(warehouse)
-    killed = open_output(table, mode="replace", run_id="run-3")
-    killed.write(FIRST, raw_sessions(4))
-    killed.close()
-    assert data_files(warehouse) != before
+    before = sorted(warehouse.rglob("*"))
+    kill_before_the_commit(table, monkeypatch, mode=mode, run_id="run-3")
+    assert len(data_files(warehouse)) > 2
 
-    open_table().remove_leftovers()
+    open_table().remove_leftovers("run-4", keep_s=0)
+    open_table().remove_leftovers("run-2", keep_s=0)
+    assert sorted(warehouse.rglob("*")) != before
+    open_table().remove_leftovers("run-3", keep_s=0)
 
-    assert data_files(warehouse) == before
+    assert sorted(warehouse.rglob("*")) == before
     first = load(catalog).snapshots()[0]
     assert load(catalog).scan(snapshot_id=first.snapshot_id).count() == 2
+
+
+def test_files_of_a_run_that_may_still_commit_them_stay(
+    open_table: OpenTable, warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = open_table()
+    export(table, raw_sessions(1, 2), run_id="run-1")
+    before = sorted(warehouse.rglob("*.parquet"))
+    kill_before_the_commit(table, monkeypatch, mode="upsert", run_id="run-2")
+    left = data_files(warehouse)
+
+    open_table().remove_leftovers("run-2", keep_s=86_400)
+    assert data_files(warehouse) == left
+    for path in warehouse.rglob("*"):  # long ago, when another snapshot was the current one
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    open_table().remove_leftovers("run-2", keep_s=math.inf)
+
+    assert data_files(warehouse) == before
 
 
 def test_days_are_partitions(open_table: OpenTable, catalog: Catalog, warehouse: Path) -> None:
@@ -225,12 +279,11 @@ def test_large_export_is_files_of_the_target_size(open_table: OpenTable, catalog
         transaction.set_properties({"write.target-file-size-bytes": "1000000"})
     sessions = [raw_session(n, webUI=f"http://{n**5:x}") for n in range(200_000)]
 
-    facts = export(table, sessions, run_id="run-2")
+    export(table, sessions, run_id="run-2")
 
-    sizes = [file.facts.size_bytes for file in facts.files]
-    assert len(sizes) > 2
-    assert all(1_000_000 <= size < 2_000_000 for size in sizes[:-1])
-    assert sum(file.row_count for file in facts.files) == 200_000
+    counts = [task.file.record_count for task in load(catalog).scan().plan_files()]
+    assert 20 < len(counts) < 80
+    assert min(counts) > max(counts) // 3
     assert load(catalog).scan().count() == 200_000
     export(table, raw_sessions(7), mode="upsert", run_id="run-3")
     summary = load(catalog).snapshots()[-1].summary
@@ -244,9 +297,10 @@ def test_hourly_runs_leave_few_files(open_table: OpenTable, catalog: Catalog) ->
 
     for hour in range(1, 60):
         export(table, raw_sessions(hour), mode="upsert", run_id=f"hour-{hour}")
+        table.compact(Commit(run_id=f"hour-{hour}", exporter_version="1"))
 
     assert load(catalog).scan().count() == 60
-    assert len(list(load(catalog).scan().plan_files())) <= MOST_SMALL + 1
+    assert len(list(load(catalog).scan().plan_files())) <= MAX_SMALL
     snapshot = load(catalog).current_snapshot()
     assert snapshot is not None
     assert len(snapshot.manifests(load(catalog).io)) <= 20
@@ -315,6 +369,107 @@ def test_table_that_does_not_fit_is_left_alone(
     assert load(catalog).schema().column_names == ["id", field.name]
 
 
+@pytest.mark.parametrize("name", ["State", "SESSION_ID"])
+def test_column_that_is_one_of_ours_but_for_its_case_is_told(
+    name: str, open_table: OpenTable, catalog: Catalog
+) -> None:
+    catalog.create_namespace("ops")
+    catalog.create_table("ops.sessions", Schema(NestedField(1, name, StringType())))
+
+    with pytest.raises(DestinationError, match=f"has a column '{name}'") as caught:
+        open_table()
+
+    assert caught.value.hint == f"rename that column to '{name.lower()}', or name another table"
+
+
+def test_table_of_a_format_that_is_too_new_is_told(
+    open_table: OpenTable, catalog: Catalog, warehouse: Path
+) -> None:
+    catalog.create_namespace("ops")
+    catalog.create_table("ops.sessions", build_schema())
+    [path] = warehouse.rglob("*.metadata.json")
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps({**metadata, "format-version": 3, "next-row-id": 0}))
+
+    with pytest.raises(DestinationError, match="format version 3") as caught:
+        open_table()
+
+    assert caught.value.hint is not None
+
+
+def test_columns_of_files_without_ids_are_found_by_the_name_mapping(
+    open_table: OpenTable, catalog: Catalog, warehouse: Path
+) -> None:
+    add_files_under_other_names(catalog, warehouse.parent / "theirs.parquet", raw_sessions(1, 2))
+
+    export(open_table(), raw_sessions(2, 3, state="error"), mode="upsert", run_id="run-2")
+
+    assert read(catalog, "session_id, state, name") == [
+        ("livy-1", "terminated", "nightly 1"),
+        ("livy-2", "error", "nightly 2"),
+        ("livy-3", "error", "nightly 3"),
+    ]
+
+
+def add_files_under_other_names(catalog: Catalog, path: Path, sessions: list[RawSession]) -> None:
+    """A table that another program has made of a file it had, and then gave our names."""
+    others = {"session_id": "id", "state": "status"}
+    fields = [
+        field.model_copy(update={"name": others.get(field.name, field.name)})
+        for field in build_schema().fields
+    ]
+    catalog.create_namespace("ops")
+    table = catalog.create_table("ops.sessions", Schema(*fields))
+    rows = pa.Table.from_batches([build_batch(FIRST, sessions, EXPORTED_AT).rows])
+    rows = rows.cast(build_row_schema(build_schema()))
+    pq.write_table(rows.rename_columns([field.name for field in fields]), path)
+    table.add_files([f"file://{path}"])
+    with table.update_schema() as update:
+        for name, other in others.items():
+            update.rename_column(other, name)
+
+
+@pytest.mark.parametrize("partition_by", [(), ("dt",)])
+def test_session_whose_create_time_changed_is_one_row(
+    partition_by: tuple[str, ...], open_table: OpenTable, catalog: Catalog
+) -> None:
+    table = open_table(partition_by=partition_by)
+    export(table, raw_sessions(*range(48)))
+
+    moved_ms = CREATED_MS + 1000 * HOUR_MS
+    export(table, raw_sessions(3, createTime=moved_ms), mode="upsert", run_id="run-2")
+
+    moved = dict(read(catalog, "session_id, epoch_ms(create_time)"))
+    assert load(catalog).scan().count() == len(moved) == 48
+    assert moved["livy-3"] == moved_ms
+
+
+def test_upsert_is_one_snapshot(open_table: OpenTable, catalog: Catalog) -> None:
+    export(open_table(), raw_sessions(1, 2))
+
+    export(open_table(), raw_sessions(2, 3), mode="upsert", run_id="run-2")
+
+    assert len(load(catalog).snapshots()) == 2
+    assert [each.sequence_number for each in load(catalog).snapshots()] == [1, 2]
+
+
+def test_commit_whose_answer_is_lost_is_found_again(
+    open_table: OpenTable, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(open_table(), raw_sessions(1))
+    commit = Transaction.commit_transaction
+
+    def commit_and_forget(transaction: Transaction) -> Table:
+        commit(transaction)
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(Transaction, "commit_transaction", commit_and_forget)
+    export(open_table(), raw_sessions(2), mode="upsert", run_id="run-2")
+
+    assert read(catalog) == [("livy-1", "terminated"), ("livy-2", "terminated")]
+    assert len(load(catalog).snapshots()) == 2
+
+
 @pytest.mark.parametrize(
     "output",
     [
@@ -329,7 +484,7 @@ def test_table_that_does_not_fit_is_left_alone(
 )
 def test_name_of_no_table_is_refused(output: str) -> None:
     with pytest.raises(UsageError, match="names no Iceberg table") as caught:
-        IcebergTable(output)
+        iceberg.open_table(TableRequest(output=output))
 
     assert caught.value.hint == "name it as iceberg://catalog/namespace.table"
 
@@ -395,9 +550,10 @@ def test_extra_that_is_not_installed_is_named() -> None:
         "import sys\n"
         "sys.modules['pyiceberg'] = None\n"
         "from exporter.errors import ExporterError\n"
-        "from exporter.sinks.iceberg import IcebergTable\n"
+        "from exporter.tables.interface import TableRequest\n"
+        "from exporter.tables.registry import open_table\n"
         "try:\n"
-        "    IcebergTable('iceberg://lake/ops.sessions')\n"
+        "    open_table('iceberg', TableRequest(output='iceberg://lake/ops.sessions'))\n"
         "except ExporterError as exc:\n"
         "    print(exc, exc.hint, exc.exit_code, sep='|')\n"
     )
@@ -415,10 +571,13 @@ def test_user_sees_nothing_of_the_library(warehouse: Path) -> None:
     program = (
         "from datetime import datetime, UTC\n"
         "from exporter.gateway import Gateway\n"
-        "from exporter.sinks.iceberg import IcebergTable\n"
-        f"table = IcebergTable({OUTPUT!r}, partition_by=('dt',))\n"
+        "from exporter.tables.interface import Commit, TableRequest\n"
+        "from exporter.tables.output import TableOutput, compact\n"
+        "from exporter.tables.registry import open_table\n"
+        f"table = open_table('iceberg', TableRequest(output={OUTPUT!r}, partition_by=('dt',)))\n"
         "def write(mode, run_id):\n"
-        "    output = table.open_output(mode=mode, run_id=run_id, exporter_version='1',"
+        "    commit = Commit(run_id=run_id, exporter_version='1')\n"
+        "    output = TableOutput(table, output='x', mode=mode, commit=commit,"
         " exported_at=datetime.now(UTC))\n"
         "    output.write(Gateway('r', 'w', 'c'), [{'sessionId': run_id}])\n"
         "    output.close()\n"
@@ -427,6 +586,7 @@ def test_user_sees_nothing_of_the_library(warehouse: Path) -> None:
         "slower, faster = write('upsert', 'b'), write('upsert', 'c')\n"
         "faster.publish()\n"
         "slower.publish()\n"
+        "compact(table, Commit(run_id='d', exporter_version='1'), output='x')\n"
         "table.close()\n"
     )
 
@@ -448,9 +608,13 @@ def test_table_is_a_dictionary_by_key(
 ) -> None:
     if catalog.table_exists("ops.sessions"):
         catalog.purge_table("ops.sessions")
-    table = IcebergTable(OUTPUT, partition_by=partition_by)
+    table = iceberg.open_table(TableRequest(output=OUTPUT, partition_by=partition_by))
 
-    expected = publish_runs(runs, lambda mode, run_id: open_output(table, mode=mode, run_id=run_id))
+    # Files of a run have its name, and the library knows those of a table that is gone.
+    example = uuid.uuid4()
+    expected = publish_runs(
+        runs, lambda mode, run_id: open_output(table, mode=mode, run_id=f"{example}-{run_id}")
+    )
     table.close()
 
     assert read(catalog, MODEL_COLUMNS) == expected

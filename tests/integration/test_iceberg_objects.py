@@ -1,7 +1,6 @@
 """Iceberg tables whose warehouse is a bucket, of S3 and of OSS as it refuses and addresses."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,12 @@ import pytest
 from exporter.errors import CredentialsError, DestinationError
 from exporter.gateway import Gateway
 from exporter.sinks import TableMode
-from exporter.sinks.iceberg import IcebergTable
+from exporter.tables import iceberg
+from exporter.tables.iceberg import IcebergLakeTable
+from exporter.tables.iceberg_leftovers import name_attempt
+from exporter.tables.interface import TableRequest
 from tests.object_server import READ_ONLY_KEY, WRONG_KEY, ObjectServer
+from tests.tables import open_table_output
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OUTPUT = "iceberg://lake/ops.sessions"
@@ -43,10 +46,8 @@ def configure(
     return configure_one
 
 
-def export(table: IcebergTable, numbers: range, *, mode: TableMode, run_id: str) -> None:
-    output = table.open_output(
-        mode=mode, run_id=run_id, exporter_version="1", exported_at=datetime.now(UTC)
-    )
+def export(table: IcebergLakeTable, numbers: range, *, mode: TableMode, run_id: str) -> None:
+    output = open_table_output(table, mode=mode, run_id=run_id)
     output.write(GATEWAY, [{"sessionId": f"livy-{n}", "state": run_id} for n in numbers])
     output.close()
     output.publish()
@@ -57,23 +58,22 @@ def test_table_in_a_bucket_is_made_upserted_and_tidied(
     scheme: str, configure: Configure, bucket: str, judge: Any
 ) -> None:
     configure(f"{scheme}://{bucket}/warehouse")
-    table = IcebergTable(OUTPUT)
+    table = iceberg.open_table(TableRequest(output=OUTPUT))
     export(table, range(10), mode="replace", run_id="run-1")
     export(table, range(5, 15), mode="upsert", run_id="run-2")
-    killed = table.open_output(
-        mode="replace", run_id="run-3", exporter_version="1", exported_at=datetime.now(UTC)
-    )
-    killed.write(GATEWAY, [{"sessionId": "livy-1"}])
-    killed.close()
+    left = f"warehouse/ops/sessions/data/00000-0-{name_attempt('run-3', 1)}.parquet"
+    judge.put_object(Bucket=bucket, Key=left, Body=b"left")
 
-    table.remove_leftovers()
+    table.remove_leftovers("run-3", keep_s=86_400)
+    kept = [each["Key"] for each in judge.list_objects_v2(Bucket=bucket)["Contents"]]
+    table.remove_leftovers("run-3", keep_s=0)
 
     names = [each["Key"] for each in judge.list_objects_v2(Bucket=bucket)["Contents"]]
-    assert [name for name in names if name.endswith(".parquet")] == [
-        "warehouse/ops/sessions/data/livy-exporter-run-1-0-00000.parquet",
-        "warehouse/ops/sessions/data/livy-exporter-run-2-0-00000.parquet",
+    assert [name for name in names if not name.endswith("/")] == [
+        name for name in kept if name != left and not name.endswith("/")
     ]
-    rows = table._table.prepare().table.scan().to_arrow()
+    assert left in kept
+    rows = table._prepare().table.scan().to_arrow()
     assert sorted(rows["state"].to_pylist()) == ["run-1"] * 5 + ["run-2"] * 10
     table.close()
 
@@ -84,7 +84,7 @@ def test_key_that_may_not_write_is_refused_before_the_first_row(
     scheme: str, key: str, configure: Configure, bucket: str
 ) -> None:
     configure(f"{scheme}://{bucket}/warehouse", key=key)
-    table = IcebergTable(OUTPUT)
+    table = iceberg.open_table(TableRequest(output=OUTPUT))
 
     with pytest.raises(CredentialsError) as caught:
         export(table, range(1), mode="replace", run_id="run-1")
@@ -96,7 +96,7 @@ def test_key_that_may_not_write_is_refused_before_the_first_row(
 
 def test_bucket_that_is_not_there_is_named(configure: Configure) -> None:
     configure("s3://nowhere-at-all/warehouse")
-    table = IcebergTable(OUTPUT)
+    table = iceberg.open_table(TableRequest(output=OUTPUT))
 
     with pytest.raises(DestinationError, match="nowhere-at-all") as caught:
         export(table, range(1), mode="replace", run_id="run-1")

@@ -1,7 +1,6 @@
 """Iceberg tables of a REST catalog, which makes tables in two steps and asks for a token."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,11 @@ from pyiceberg.catalog.sql import SqlCatalog
 from exporter.errors import CredentialsError
 from exporter.gateway import Gateway
 from exporter.sinks import TableMode
-from exporter.sinks.iceberg import IcebergTable
+from exporter.tables import iceberg
+from exporter.tables.iceberg import IcebergLakeTable
+from exporter.tables.interface import TableRequest
 from tests.rest_catalog import serve
+from tests.tables import open_table_output
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OUTPUT = "iceberg://dlf/ops.sessions"
@@ -32,11 +34,9 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlCata
 
 
 def export(
-    table: IcebergTable, state: str, numbers: range, *, mode: TableMode, run_id: str
+    table: IcebergLakeTable, state: str, numbers: range, *, mode: TableMode, run_id: str
 ) -> None:
-    output = table.open_output(
-        mode=mode, run_id=run_id, exporter_version="1", exported_at=datetime.now(UTC)
-    )
+    output = open_table_output(table, mode=mode, run_id=run_id)
     sessions = [{"sessionId": f"livy-{n}", "state": state} for n in numbers]
     output.write(GATEWAY, sessions)
     output.close()
@@ -44,23 +44,24 @@ def export(
 
 
 def test_table_of_a_rest_catalog_is_made_and_upserted(catalog: SqlCatalog) -> None:
-    table = IcebergTable(OUTPUT, partition_by=("state",))
+    table = iceberg.open_table(TableRequest(output=OUTPUT, partition_by=("state",)))
 
     export(table, "running", range(4), mode="replace", run_id="run-1")
     export(table, "error", range(3, 5), mode="upsert", run_id="run-2")
 
     rows = catalog.load_table("ops.sessions").scan().to_arrow().sort_by("session_id")
     assert rows["state"].to_pylist() == ["running", "running", "running", "error", "error"]
-    assert table.has_committed("run-2")
+    assert table.find_commit("run-2") is not None
     assert catalog.load_table("ops.sessions").location() == table.location
     table.close()
 
 
 def test_two_that_make_the_same_table_do_not_lose_rows(catalog: SqlCatalog) -> None:
-    first, second = IcebergTable(OUTPUT), IcebergTable(OUTPUT)
-    output = first.open_output(
-        mode="upsert", run_id="run-1", exporter_version="1", exported_at=datetime.now(UTC)
+    first, second = (
+        iceberg.open_table(TableRequest(output=OUTPUT)),
+        iceberg.open_table(TableRequest(output=OUTPUT)),
     )
+    output = open_table_output(first, mode="upsert", run_id="run-1")
     output.write(GATEWAY, [{"sessionId": "livy-1"}])
     output.close()
     export(second, "running", range(2, 4), mode="upsert", run_id="run-2")
@@ -78,6 +79,6 @@ def test_catalog_that_refuses_the_token_is_a_matter_of_credentials(
     monkeypatch.setenv("PYICEBERG_CATALOG__DLF__TOKEN", "t-2")
 
     with pytest.raises(CredentialsError, match="who are you") as caught:
-        IcebergTable(OUTPUT)
+        iceberg.open_table(TableRequest(output=OUTPUT))
 
     assert caught.value.exit_code == 3

@@ -22,7 +22,9 @@ from exporter.destinations import Destination, resolve_destination
 from exporter.emulator.churn import Churn, Flow
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import Emulator, open_emulator
-from exporter.runs.publishing import Publisher, digest, parse_intent, read_manifest
+from exporter.runs.intents import parse_intent
+from exporter.runs.manifests import read_manifest
+from exporter.runs.publishing import Publisher, digest
 from exporter.runs.verifying import verify
 from tests.integration.conftest import Program, environ_for
 from tests.patience import HANG_S, AnswerClock

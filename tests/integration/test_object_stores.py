@@ -2,6 +2,7 @@
 
 import io
 import json
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from exporter.runs.lock import hold_lock
 from exporter.stores.addresses import StoreAccess
 from exporter.stores.aws import EnvironmentKey
 from exporter.stores.opening import open_store
-from tests.object_server import ELSEWHERE, READ_ONLY_KEY, WRONG_KEY, ObjectServer
+from tests.object_server import ELSEWHERE, IGNORING, READ_ONLY_KEY, WRONG_KEY, ObjectServer
 
 if TYPE_CHECKING:  # pytest finds the fixtures by their names; this folder is no package
     from tests.integration.conftest import Ended, Program
@@ -109,6 +110,53 @@ def test_name_without_a_suffix_is_a_dataset(
     parts = [each for each in list_keys(judge, bucket) if each.endswith(".parquet")]
     assert parts == [f"{start}{manifest['files'][0]['path']}"]
     assert pq.read_table(io.BytesIO(read_object(judge, bucket, parts[0]))).num_rows == SESSION_COUNT
+
+
+@pytest.mark.parametrize("scheme", ["s3", "oss"])
+@pytest.mark.parametrize("name", ["a/sessions.parquet", "a/sessions/"])
+def test_store_that_ignores_conditions_is_refused_before_anything_is_asked(
+    *, scheme: str, name: str, program: "Program", object_server: ObjectServer, judge: Any
+) -> None:
+    bucket = f"{IGNORING}{secrets.token_hex(4)}"
+    judge.create_bucket(Bucket=bucket)
+
+    ended = program.run(
+        *EXPORT,
+        "--output",
+        f"{scheme}://{bucket}/{name}",
+        environ=environ_of(scheme, object_server),
+    )
+
+    assert_refused(ended, code=2, says="ignores conditions", hints="without versioning")
+    assert list_keys(judge, bucket) == []
+
+
+def test_proof_of_conditions_costs_two_writes_once_and_then_one(
+    program: "Program", object_server: ObjectServer, bucket: str, judge: Any
+) -> None:
+    sizes = []
+    for _ in range(2):
+        ended = program.run(
+            *EXPORT, "--output", f"s3://{bucket}/a/", environ=s3_environ(object_server)
+        )
+        assert ended.code == 0, ended.stderr
+        (probe,) = judge.list_objects_v2(Bucket=bucket, Prefix="a/_exporter/lock.probe")["Contents"]
+        sizes.append((probe["Size"], probe["LastModified"]))
+
+    assert sizes[0] == sizes[1]
+
+
+def test_marker_of_a_folder_is_nothing_foreign(
+    program: "Program", object_server: ObjectServer, bucket: str, judge: Any
+) -> None:
+    for key in ("exports/", "exports/dt=2026-01-12/"):
+        judge.put_object(Bucket=bucket, Key=key, Body=b"")
+
+    ended = program.run(
+        *EXPORT, "--output", f"s3://{bucket}/exports", environ=s3_environ(object_server)
+    )
+
+    assert ended.code == 0, ended.stderr
 
 
 def test_folder_that_holds_something_else_is_no_dataset(

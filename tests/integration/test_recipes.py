@@ -163,3 +163,19 @@ def test_newest_version_of_a_session_is_that_of_the_latest_run(
     assert row_count == 2 * 935
     assert newest is not None
     assert newest.aggregate("count(*), min(exported_at)").fetchall() == [(935, latest)]
+
+
+def test_query_by_the_manifest_reads_its_parts_and_no_others(program: "Program") -> None:
+    for _ in range(2):
+        assert program.run("export", "--workspace", "w-1", "-q", "-o", "sessions/").code == 0
+    folder = program.folder / "sessions"
+    (part,) = folder.glob("part-*.parquet")
+    shutil.copy(part, folder / "shown-and-not-published.parquet")
+
+    with duckdb.connect() as connection:
+        for statement in placed(read_block("by the manifest"), program.folder).split(";")[:-1]:
+            connection.execute(statement)
+        (row,) = connection.fetchall()
+
+    manifest = json.loads((folder / "_manifest.json").read_bytes())
+    assert row == (manifest["session_count"],)

@@ -6,6 +6,7 @@ time: what happens follows from the seed alone.
 
 import heapq
 import io
+import math
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,10 @@ from itertools import count
 from typing import BinaryIO
 
 from exporter.errors import DestinationError, LockLostError
+from exporter.held import NO_LOCK, HeldLock
 from exporter.runs.holder import Holder
 from exporter.runs.lease import LeaseClaim
-from exporter.stores import StagedFile, StoredFile
+from exporter.stores import StagedFile, Store, StoredFile
 
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
 DURATION_S = 60.0
@@ -43,7 +45,7 @@ class MemoryFile:
     def release(self) -> None:
         pass
 
-    def publish(self) -> None:
+    def publish(self, lock: HeldLock = NO_LOCK) -> None:
         self._store.files[self.name] = bytes(self._content)
 
     def discard(self) -> None:
@@ -82,21 +84,42 @@ class MemoryStore:
         content = self.read(name)
         return None if content is None else len(content)
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
         self._arrive()
-        created = self.files.setdefault(name, content) is content
+        created = name not in self.files
+        self.files.setdefault(name, content)
         self._leave()
         return created
 
-    def replace(self, name: str, content: bytes) -> None:
+    def replace(self, name: str, content: bytes, *, within_s: float = math.inf) -> None:
         self._arrive()
         self.files[name] = content
         self._leave()
 
+    tells_versions = True
+
+    def tag_of(self, name: str) -> str | None:
+        content = self.read(name)
+        return None if content is None else content.hex()
+
+    def replace_version(
+        self, name: str, content: bytes, *, tag: str | None, within_s: float = math.inf
+    ) -> bool:
+        self._arrive()
+        found = self.files.get(name)
+        is_it = (None if found is None else found.hex()) == tag
+        if is_it:
+            self.files[name] = content
+        self._leave()
+        return is_it
+
+    def enclosing(self) -> Iterator[Store]:
+        return iter(())
+
     def list_files(self, prefix: str = "") -> Iterator[StoredFile]:
         self._arrive()
         found = [
-            StoredFile(name, len(content))
+            StoredFile(name, len(content), BEGIN)
             for name, content in self.files.items()
             if name.startswith(prefix)
         ]
@@ -109,7 +132,7 @@ class MemoryStore:
             self.files.pop(name, None)
         self._leave()
 
-    def remove_leftovers(self, names: Sequence[str] | None = None) -> None:
+    def remove_leftovers(self, names: Sequence[str] | None = None, *, keep_s: float = 0.0) -> None:
         pass
 
     def open_input(self, name: str) -> BinaryIO:

@@ -1,5 +1,5 @@
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,11 @@ VALUES: dict[str, list[Written]] = {
     "resume_within": [
         Written('"7d"', "604800", "7d", 604_800.0),
         Written("90", "90", "90s", 90.0),
+        Written('"1h"', "60m", "3600", 3600.0),
+    ],
+    "keep_leftovers": [
+        Written('"7d"', "604800", "7d", 604_800.0),
+        Written("0", "0s", "0", 0.0),
         Written('"1h"', "60m", "3600", 3600.0),
     ],
     "spool": TEXTS,
@@ -259,7 +264,7 @@ def test_duration_is_refused(text: str) -> None:
         ({"timeout": "soon"}, "--timeout 'soon': should be a duration", "one request"),
         ({"timeout": "2d"}, "--timeout '2d': should be at most 86400", "one request"),
         ({"retries": "-1"}, "--retries '-1': should be at least 0", "0 to 100"),
-        ({"format": "parquett"}, "should be 'parquet', 'ndjson', 'delta' or", "mean parquet?"),
+        ({"format": "parquett"}, "should be 'parquet', 'ndjson', 'delta', ", "mean parquet?"),
         ({"format": "xls"}, "--format 'xls': should be", "known: parquet, ndjson"),
         ({"region": ""}, "--region '': should not be empty", "region:"),
         ({"workspace": [""]}, "--workspace '': should not be empty", "workspace:"),
@@ -297,7 +302,7 @@ def test_wrong_variable_is_told_by_its_name() -> None:
         ("gateway = []", "not be empty"),
         ('quiet = "sometimes"', "true or false"),
         ("verbose = 3", "at most 2"),
-        ('format = "csv"', "'parquet', 'ndjson', 'delta' or 'iceberg'"),
+        ('format = "csv"', "'parquet', 'ndjson', 'delta', 'iceberg' or 'paimon'"),
         ("network = 1", "'public' or 'vpc'"),
         ("region = { id = 1 }", "text"),
     ],
@@ -526,7 +531,7 @@ def test_size_that_is_shown_reads_the_same(size_bytes: int) -> None:
 def test_json_schema_has_each_key_with_what_it_is_for() -> None:
     schema = build_json_schema()
 
-    assert list(schema["properties"]) == list(FIELDS)
+    assert list(schema["properties"]) == [*FIELDS, "paimon"]
     assert schema["additionalProperties"] is False
     assert schema["type"] == "object"
     for name, field in FIELDS.items():
@@ -550,7 +555,7 @@ def test_json_schema_has_the_defaults_and_no_null() -> None:
         ("retries", {"type": "integer", "minimum": 0, "maximum": 100}),
         ("verbose", {"type": "integer", "minimum": 0, "maximum": 2}),
         ("network", {"type": "string", "enum": ["public", "vpc"]}),
-        ("format", {"type": "string", "enum": ["parquet", "ndjson", "delta", "iceberg"]}),
+        ("format", {"type": "string", "enum": ["parquet", "ndjson", "delta", "iceberg", "paimon"]}),
         ("quiet", {"type": "boolean"}),
         ("region", {"type": "string", "minLength": 1}),
         ("workspace", {"type": "array", "items": {"type": "string", "minLength": 1}}),
@@ -587,7 +592,8 @@ def test_dumped_settings_are_the_same_when_loaded_again(tmp_path: Path) -> None:
     text = dump_toml(loaded)
 
     assert load(toml=text, folder=tmp_path) == loaded.settings
-    known = {name: value for name, value in asdict(loaded.settings).items() if value is not None}
+    values = {name: getattr(loaded.settings, name) for name in FIELDS}
+    known = {name: value for name, value in values.items() if value is not None}
     assert tomllib.loads(text) == known | {
         "workspace": list(loaded.settings.workspace),
         "gateway": ["all"],

@@ -1,6 +1,7 @@
 import logging
 import os
 import resource
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,7 +36,6 @@ from exporter.runs.journal import (
     is_flush_due,
     is_worth_resuming,
     place_journal,
-    remove_stale,
 )
 from exporter.runs.segments import (
     SegmentRow,
@@ -45,6 +45,7 @@ from exporter.runs.segments import (
     read_segment,
     unpack_body,
 )
+from exporter.runs.spool import remove_stale
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OTHER = replace(GATEWAY, gateway_id="lc-2")
@@ -475,22 +476,24 @@ def test_journal_stands_beside_a_local_output_and_in_the_spool_for_any(tmp_path:
     assert {each.parent for each in places if each is not None} == {tmp_path / "spool"}
 
 
-def test_stale_journals_of_other_outputs_leave_the_spool(tmp_path: Path) -> None:
-    stale, recent, held = (tmp_path / f"{name}.journal" for name in ("stale", "recent", "held"))
+def test_stale_journals_of_a_spool_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    names = [f"{number:032x}.journal" for number in range(5)]
+    stale, recent, held, unmarked, empty = (tmp_path / name for name in names)
     for path in (stale, recent):
-        write_journal(path, 1)
+        write_journal(path, 2)
     journal = open_journal(held)
-    (tmp_path / "notes.txt").touch()
-    for path in (stale, held, tmp_path / "notes.txt"):
+    unmarked.write_bytes(b"a ledger of somebody else's")
+    empty.touch()
+    others = [tmp_path / name for name in ("notes.txt", "mine.journal", f"{names[0]}.journal")]
+    for path in others:
+        shutil.copy(stale, path)
+    for path in (stale, held, unmarked, empty, *others):
         os.utime(path, (0, 0))
 
     remove_stale(tmp_path, now=datetime.now(UTC), resume_within_s=3600)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "held.journal",
-        "notes.txt",
-        "recent.journal",
-    ]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*names[1:], *(path.name for path in others)}
     journal.close()
 
 

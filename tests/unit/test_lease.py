@@ -1,3 +1,4 @@
+import math
 import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -242,7 +243,7 @@ def test_number_that_was_removed_is_not_taken_again(clock: Clock) -> None:
 
 def test_put_that_was_repeated_on_the_way_is_ours(clock: Clock) -> None:
     class Repeating(MemoryStore):
-        def create(self, name: str, content: bytes) -> bool:
+        def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
             super().create(name, content)
             return super().create(name, bytes(bytearray(content)))
 
@@ -253,7 +254,7 @@ def test_put_that_was_repeated_on_the_way_is_ours(clock: Clock) -> None:
 
 def test_put_that_failed_on_its_way_back_blocks_nobody(clock: Clock) -> None:
     class Broken(MemoryStore):
-        def create(self, name: str, content: bytes) -> bool:
+        def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
             super().create(name, content)
             raise DestinationError("connection reset")
 

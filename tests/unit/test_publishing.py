@@ -9,7 +9,9 @@ import pytest
 
 from exporter.destinations import Kind, resolve_destination
 from exporter.errors import DestinationError
-from exporter.runs.publishing import Intent, Publisher, parse_intent
+from exporter.held import NO_LOCK, HeldLock
+from exporter.runs.intents import Intent, parse_intent
+from exporter.runs.publishing import Publisher
 from exporter.stores import StagedFile, Store
 from exporter.stores.local import LocalStore
 from tests.publishing import (
@@ -314,7 +316,7 @@ class RefusingStore(KillingStore):
             release = staged.release
             discard = staged.discard
 
-            def publish(self) -> None:
+            def publish(self, lock: HeldLock = NO_LOCK) -> None:
                 store._shown_count += 1
                 if store._shown_count == store._refuse_at:
                     raise DestinationError("the disk is gone")

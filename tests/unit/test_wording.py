@@ -208,6 +208,14 @@ def test_summary_of_one_gateway_is_two_lines() -> None:
     ]
 
 
+def test_summary_of_a_table_tells_no_size() -> None:
+    tally = tally_of(GatewaysDiscovered(1), ListingFinished(ONE, 1, "quiescent"))
+
+    lines = summary_lines(tally, replace(finished(session_count=1, output="t/"), size_bytes=0))
+
+    assert lines[0] == "1 session of w-1/lc-1 written to t/ in 3.2s"
+
+
 def test_summary_names_each_of_a_few_gateways() -> None:
     tally = tally_of(
         GatewaysDiscovered(2),

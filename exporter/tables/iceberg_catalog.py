@@ -1,11 +1,15 @@
-"""How an Iceberg table is named, and what errors of its library mean; needs no library itself."""
+"""Catalogs of pyiceberg's own configuration: how a table is named, and what their errors mean."""
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.utils.config import Config
 
 from exporter.errors import (
     CredentialsError,
@@ -104,3 +108,30 @@ def _translate(output: str, exc: Exception) -> ExporterError:
         message,
         hint="look at the catalog's uri and warehouse in pyiceberg's configuration",
     )
+
+
+def open_catalog(catalog: str) -> Catalog:
+    # Read anew: the library keeps what was configured when it was imported.
+    config = Config()
+    found: Any = config.get_catalog_config(catalog)
+    if found is None:
+        known = ", ".join(sorted(config.get_known_catalogs()))
+        variable = catalog.upper().replace("-", "_")
+        raise UsageError(
+            f"pyiceberg knows no catalog '{catalog}'",
+            hint=f"it knows {known}"
+            if known
+            else f"describe it in ~/.pyiceberg.yaml, or set PYICEBERG_CATALOG__{variable}__URI",
+        )
+    # The AWS client inside pyarrow signs uploads in a way that OSS refuses; this variable, which it
+    # reads when a file system is opened, is the only way to tell it.
+    os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    try:
+        return load_catalog(
+            catalog, **{key: value for key, value in found.items() if isinstance(value, str)}
+        )
+    except ValueError as exc:
+        raise UsageError(
+            f"the catalog '{catalog}' cannot be used: {describe(exc)}",
+            hint="look at its type and uri in pyiceberg's configuration",
+        ) from exc

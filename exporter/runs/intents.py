@@ -1,0 +1,75 @@
+"""What a run is about to publish, noted before it does: names and contents; performs no I/O but to
+list them.
+
+Where the lock is the kernel's there is one note at a time. Under a lease there is one for each run:
+one that lost its lease and does not know must not write over that of the run that has it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from exporter.destinations import Home
+from exporter.runs.manifests import is_manifest, parse_json
+from exporter.stores import StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a run is about to publish."""
+
+    manifest: dict[str, Any]
+    state: str | None
+    number: int | None = None
+    """Of the manifest, where they have numbers."""
+    superseded: tuple[str, ...] = ()
+    """Parts that are no longer part of the output then, and go."""
+
+    @property
+    def run_id(self) -> str:
+        return str(self.manifest["run_id"])
+
+    @property
+    def own_parts(self) -> list[str]:
+        """What the run itself wrote."""
+        own = f"part-{self.run_id}-"
+        paths = [str(each["path"]) for each in self.manifest["files"]]
+        return [path for path in paths if path.rpartition("/")[2].startswith(own)]
+
+
+def name_intent(home: Home, run_id: str, *, is_shared: bool) -> str:
+    """Where a run notes what it is about to publish; `is_shared` where all runs do in one place."""
+    return home.intent if is_shared else f"{home.intent.removesuffix('json')}{run_id}.json"
+
+
+def find_intents(home: Home) -> list[StoredFile]:
+    """Those of all runs, and of those before there was one for each."""
+    start = home.intent.removesuffix("json")
+    return [each for each in home.store.list_files(start) if each.name.endswith(".json")]
+
+
+def dump_intent(intent: Intent) -> bytes:
+    content: dict[str, Any] = {"manifest": intent.manifest, "state": intent.state}
+    if intent.number is not None:
+        content["number"] = intent.number
+    if intent.superseded:
+        content["superseded"] = intent.superseded
+    return orjson.dumps(content)
+
+
+def parse_intent(content: bytes) -> Intent | None:
+    """None for what is no intent."""
+    read = parse_json(content)
+    if not isinstance(read, dict) or not {"manifest", "state"} <= read.keys():
+        return None
+    manifest, state = read["manifest"], read["state"]
+    number, superseded = read.get("number"), read.get("superseded", [])
+    is_sound = (
+        is_manifest(manifest)
+        and (state is None or isinstance(state, str))
+        and (number is None or isinstance(number, int))
+        and isinstance(superseded, list)
+        and all(isinstance(each, str) for each in superseded)
+    )
+    return Intent(manifest, state, number, tuple(superseded)) if is_sound else None

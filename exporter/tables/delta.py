@@ -1,0 +1,335 @@
+"""Delta tables in a folder of any store, through deltalake.
+
+The log of a table is its own fence: each version is created once. So a commit is made for the
+version that was read, without the library's retries, and the lease is checked between the two. What
+another run commits after that makes this commit a conflict.
+"""
+
+import hashlib
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError
+
+from exporter.errors import DestinationError, ExporterError, UsageError
+from exporter.sinks import ParquetCodec
+from exporter.stores.addresses import scheme_of
+from exporter.stores.partials import mode_of
+from exporter.stores.partials import translated as file_errors
+from exporter.tables.columns import KEY_COLUMNS
+from exporter.tables.delta_fit import (
+    build_new_schema,
+    build_schema,
+    check_layout,
+    check_partition_columns,
+    read_layout,
+)
+from exporter.tables.delta_folder import DeltaFolder, open_folder
+from exporter.tables.interface import Commit, Conflict, TableRequest
+from exporter.tables.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+LOG: Final = "_delta_log/"
+ENTRY: Final = re.compile(r"_delta_log/[0-9]{20}\..*")
+"""Of the log, or a checkpoint of it."""
+
+APP_ID: Final = "livy-exporter"
+RUN_ID: Final = "livyExporterRunId"
+VERSION: Final = "livyExporterVersion"
+
+TARGET_BYTES: Final = 128 << 20
+MAX_SMALL: Final = 8
+"""Files below half the target size that a partition may have before they are merged."""
+
+ROW_GROUP_ROWS: Final = 1 << 13
+"""An upsert reads whole row groups, several at a time: with a million rows in one, 2,000 into
+500,000 were measured to take 100 MiB more.
+"""
+
+MAX_PRUNED_ROWS: Final = 100_000
+"""An upsert of more is streamed. One of fewer is held, and files that have none of its keys, by
+their statistics, are not read.
+"""
+
+OTHER_NAMES: Final = re.compile(
+    r"livy-exporter-.*|part-[0-9]{5}-[0-9a-f-]{36}-c[0-9]{3}\..*parquet"
+)
+"""Of files in a folder that may become a table: what a run left that ended in its first commit."""
+
+
+class DeltaLakeTable:
+    """One table in a folder, there or yet to be made."""
+
+    def __init__(self, output: str, folder: DeltaFolder, *, partition_by: Sequence[str]) -> None:
+        self._output = output
+        self._folder = folder
+        self._partition_by = tuple(partition_by)
+
+    @property
+    def location(self) -> str:
+        return self._output.rstrip("/") if scheme_of(self._output) else self._folder.uri
+
+    def open_fitting(self) -> DeltaTable | None:
+        """The table as it is now; None where it is yet to be made. Raises DestinationError for one
+        that our rows do not fit, UsageError for one with another layout than asked for.
+        """
+        table = self._open()
+        if table is not None:
+            check_layout(self._output, read_layout(table), partition_by=self._partition_by)
+        return table
+
+    def find_commit(self, run_id: str) -> str | None:
+        with translated(self._output):
+            table = self._open()
+            return None if table is None else find_commit(table, run_id)
+
+    def prove_writable(self, run_id: str) -> None:
+        self._require_room()
+        name = f"livy-exporter-{run_id}.proof"
+        try:
+            self._folder.store.replace(name, b"livy-exporter\n")
+        finally:
+            self._folder.store.remove([name])
+
+    def replace(self, rows: Spool, commit: Commit) -> None:
+        with translated(self._output):
+            table = self.open_fitting()
+            if table is None:
+                self._make(rows, commit)
+            elif find_commit(table, commit.run_id) is None:
+                commit.lock.ensure_held()
+                write_deltalake(
+                    table,
+                    rows.open_reader(build_schema(read_layout(table))),
+                    mode="overwrite",
+                    schema_mode="merge",
+                    writer_properties=build_writer(commit.codec),
+                    commit_properties=build_commit(commit),
+                )
+
+    def upsert(self, rows: Spool, commit: Commit) -> None:
+        with translated(self._output):
+            table = self.open_fitting()
+            if table is None:
+                self._make(rows, commit)
+            elif find_commit(table, commit.run_id) is None:
+                commit.lock.ensure_held()
+                self._merge(table, rows, commit)
+
+    def compact(self, commit: Commit) -> None:
+        with translated(self._output):
+            table = self._open()
+            filters = None if table is None else choose_partitions(table)
+            if table is None or filters is None:
+                return
+            commit.lock.ensure_held()
+            table.optimize.compact(
+                filters or None,
+                target_size=target_bytes_of(table),
+                writer_properties=build_writer(commit.codec),
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+
+    def read_columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        with translated(self._output):
+            table = self.open_fitting()
+            if table is not None:
+                yield from pa.RecordBatchReader.from_stream(table.scan(columns=list(names)))
+
+    def remove_leftovers(self, run_id: str, *, keep_s: float) -> None:
+        """Remove nothing: the library's files name no run. The table's own vacuum finds them."""
+
+    def _make(self, rows: Spool, commit: Commit) -> None:
+        commit.lock.ensure_held()
+        write_deltalake(
+            self._folder.uri,
+            rows.open_reader(build_new_schema(self._partition_by)),
+            mode="error",  # one that somebody else has made meanwhile is another run's
+            partition_by=list(self._partition_by) or None,
+            storage_options=self._options(),
+            writer_properties=build_writer(commit.codec),
+            commit_properties=build_commit(commit),
+        )
+
+    def _merge(self, table: DeltaTable, rows: Spool, commit: Commit) -> None:
+        """By the key alone: a session whose `create_time` has changed may be in any file."""
+        is_streamed = rows.row_count > MAX_PRUNED_ROWS
+        reader = rows.open_reader(build_schema(read_layout(table)))
+        merger = table.merge(
+            reader if is_streamed else reader.read_all(),
+            " AND ".join(f"t.{name} = s.{name}" for name in KEY_COLUMNS),
+            source_alias="s",
+            target_alias="t",
+            merge_schema=True,
+            streamed_exec=is_streamed,
+            writer_properties=build_writer(commit.codec),
+            commit_properties=build_commit(commit),
+        )
+        merger.when_matched_update_all().when_not_matched_insert_all().execute()
+
+    def _open(self) -> DeltaTable | None:
+        # The store is asked first: it tells in one line what is wrong with a bucket or a key, and
+        # the library takes some refusals for a table that is not there.
+        if not self._has_log():
+            return None
+        return DeltaTable(self._folder.uri, storage_options=self._options())
+
+    def _has_log(self) -> bool:
+        return any(ENTRY.fullmatch(each.name) for each in self._folder.store.list_files(LOG))
+
+    def _options(self) -> dict[str, str] | None:
+        return dict(self._folder.build_options()) or None
+
+    def _require_room(self) -> None:
+        """Raises DestinationError for a folder that is no table and holds something else."""
+        store = self._folder.store
+        if self._has_log():
+            return
+        for each in store.list_files():
+            if OTHER_NAMES.fullmatch(each.name.rpartition("/")[2]) is None:
+                raise DestinationError(
+                    f"'{self._output}' is no Delta table and holds '{each.name}'",
+                    hint="name a new or an empty folder, or a Delta table",
+                )
+
+
+def open_table(request: TableRequest) -> DeltaLakeTable:
+    """See that the table can be written. Raises UsageError, DestinationError, CredentialsError."""
+    check_partition_columns(request.partition_by)
+    require_folder(request.output)
+    folder = open_folder(request.output, request.access)
+    table = DeltaLakeTable(request.output, folder, partition_by=request.partition_by)
+    with translated(request.output):
+        table.open_fitting()
+    return table
+
+
+def require_folder(output: str) -> None:
+    """Raises UsageError for what is there and no folder."""
+    if scheme_of(output) is None:
+        path = output.rstrip("/")
+        with file_errors(path):
+            is_file = mode_of(path) is not None and not Path(path).is_dir()
+        if output == "-" or is_file:
+            raise UsageError(
+                f"a Delta table needs a folder, not '{output}'",
+                hint="name a folder, such as --output sessions/",
+            )
+
+
+def number_of(run_id: str) -> int:
+    """A run as the protocol can name it, by a number."""
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")
+
+
+def find_commit(table: DeltaTable, run_id: str) -> str | None:
+    """The number under which the log names a run, if it is the last of ours there."""
+    number = number_of(run_id)
+    return str(number) if table.transaction_version(APP_ID) == number else None
+
+
+def build_commit(commit: Commit) -> CommitProperties:
+    return CommitProperties(
+        custom_metadata={RUN_ID: commit.run_id, VERSION: commit.exporter_version},
+        max_commit_retries=0,
+        app_transactions=[Transaction(APP_ID, number_of(commit.run_id), int(time.time() * 1000))],
+    )
+
+
+def build_writer(codec: ParquetCodec) -> WriterProperties:
+    name: Any = "UNCOMPRESSED" if codec == "none" else codec.upper()
+    return WriterProperties(compression=name, max_row_group_size=ROW_GROUP_ROWS)
+
+
+def target_bytes_of(table: DeltaTable) -> int:
+    found = table.metadata().configuration.get("delta.targetFileSize", "")
+    return int(found) if found.isdigit() else TARGET_BYTES
+
+
+def choose_partitions(table: DeltaTable) -> list[tuple[str, str, Any]] | None:
+    """Where small files have piled up: a filter for the library, empty for the whole table; None
+    where nothing has to be merged.
+    """
+    columns = table.metadata().partition_columns
+    files = pa.table(table.get_add_actions(flatten=True))
+    sizes = files["size_bytes"].to_pylist()
+    values = [files[f"partition.{name}"].cast(pa.string()).to_pylist() for name in columns]
+    partitions = list(zip(*values, strict=True)) if columns else [()] * len(sizes)
+    small_bytes = target_bytes_of(table) // 2
+    counts = Counter(
+        partition
+        for partition, size_bytes in zip(partitions, sizes, strict=True)
+        if size_bytes < small_bytes
+    )
+    full = [partition for partition, count in counts.items() if count >= MAX_SMALL]
+    if not full:
+        return None
+    found = {name: {partition[at] for partition in full} for at, name in enumerate(columns)}
+    return [(name, "in", sorted(each)) for name, each in found.items() if None not in each]
+
+
+_ORNAMENT: Final = re.compile("\x1b\\[[0-9;]*m|\u21b3")
+_MAX_REASON: Final = 200
+
+
+@contextmanager
+def translated(output: str) -> Iterator[None]:
+    """Errors of deltalake as ours."""
+    try:
+        yield
+    except ExporterError:
+        raise
+    except Exception as exc:
+        reason = describe(exc)
+        if is_conflict(exc, reason):
+            raise Conflict(reason) from exc
+        raise DestinationError(
+            f"cannot use the table '{output}': {reason}", hint=choose_hint(exc, reason)
+        ) from exc
+
+
+def is_conflict(exc: Exception, reason: str) -> bool:
+    """Whether somebody else was faster. The library has one class for all refused commits."""
+    if isinstance(exc, CommitFailedError):
+        return "Failed to commit transaction" in reason
+    return "A table already exists" in reason
+
+
+def choose_hint(exc: Exception, reason: str) -> str:
+    if "failed validation check" in reason:
+        return "the table has a constraint that a session breaks: change it, or name another table"
+    if isinstance(exc, OSError):
+        return "check the network and where the table is"
+    return (
+        "its log in _delta_log is damaged, or made by something newer than the installed deltalake"
+    )
+
+
+def describe(exc: BaseException) -> str:
+    """What a library's error says, in one line.
+
+    Its text is a chain, one cause a line, with colours. The first says what was done, and the last
+    why it failed; a store's answer, which may repeat signed headers, and rows are left out.
+    """
+    text = str(exc).partition("Preview of invalid data")[0]
+    lines = [_ORNAMENT.sub("", line).strip().rstrip(".") for line in text.splitlines()]
+    lines = [line for line in lines if line and "<" not in line]
+    if not lines:
+        return type(exc).__name__
+    ends = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
+    return ": ".join(ends)[:_MAX_REASON]
