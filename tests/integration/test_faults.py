@@ -586,7 +586,7 @@ def test_no_retries_end_the_run_with_the_first_failure(program_for: "ProgramFor"
 
     assert ended.code == 1
     assert re.fullmatch(
-        r"error: page 3 of w-1/lc-1: HTTP 503, ServiceUnavailable, .* \(request [^ ]+\)",
+        r"error: page 2 of w-1/lc-1: HTTP 503, ServiceUnavailable, .* \(request [^ ]+\)",
         ended.stderr_lines[-2],
     )
     assert emulator.stats().request_count == 3
@@ -603,7 +603,7 @@ def test_retries_that_are_used_up_are_told_with_their_number(program_for: "Progr
 
     assert ended.code == 1
     assert re.fullmatch(
-        r"error: page 3 of w-1/lc-1: HTTP 502, .* \(after 2 attempts\)", ended.stderr_lines[-2]
+        r"error: page 2 of w-1/lc-1: HTTP 502, .* \(after 2 attempts\)", ended.stderr_lines[-2]
     )
     assert ended.stderr_lines[-1] == "hint: the service is in trouble: try again later"
     assert emulator.stats().request_count == 4
