@@ -39,6 +39,7 @@ from exporter.listing.head import Head
 from exporter.listing.horizon import Horizon
 from exporter.listing.observations import (
     MAX_EXPECTED,
+    MIN_HELD,
     Observations,
     count_crowded,
     read_times,
@@ -402,11 +403,17 @@ class Coverage:
 
     @property
     def _overlap(self) -> int:
-        """Rows that neighbouring windows share: more than one tie, and some that may shift away."""
+        """Rows that neighbouring windows share: some that may shift away, and more than one tie, if
+        times have to join them.
+        """
         least = MIN_OVERLAP if self._moved or not self._horizon.is_ahead else MIN_OVERLAP_AT_REST
         # Neighbours may be answered as many answers apart as there are in flight.
         apart = self._observations.pace * min(self._asked - self._answered, MAX_APART)
-        return min(self._page_size // 2, self._largest_tie + least + ceil(apart))
+        tie = 0 if self._observations.keeps_ties else self._largest_tie
+        if tie + least > self._page_size // 2:
+            # No times can join them, but enough shared rows may.
+            tie = MIN_HELD
+        return min(self._page_size // 2, tie + least + ceil(apart))
 
     # What the answers come to
 

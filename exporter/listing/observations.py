@@ -265,12 +265,17 @@ class Observations:
         return overlap
 
     @property
+    def keeps_ties(self) -> bool:
+        """Whether sessions of one create time were seen to keep their order."""
+        return self._held_ties >= MIN_HELD and not self.is_reordered
+
+    @property
     def _order_is_known(self) -> bool:
         """Whether rows that times do not order were seen to keep their order.
 
         Not to have seen two of them in both orders tells nothing while few were seen twice.
         """
-        if self.order == "none":
+        if self._step_count >= MIN_STEPS and not self.is_sorted:
             return self._held_pairs >= MIN_HELD
         return not self._has_ties or self._held_ties >= MIN_HELD
 
