@@ -40,6 +40,7 @@ from exporter.listing.horizon import Horizon
 from exporter.listing.observations import (
     MAX_EXPECTED,
     MIN_HELD,
+    MIN_ROWS_TO_TRIM,
     Observations,
     count_crowded,
     read_times,
@@ -61,7 +62,7 @@ EMPTY_WAITS_S = (0.0, 0.5)
 MIN_OVERLAP = 4
 """Rows beyond a tie that two windows share: some may shift away, and two have to stay."""
 MIN_OVERLAP_AT_REST = 2
-"""The same in a list that was not seen to move."""
+"""The same in a list that was not seen to move, or in small pages, which move by less at once."""
 MAX_APART = 32
 """Answers that count as under way at once, at most."""
 MIN_PAGES_TO_PEEK = 10
@@ -406,7 +407,9 @@ class Coverage:
         """Rows that neighbouring windows share: some that may shift away, and more than one tie, if
         times have to join them.
         """
-        least = MIN_OVERLAP if self._moved or not self._horizon.is_ahead else MIN_OVERLAP_AT_REST
+        at_rest = self._horizon.is_ahead and not self._moved
+        is_small = self._page_size < MIN_ROWS_TO_TRIM
+        least = MIN_OVERLAP_AT_REST if at_rest or is_small else MIN_OVERLAP
         # Neighbours may be answered as many answers apart as there are in flight.
         apart = self._observations.pace * min(self._asked - self._answered, MAX_APART)
         tie = 0 if self._observations.keeps_ties else self._largest_tie

@@ -7,12 +7,14 @@ from itertools import accumulate
 from operator import itemgetter
 
 from exporter.listing.observations import Observations, PageSeen
-from exporter.listing.windows import Window, surround
+from exporter.listing.windows import Window, read_on, surround
 
 MAX_GAP_WINDOWS = 64
 """Windows for one gap in one round."""
-RECENT = 32
-"""Answers back from the latest whose create times tell where to look, after a window has missed."""
+MIN_RECENT = 4
+"""Answers back from the latest whose create times tell where to look, after a window has missed: at
+least, and else those of the latest round.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +33,27 @@ class GapFinder:
     def __init__(self, observations: Observations) -> None:
         self._observations = observations
         self._runs: list[int] = []
+        self._first = 0
+        """Index of the answer that the others were to be joined to, when gaps were last found."""
+        self._answered = self._recent = 0
+        """Answers when windows were planned last, and how many came since the time before that."""
         self._misses: Counter[int] = Counter()
         """How often a gap was looked for, by the first row of the answers on its sides."""
 
     def find(self, *, end: int | None, ends: Collection[int], by_ranks: bool) -> list[Gap]:
-        """Gaps in list order; none when the first answer and the `end` are in one run of rows."""
+        """Gaps in list order; none when an answer that shows the list's head and the `end` are in
+        one run of rows.
+        """
         observations = self._observations
         pages = observations.pages
         runs = observations.find_runs(by_ranks=by_ranks, ends=ends)
         self._runs = runs
-        first = next((at for at, page in enumerate(pages) if page.is_evidence), None)
-        if first is None or (end is not None and runs[first] == runs[end]):
+        heads = self._find_heads()
+        if not heads:
+            return []
+        last = None if end is None else runs[end]
+        self._first = next((at for at in heads if runs[at] == last), heads[-1])
+        if runs[self._first] == last:
             return []
         extents = self._find_extents(by_ranks=by_ranks)
         tops: dict[int, int] = {}
@@ -53,8 +65,7 @@ class GapFinder:
                 bottoms[run] = max(
                     bottoms.get(run, at), at, key=lambda each: (extents[each][1], each)
                 )
-        last = None if end is None else runs[end]
-        current = runs[first]
+        current = runs[self._first]
         gaps: list[Gap] = []
         for run in sorted(tops, key=lambda each: (extents[tops[each]][0], each)):
             reached = extents[bottoms[run]][1] > extents[bottoms[current]][1]
@@ -66,9 +77,19 @@ class GapFinder:
                 break
         return gaps
 
+    def _find_heads(self) -> list[int]:
+        """Indices of answers behind whose first row all stands that was there all along."""
+        observations = self._observations
+        evidence = [at for at, page in enumerate(observations.pages) if page.is_evidence]
+        if observations.order == "oldest first" and observations.is_sorted:
+            # Only the oldest stand there, and may have gone since the first answer.
+            return [at for at in evidence if observations.pages[at].start == 0]
+        # From a replica that lags, a later page 1 may lack sessions that the first one has.
+        return evidence[:1]
+
     def is_joined(self, page: int) -> bool:
-        """Whether an answer was in one run with the first one, when gaps were last found."""
-        return bool(self._runs) and self._runs[page] == self._runs[0]
+        """Whether an answer was in one run with the list's head, when gaps were last found."""
+        return bool(self._runs) and self._runs[page] == self._runs[self._first]
 
     def find_bottom(self, page: int) -> int:
         """The place behind the run of rows that an answer is in."""
@@ -102,23 +123,32 @@ class GapFinder:
     ) -> list[Window]:
         """Windows that show what is between the runs, and some rows of both."""
         windows: list[Window] = []
+        page_count = len(self._observations.pages)
+        self._recent = max(MIN_RECENT, page_count - self._answered)
+        self._answered = page_count
         for gap in gaps:
             upper, lower = (self._observations.pages[at] for at in (gap.upper, gap.lower))
             # Some rows may have been joined to one of the two since.
             edges = (upper.first_row, lower.first_row)
             misses = max(self._misses[edge] for edge in edges)
+            self._misses.update(edges)
             start = stop = None
             if misses > 0 and not by_ranks:
                 start, stop = self._find_place(upper, -1), self._find_place(lower, 1)
             if start is None or stop is None:
                 start = self._locate(gap.upper, upper.stop, by_ranks=by_ranks, page=upper)
                 stop = self._locate(gap.lower, lower.start, by_ranks=by_ranks, page=lower)
-            start, stop = min(start, stop), max(start, stop)
             margin = overlap + misses * page_size // 4
-            self._misses.update(edges)
-            windows += surround(start, stop, margin=margin, most=page_size, overlap=overlap)[
-                :MAX_GAP_WINDOWS
-            ]
+            around = surround(
+                min(start, stop), max(start, stop), margin=margin, most=page_size, overlap=overlap
+            )[:MAX_GAP_WINDOWS]
+            # Where gaps are close to each other, it is cheaper to read on from the last one.
+            shown = windows[-1].stop if windows else 0
+            beyond = max(start, stop) + margin
+            if windows and shown < beyond <= shown + len(around) * page_size:
+                onward = list(read_on(shown, beyond, most=page_size, overlap=overlap))
+                around = onward if len(onward) < len(around) else around
+            windows += around
         return list(dict.fromkeys(windows))
 
     def _find_place(self, page: PageSeen, side: int) -> int | None:
@@ -132,7 +162,7 @@ class GapFinder:
         sign = -1 if observations.order == "newest first" else 1
         time = sign * (max(page.span) if side == sign * -1 else min(page.span))
         points = []
-        for each in observations.pages[-RECENT:]:
+        for each in observations.pages[-self._recent :]:
             if each.is_evidence and each.span is not None:
                 low, high = sorted(sign * edge for edge in each.span)
                 points += [(low, each.start), (high, each.stop)]

@@ -5,7 +5,7 @@ The service counts pages in the size that is asked for, so a request shows the r
 for each request, and that is enough to lay a window almost anywhere.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 
@@ -64,9 +64,14 @@ def surround(start: int, stop: int, *, margin: int, most: int, overlap: int) -> 
         window = centre_on(start, stop, most=most)
         if window.start <= start and stop <= window.stop:
             return [window]
-    windows: list[Window] = []
-    shown = max(0, start - margin)
-    while shown < stop + margin:
-        windows.append(reach_on(shown, most=most, overlap=overlap))
-        shown = windows[-1].stop
-    return windows
+    return list(read_on(max(0, start - margin), stop + margin, most=most, overlap=overlap))
+
+
+def read_on(shown: int, stop: int, *, most: int, overlap: int) -> Iterator[Window]:
+    """Windows that go on from one place to another, sharing rows with each other and with what was
+    shown in front of the first.
+    """
+    while shown < stop:
+        window = reach_on(shown, most=most, overlap=overlap)
+        yield window
+        shown = window.stop

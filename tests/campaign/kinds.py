@@ -446,7 +446,7 @@ def begun_anew(chance: random.Random, shape: Shape) -> Settings:
 
 
 def page_caps(chance: random.Random, shape: Shape) -> Settings:
-    return {"page_cap": max(1, shape.page_size // chance.choice([2, 3, 5]))}
+    return {"page_cap": max(10, shape.page_size // chance.choice([2, 3, 5]))}
 
 
 def some_page_caps(chance: random.Random, shape: Shape) -> Settings:
