@@ -18,9 +18,9 @@ and whatever its total said.
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import inf
@@ -132,6 +132,10 @@ class Observations:
         self.shifts: list[Shift] = []
         self._index: RowIndex | None = None
         self._first_rows = array("I")
+        self._repeats = array("I")
+        """Rows of sessions that were seen before, and for each of them ..."""
+        self._repeated = array("I")
+        """... the row that showed its session last."""
         self._next_row = 1
         self._has_ties = False
         """Whether any two rows have one create time, or none."""
@@ -204,37 +208,45 @@ class Observations:
         times: Sequence[int | None],
     ) -> None:
         """Sessions of the latest answer that earlier rows have shown."""
+        latest = len(self.pages) - 1
+        first_row = self.pages[latest].first_row
         groups: dict[int, list[tuple[int, int]]] = {}
         for at, row in repeated:
-            groups.setdefault(self._page_of(row), []).append((at, row))
-        latest = len(self.pages) - 1
-        # What an answer shows twice tells of no other.
-        groups.pop(latest, None)
-        overlaps = {
-            former: self._note_shared(former, group, page, times)
-            for former, group in groups.items()
-        }
-        if not self.pages[latest].is_evidence:
-            return
-        joined: list[int] = []
-        for former in [each for each in groups if self.pages[each].is_evidence]:
-            # What a former answer shares may have been seen again since, by one that joined it.
-            if joined and not self._are_joined(joined[-1], former):
-                joined = []
-            joined.append(former)
-            row_count = min(self.pages[each].row_count for each in (*joined, latest))
-            if is_one_run([overlaps[each] for each in joined], row_count=row_count):
-                self._joins.update((each, latest) for each in joined)
+            if row >= first_row:
+                # What an answer shows twice tells of no other.
+                continue
+            for each in self._find_rows(row):
+                groups.setdefault(self._page_of(each), []).append((at, each))
+            self._repeats.append(first_row + at)
+            self._repeated.append(row)
+        self._note_held(repeated, times)
+        for former, group in groups.items():
+            overlap = self._note_shared(former, group, page)
+            if self.pages[former].is_evidence and self.pages[latest].is_evidence:
+                self.is_reordered |= overlap.is_reordered
+                row_count = min(self.pages[former].row_count, self.pages[latest].row_count)
+                if is_one_run(overlap, row_count=row_count):
+                    self._joins.add((former, latest))
 
-    def _are_joined(self, one: int, other: int) -> bool:
-        return (min(one, other), max(one, other)) in self._joins
+    def _find_rows(self, row: int) -> Iterator[int]:
+        """A row, and the earlier ones of its session."""
+        yield row
+        at = bisect_left(self._repeats, row)
+        while at < len(self._repeats) and self._repeats[at] == row:
+            row = self._repeated[at]
+            yield row
+            at = bisect_left(self._repeats, row)
+
+    def _note_held(self, repeated: list[tuple[int, int]], times: Sequence[int | None]) -> None:
+        """Count neighbours that an earlier answer has shown in the same order."""
+        for (early, former), (late, other) in pairwise(repeated):
+            if former < other and self._page_of(former) == self._page_of(other):
+                self._held_pairs += 1
+                is_tie = times[early] == times[late] or None in {times[early], times[late]}
+                self._held_ties += is_tie
 
     def _note_shared(
-        self,
-        former: int,
-        shared: list[tuple[int, int]],
-        page: SessionPage,
-        times: Sequence[int | None],
+        self, former: int, shared: list[tuple[int, int]], page: SessionPage
     ) -> Overlap:
         """Sessions that the latest answer shares with a former one."""
         latest = len(self.pages) - 1
@@ -251,11 +263,6 @@ class Observations:
             movable=[at for at in second if page.session_ids[at] in self._movable],
             both_at_head=one.start == other.start == 0,
         )
-        if one.is_evidence and other.is_evidence:
-            self.is_reordered |= overlap.is_reordered
-        for early, late in pairwise(second[at] for at in overlap.kept):
-            self._held_pairs += 1
-            self._held_ties += times[early] == times[late] or None in {times[early], times[late]}
         if len(overlap.kept) >= MIN_ROWS_TO_TELL:
             middle = overlap.kept[len(overlap.kept) // 2]
             then, now = one.start + first[middle], other.start + second[middle]

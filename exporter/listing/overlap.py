@@ -61,17 +61,10 @@ def find_overlap(
     )
 
 
-def is_one_run(overlaps: Sequence[Overlap], *, row_count: int) -> bool:
-    """Whether an answer continues former answers that are one run already.
-
-    `overlaps` are with these, by their order in an answer of so many rows at least.
-    """
+def is_one_run(overlap: Overlap, *, row_count: int) -> bool:
+    """Whether two answers, of so many rows at least, are one run of rows."""
     needed = MIN_SHARED if row_count >= MIN_ROWS_TO_SHARE_TWO else 1
-    return (
-        sum(len(overlap.kept) for overlap in overlaps) >= needed
-        and overlaps[0].touches_top
-        and overlaps[-1].touches_bottom
-    )
+    return len(overlap.kept) >= needed and overlap.touches_top and overlap.touches_bottom
 
 
 T = TypeVar("T", int, tuple[int, int])
