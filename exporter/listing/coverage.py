@@ -47,7 +47,7 @@ from exporter.listing.observations import (
 )
 from exporter.listing.outbox import Outbox
 from exporter.listing.recount import Recount
-from exporter.listing.windows import Window, reach_on
+from exporter.listing.windows import Window, reach_on, read_on
 from exporter.records import RawSession
 from exporter.span import ALL_TIME, Span
 
@@ -516,6 +516,7 @@ class Coverage:
         self._probed_round = True
         self._plan(Window(1, self._page_size), "sentinel")
         if not self._horizon.is_met and (not self._ends.is_found or self._may_move):
+            self._plan_tail()
             self._plan_probe()
 
     def _plan_probe(self, wait_s: float = 0.0) -> None:
@@ -528,6 +529,17 @@ class Coverage:
             place = self._ends.depth[0]
         for window in self._look.probe(place, page_size=self._page_size):
             self._plan(window, "repair", wait_s)
+
+    def _plan_tail(self) -> None:
+        """Read the last rows again, if sessions may have moved among them to where was read."""
+        tail = self._observations.find_tail() if self._may_move else None
+        if tail is None:
+            return
+        start = self._observations.pages[tail].start
+        shown = self._observations.estimate_place(start, page=tail) - self._overlap
+        stop = self._ends.shown_to
+        for window in read_on(max(0, shown), stop, most=self._page_size, overlap=self._overlap):
+            self._plan(window, "repair")
 
     @property
     def _may_move(self) -> bool:
@@ -652,6 +664,7 @@ class Coverage:
             self._probed_round = False
         elif not self._probed_round:
             self._plan(Window(1, self._page_size), "sentinel")
+            self._plan_tail()
             self._plan_probe()
             self._probed_round = True
         elif self._head_rounds < MAX_HEAD_ROUNDS and not self._ends_are_fresh:

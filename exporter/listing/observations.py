@@ -147,6 +147,8 @@ class Observations:
         self._shifted_over = 0
         self._joins: set[tuple[int, int]] = set()
         self._movable: set[str] = set()
+        self._restless_pages: set[int] = set()
+        """Indices of the answers that show some of these."""
         self._disorder_ms = {"newest first": 0, "oldest first": 0}
         self._step_count = 0
         """Rows seen to differ from the one before them; not counted on beyond what is needed."""
@@ -173,11 +175,20 @@ class Observations:
         times = [time for time in all_times if time is not None]
         self._measure_disorder(times)
         self._has_ties |= len(set(times)) < len(all_times)
-        self._movable.update(
-            page.session_ids[at]
+        unfinished = {
+            at
             for at in find_unfinished(page.sessions)
             if page.sessions[at].get("state") is not None
-        )
+        }
+        # In a list by their end, these have moved.
+        ended = [
+            at
+            for at, session_id in enumerate(page.session_ids)
+            if session_id in self._movable and at not in unfinished
+        ]
+        if unfinished:
+            self._movable.update(page.session_ids[at] for at in unfinished)
+            self._restless_pages.add(len(self.pages))
         repeated = self._index.add_all(page.session_ids, self._next_row)
         seen = PageSeen(
             window.start,
@@ -195,7 +206,8 @@ class Observations:
         self._first_rows.append(self._next_row)
         self.pages.append(seen)
         self._next_row += len(page.session_ids)
-        self._note_repeated(repeated, page, all_times)
+        moved = frozenset() if self.is_sorted else frozenset(ended)
+        self._note_repeated(repeated, page, all_times, moved=moved)
         return [at for at, _ in repeated]
 
     def _page_of(self, row: int) -> int:
@@ -206,6 +218,8 @@ class Observations:
         repeated: list[tuple[int, int]],
         page: SessionPage,
         times: Sequence[int | None],
+        *,
+        moved: frozenset[int],
     ) -> None:
         """Sessions of the latest answer that earlier rows have shown."""
         latest = len(self.pages) - 1
@@ -215,7 +229,7 @@ class Observations:
             if row >= first_row:
                 # What an answer shows twice tells of no other.
                 continue
-            for each in self._find_rows(row):
+            for each in self._find_rows(row) if at not in moved else ():
                 groups.setdefault(self._page_of(each), []).append((at, each))
             self._repeats.append(first_row + at)
             self._repeated.append(row)
@@ -223,10 +237,16 @@ class Observations:
         for former, group in groups.items():
             overlap = self._note_shared(former, group, page)
             if self.pages[former].is_evidence and self.pages[latest].is_evidence:
-                self.is_reordered |= overlap.is_reordered
+                # Far from each other, two answers share sessions that moved since, in any order.
+                self.is_reordered |= overlap.is_reordered and self._are_near(former, latest)
                 row_count = min(self.pages[former].row_count, self.pages[latest].row_count)
                 if is_one_run(overlap, row_count=row_count):
                     self._joins.add((former, latest))
+
+    def _are_near(self, one: int, other: int) -> bool:
+        """Whether two answers were about the same places, in part."""
+        first, second = self.pages[one], self.pages[other]
+        return abs(first.start - second.start) < max(first.size, second.size)
 
     def _find_rows(self, row: int) -> Iterator[int]:
         """A row, and the earlier ones of its session."""
@@ -263,7 +283,8 @@ class Observations:
             movable=[at for at in second if page.session_ids[at] in self._movable],
             both_at_head=one.start == other.start == 0,
         )
-        if len(overlap.kept) >= MIN_ROWS_TO_TELL:
+        is_real = overlap.touches_top and overlap.touches_bottom
+        if is_real and len(overlap.kept) >= MIN_ROWS_TO_TELL:
             middle = overlap.kept[len(overlap.kept) // 2]
             then, now = one.start + first[middle], other.start + second[middle]
             self.shifts.append(Shift(then, now, former, latest))
@@ -400,6 +421,17 @@ class Observations:
         )
         pace = (near.now - near.then) / (near.page - near.former)
         return max(0, place + round(pace * (len(self.pages) - 1 - page)))
+
+    def find_tail(self) -> int | None:
+        """Index of the answer with which the last rows begin that may move within the list as their
+        sessions end; None where there are none.
+        """
+        first = None
+        for at in sorted(range(len(self.pages)), key=lambda at: self.pages[at].start, reverse=True):
+            if at not in self._restless_pages:
+                break
+            first = at
+        return first
 
     def _measure_disorder(self, times: Sequence[int]) -> None:
         """How much newer than a row before it a row is, at most, and how much older."""
