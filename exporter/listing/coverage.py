@@ -80,10 +80,12 @@ LOOK_BACK = 64
 MAX_ROUNDS = 16
 MAX_HEAD_ROUNDS = 4
 MAX_RECOUNTS = 2
-MAX_COST = 3.8
-"""Requests relative to the pages, sweeps that count again included."""
-REPAIRS_PER_PAGE = 2
-REPAIRS_BESIDES = 24
+MAX_COST = 3.9
+"""Requests relative to the pages, all included."""
+MAX_BESIDES = 12
+"""More of them in a list of few pages, ..."""
+MAX_SMALL = 40
+"""... but no more than so many."""
 
 
 class Coverage:
@@ -297,7 +299,7 @@ class Coverage:
         is_told = self._ends.was_told(window.start + page.row_count)
         if self._stage == "start" or self._doubts.is_evidence(window, page, end_is_told=is_told):
             return True
-        if self._doubts.may_ask_again(window) and self._repair_count < self._max_repairs:
+        if self._doubts.may_ask_again(window) and self._asked < self._budget:
             self._plan(window, "repair")
         return False
 
@@ -343,7 +345,7 @@ class Coverage:
         return (
             self._stage == "sweep"
             and self._swept_to < self._sweep_stop
-            and self._asked < 2 * self._max_repairs
+            and not self._is_spent
             and not self._horizon.is_met
             and self._empty_count == 0
         )
@@ -371,9 +373,10 @@ class Coverage:
         return self._answered < self._asked and self._swept_to >= self._horizon.prudent_stop
 
     @property
-    def _max_repairs(self) -> int:
-        """A list may grow faster than it is read: there is an end to reading on, too."""
-        return REPAIRS_PER_PAGE * self._page_total + REPAIRS_BESIDES
+    def _budget(self) -> int:
+        """Requests at most; a list may grow faster than it is read."""
+        cost = ceil(MAX_COST * self._page_total)
+        return max(cost, min(cost + MAX_BESIDES, MAX_SMALL))
 
     @property
     def _page_total(self) -> int:
@@ -440,7 +443,7 @@ class Coverage:
     @property
     def _is_spent(self) -> bool:
         """Whether so much was asked for that there has to be an end to it."""
-        return self._asked >= 2 * self._max_repairs and self._stage != "start"
+        return self._asked >= self._budget and self._stage != "start"
 
     def _end_start(self, page: SessionPage) -> None:
         row_count = page.row_count
@@ -593,7 +596,7 @@ class Coverage:
     def _may_recount(self) -> bool:
         return (
             len(self._recounts) < MAX_RECOUNTS
-            and self._asked + self._page_total <= MAX_COST * self._page_total + REPAIRS_BESIDES
+            and self._asked + self._page_total <= self._budget
             and self._ends.depth is None
             and self._total_count_last == self._total_count_swept
         )
@@ -640,7 +643,7 @@ class Coverage:
 
     def _plan_round(self) -> bool:
         """Ask for what may bring a proof; False when there is nothing left to try."""
-        if self._round_count >= MAX_ROUNDS or self._repair_count >= self._max_repairs:
+        if self._round_count >= MAX_ROUNDS:
             return False
         if self._observations.is_reordered and not self._observations.is_sorted:
             # Nothing joins answers whose order means nothing.
@@ -657,7 +660,7 @@ class Coverage:
             overlap=self._overlap,
             by_ranks=self._ranks_hold,
         )
-        for window in windows[: self._max_repairs - self._repair_count]:
+        for window in windows[: self._budget - self._asked]:
             self._plan(window, "repair")
         if windows:
             self._round_count += 1
