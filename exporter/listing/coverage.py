@@ -57,6 +57,8 @@ MAX_STARTS = 4
 """Page 1 is asked for so many times at most, while it comes short."""
 EMPTIED_WAITS_S = (0.0, 1.0, 5.0, 20.0)
 """The same where sessions were seen before."""
+HEAD_WAITS_S = (0.0, 1.0, 5.0, 20.0)
+"""Before each further look at a head of which all that was there has gone."""
 EMPTY_WAITS_S = (0.0, 0.5)
 """Before each further look at a list that is told to be empty."""
 MIN_OVERLAP = 4
@@ -129,6 +131,8 @@ class Coverage:
         self._newcomer_count = 0
         self._held_still = False
         self._round_count = self._repair_count = self._head_rounds = 0
+        self._head_looks = 0
+        """Looks taken at a head of which all that was there has gone."""
         self._probed_round = False
         """Whether both ends were read after the latest repair."""
         self._goes_on = False
@@ -654,6 +658,8 @@ class Coverage:
             if wait_s is not None:
                 self._plan_probe(wait_s)
             return wait_s is not None
+        if self._has_lost_head and self._look_at_head():
+            return True
         windows = self._gaps.plan(
             self._open_gaps,
             page_size=self._page_size,
@@ -678,6 +684,26 @@ class Coverage:
             overlap = self._page_size // 2
             self._plan(reach_on(bottom, most=self._page_size, overlap=overlap), "repair")
         return bool(self._planned)
+
+    def _look_at_head(self) -> bool:
+        """Ask for the head once more; False when it is believed."""
+        if self._head_looks < len(HEAD_WAITS_S):
+            self._plan(Window(1, self._page_size), "sentinel", HEAD_WAITS_S[self._head_looks])
+            self._head_looks += 1
+            return True
+        # No replica lags by so much: what the first answer showed was deleted.
+        self._gaps.trusted_heads.add(self._head_page)
+        return False
+
+    @property
+    def _has_lost_head(self) -> bool:
+        """Whether page 1 shows nothing but what stood behind it when the first answer came."""
+        observations = self._observations
+        first, latest = observations.pages[0].span, observations.pages[self._head_page].span
+        if first is None or latest is None or self._head_page in self._gaps.trusted_heads:
+            return False
+        is_sorted = observations.order == "newest first" and observations.is_sorted
+        return is_sorted and latest[1] < first[0] and not self._gaps.is_joined(self._head_page)
 
     def _say_missing(self) -> str:
         """Why the list is not proven, for a reader."""

@@ -1,16 +1,24 @@
 """Where to look for the end of a list; performs no I/O.
 
 1. Before the rest is read: a window over the place where the total says that the list ends.
-2. Where that shows no row: places in front of it, further and further away, then in halves.
+2. Where that shows no row: two places in front of it, then in between where rows were seen and
+   where none were, by the mean of the logarithms.
 3. After the rest was read, where the end was not shown yet: a window over the last row seen, and
    another one each time, since what cuts one of them short need not cut the next.
 """
 
+from math import isqrt
+from typing import Final
+
 from exporter.listing.ends import MIN_EMPTY_TELLS
 from exporter.listing.windows import Window, centre_on
 
-MAX_PAGES_TO_WAIT = 50
-"""A list of more pages is read on while the first look is under way."""
+PAGES_NOT_TO_WAIT = range(51, 1_000)
+"""A list of so many pages is read on while the first look is under way: of fewer ones some might be
+asked for in vain, and more of them take long anyway.
+"""
+LOOKS_NEAR_TOTAL: Final = 2
+"""A total of some time ago is wrong by little."""
 
 
 class EndLook:
@@ -29,7 +37,7 @@ class EndLook:
         """Whether to wait for it before reading on."""
         self.hollow_from: int | None = None
         """Place from which on answers were empty, though their total claims more."""
-        self._step = 0
+        self._look_count = 0
         self._searched: Window | None = None
         self._is_over = False
         self._probed: set[Window] = set()
@@ -43,7 +51,7 @@ class EndLook:
             if is_cut
             else centre_on(total_count, total_count, most=page_size)
         )
-        self.waits = page_num <= MAX_PAGES_TO_WAIT
+        self.waits = page_num not in PAGES_NOT_TO_WAIT
         return self.window
 
     def note_asked(self, window: Window, number: int) -> None:
@@ -86,8 +94,12 @@ class EndLook:
             return None
         if high - shown_to <= page_size:
             return None
-        self._step = 2 * self._step or 1
-        place = max((shown_to + high) // 2, high - self._step * page_size)
+        self._look_count += 1
+        if self._look_count <= LOOKS_NEAR_TOTAL:
+            place = max(shown_to, high - self._look_count * page_size)
+        else:
+            # A total may be of any size.
+            place = max(shown_to, isqrt(max(shown_to, page_size) * high))
         found = Window(place // page_size + 1, page_size)
         if found in self._probed:
             # It tells no more than before: the list moves, or has gone.

@@ -33,6 +33,8 @@ class GapFinder:
     def __init__(self, observations: Observations) -> None:
         self._observations = observations
         self._runs: list[int] = []
+        self.trusted_heads: set[int] = set()
+        """Indices of answers about page 1 that show the head as well as the first answer did."""
         self._first = 0
         """Index of the answer that the others were to be joined to, when gaps were last found."""
         self._answered = self._recent = 0
@@ -85,7 +87,7 @@ class GapFinder:
             # Only the oldest stand there, and may have gone since the first answer.
             return [at for at in evidence if observations.pages[at].start == 0]
         # From a replica that lags, a later page 1 may lack sessions that the first one has.
-        return evidence[:1]
+        return sorted({*evidence[:1], *self.trusted_heads})
 
     def is_joined(self, page: int) -> bool:
         """Whether an answer was in one run with the list's head, when gaps were last found."""
