@@ -384,12 +384,14 @@ class Coverage:
 
     @property
     def _page_total(self) -> int:
-        """Pages that the list had at first, as its rows tell, or its total."""
-        # A list may grow as fast as it is read: what came since gives no leave to read on.
-        grown = self._observations.total_count - (self._first_total_count or 0)
-        row_count = self._ends.shown_to - max(0, grown)
+        """Pages that the list has, as its rows tell, or its total; but no more than twice those that
+        it had at first, since it may grow as fast as it is read.
+        """
+        first = self._first_total_count or 0
+        grown = self._observations.total_count - first
+        row_count = self._ends.shown_to - max(0, grown - first)
         if not self._ends.is_found and self._ends.depth is None:
-            row_count = max(self._first_total_count or 0, row_count)
+            row_count = max(first, row_count)
         return max(1, ceil(row_count / self._page_size))
 
     def _sweep_on(self) -> tuple[Window, Purpose]:
@@ -601,7 +603,7 @@ class Coverage:
         return (
             len(self._recounts) < MAX_RECOUNTS
             and self._asked + self._page_total <= self._budget
-            and self._ends.depth is None
+            and self._depth is None
             and self._total_count_last == self._total_count_swept
         )
 
@@ -620,6 +622,15 @@ class Coverage:
         if self._recounts and self._recounts[-1].agrees:
             return "recounted"
         return None
+
+    @property
+    def _depth(self) -> tuple[int, int] | None:
+        """How many rows the service shows of how many, where it shows none behind these."""
+        if self._find_end() is not None:
+            return None
+        if self._look.hollow_from is not None:
+            return self._ends.shown_to, self._total_count_last
+        return self._ends.depth
 
     def _find_end(self) -> int | None:
         return self._horizon.page if self._horizon.is_met else self._ends.page
@@ -707,8 +718,8 @@ class Coverage:
 
     def _say_missing(self) -> str:
         """Why the list is not proven, for a reader."""
-        if self._ends.depth is not None and self._find_end() is None:
-            shown, claimed = self._ends.depth
+        if self._depth is not None:
+            shown, claimed = self._depth
             return f"the service shows no more than {shown:,} sessions of {claimed:,}"
         if self._observations.is_reordered:
             return "the list changes its order, and two sweeps differ"

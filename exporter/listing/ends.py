@@ -41,11 +41,13 @@ class EndSearch:
         """Whether no fixed depth explains where rows ended."""
         self._latest_cut: tuple[int, int] | None = None
         self._stops: dict[int, int] = {}
+        """Answers that claim nothing behind their last row, by its place."""
         self._empties: Counter[int] = Counter()
 
     def note(self, at: int, page: PageSeen) -> None:
         """Take in an answer that is evidence; `at` is its index."""
-        self._stops[page.stop] = at
+        if page.stop >= page.total_count:
+            self._stops[page.stop] = at
         if not page.is_short:
             if self._cuts and page.stop > min(self._cuts):
                 # What seemed to be an end was none, or is none any more.
