@@ -84,7 +84,7 @@ MAX_HEAD_ROUNDS = 4
 MAX_RECOUNTS = 2
 MAX_COST = 3.9
 """Requests relative to the pages, all included."""
-MAX_BESIDES = 12
+MAX_BESIDES = 24
 """More of them in a list of few pages, ..."""
 MAX_SMALL = 40
 """... but no more than so many."""
@@ -384,12 +384,14 @@ class Coverage:
 
     @property
     def _page_total(self) -> int:
-        """Pages that the list has, as its rows tell, or its total; but no more than twice those that
-        it had at first, since it may grow as fast as it is read.
+        """Pages that the list has, as its rows tell, or its total; but no more than twice those it
+        had at first, since it may grow as fast as it is read.
         """
         first = self._first_total_count or 0
         grown = self._observations.total_count - first
-        row_count = self._ends.shown_to - max(0, grown - first)
+        # Some services show their last page again behind the end.
+        shown_to = min(self._ends.shown_to, max(first, self._observations.session_count))
+        row_count = shown_to - max(0, grown - first)
         if not self._ends.is_found and self._ends.depth is None:
             row_count = max(first, row_count)
         return max(1, ceil(row_count / self._page_size))
@@ -432,7 +434,8 @@ class Coverage:
     def _end_stage(self, page: SessionPage) -> None:
         """Nothing is in flight and nothing planned; `page` is the answer that came last."""
         if self._is_spent:
-            self._conclude("unproven", "the list did not hold still long enough to be read")
+            restless = "the list did not hold still long enough to be read"
+            self._conclude("unproven", self._say_missing() if self._open_gaps else restless)
             return
         match self._stage:
             case "start":
@@ -459,11 +462,13 @@ class Coverage:
         self._empty_count = 0
         is_whole = len(set(page.session_ids)) == row_count != self._page_size
         if is_whole and row_count == page.total_count == self._largest_total:
-            # The whole list in one answer is one instant: nothing can have moved.
-            self._conclude("quiescent")
+            # The whole list in one answer is one instant: nothing can have moved since, but before.
+            was_empty = self._answered > len(self._observations.pages)
+            self._conclude("stitched" if was_empty else "quiescent")
             return
         came_short = row_count < min(self._page_size, max(page.total_count, row_count + 1))
-        confirmed = row_count == self._most_on_page > 0
+        # A total of fewer rows tells of a young list at least as well as of a service that caps.
+        confirmed = row_count == self._most_on_page > 0 and page.total_count > row_count
         self._most_on_page = max(self._most_on_page, row_count)
         if came_short and not confirmed and self._asked < MAX_STARTS:
             # A service that caps its pages does so again; a fault passes.
@@ -612,7 +617,8 @@ class Coverage:
             return "stitched"
         if self._first_total_count is not None and self._is_quiescent:
             return "quiescent"
-        end, ends, by_ranks = self._find_end(), self._ends.pages, self._ranks_hold
+        end, by_ranks = self._find_end(), self._ranks_hold
+        ends = () if self._ends.page is None else (self._ends.page,)
         self._open_gaps = self._gaps.find(end=end, ends=ends, by_ranks=by_ranks)
         if end is not None and not self._open_gaps:
             if by_ranks:

@@ -25,29 +25,31 @@ class EndSearch:
     """Collects the answers that may show the end."""
 
     def __init__(self) -> None:
-        self.pages: set[int] = set()
-        """Indices of the answers that show the end; ..."""
         self.page: int | None = None
-        """... of the latest one."""
+        """Index of the latest answer that shows the end, ..."""
+        self._claimed = 0, 0
+        """... where its rows ended, and the total that it told."""
         self.shown_to = 0
         """The place behind the last row that any answer has shown."""
         self.probe_count = 0
         """Looks taken at an end behind which the total claims more."""
         self._witnesses: set[tuple[int, int]] = set()
         """Windows that were shown short where their total says otherwise."""
-        self._cuts: set[int] = set()
-        """Places where rows ended although the total claimed more."""
+        self._cuts: dict[int, int] = {}
+        """Places where rows ended although the total claimed more, and how many more."""
         self._is_stale = False
         """Whether no fixed depth explains where rows ended."""
         self._latest_cut: tuple[int, int] | None = None
-        self._stops: dict[int, int] = {}
+        self._stops: dict[int, tuple[int, PageSeen]] = {}
         """Answers that claim nothing behind their last row, by its place."""
         self._empties: Counter[int] = Counter()
 
     def note(self, at: int, page: PageSeen) -> None:
         """Take in an answer that is evidence; `at` is its index."""
+        if self.page is not None and self._goes_beyond(page):
+            self.page = None
         if page.stop >= page.total_count:
-            self._stops[page.stop] = at
+            self._stops[page.stop] = at, page
         if not page.is_short:
             if self._cuts and page.stop > min(self._cuts):
                 # What seemed to be an end was none, or is none any more.
@@ -55,7 +57,7 @@ class EndSearch:
             self.shown_to = max(self.shown_to, page.stop)
             return
         if page.stop == page.total_count:
-            self._accept(at)
+            self._accept(at, page)
         elif page.start + page.size > self.shown_to:
             # Where rows were shown behind it, an answer lacks some of its own, and shows no end.
             self._note_cut(at, page)
@@ -63,26 +65,35 @@ class EndSearch:
 
     def _note_cut(self, at: int, page: PageSeen) -> None:
         self._witnesses.add((page.start, page.size))
-        was_beyond = page.stop < self.shown_to
-        if page.stop < page.total_count:
-            self._is_stale |= was_beyond or bool(self._cuts - {page.stop})
+        missing = page.total_count - page.stop
+        if missing > 0:
+            # A depth ends all answers at one place, and rows that are hidden are as many each time.
+            explained = all(
+                page.stop == stop or missing == each for stop, each in self._cuts.items()
+            )
+            self._is_stale |= page.stop < self.shown_to or not explained
             self._latest_cut = page.stop, page.total_count
-        self._cuts.add(page.stop)
+        self._cuts[page.stop] = missing
         if len(self._witnesses) >= MIN_WITNESSES and (
             page.stop > page.total_count or self._is_stale
         ):
-            self._accept(at)
+            self._accept(at, page)
 
     def note_none(self, place: int) -> None:
         """Take in an answer without rows about a place that the total does not claim."""
         self._empties[place] += 1
         if self._empties[place] >= MIN_EMPTY_TELLS and place in self._stops:
-            self._accept(self._stops[place])
+            self._accept(*self._stops[place])
 
-    def _accept(self, at: int) -> None:
+    def _accept(self, at: int, page: PageSeen) -> None:
         self.page = at
-        self.pages.add(at)
+        self._claimed = page.stop, page.total_count
         self._latest_cut = None
+
+    def _goes_beyond(self, page: PageSeen) -> bool:
+        """Whether an answer shows more behind the end than came since, as far as totals tell."""
+        stop, total_count = self._claimed
+        return page.stop > stop + max(0, page.total_count - total_count)
 
     def was_told(self, place: int) -> bool:
         """Whether rows have ended at a place before, in an answer that is evidence."""

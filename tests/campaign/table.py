@@ -13,7 +13,7 @@ MAX_UNPROVEN = 0.02
 MAX_COST = 4.0
 LEAST_PAGES = 10
 """Of shorter lists, requests are not compared with the pages, but with a sum."""
-MAX_BESIDES = 12
+MAX_BESIDES = 24
 """Requests that a listing of a shorter list may take beyond `MAX_COST` times its pages."""
 
 

@@ -131,7 +131,9 @@ def test_list_of_about_a_page_keeps_the_promise(churn: Churn, session_count: int
         outcome = read(churn, session_count, page_size=100, in_flight=4, seed=seed)
 
         assert outcome.facts is not None
-        assert outcome.facts.proof != "unproven"
+        # A list that has only begun, and tells no total yet, may be anything.
+        has_begun = session_count > 0 or churn.total_lag_changes == 0
+        assert outcome.facts.proof != "unproven" or not has_begun
         assert outcome.lost_count == outcome.doubled_count == outcome.foreign_count == 0
 
 
