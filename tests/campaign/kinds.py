@@ -543,10 +543,19 @@ WITHOUT_SINCE = {
     # Where one part ends, nothing tells that newer sessions come behind it.
     "parts in order",
 }
+UNSEEN_WITH_SINCE = {
+    # Behind the part that is wanted, a session may bear any time.
+    "times ahead",
+}
 
 ALL_KINDS = (*KINDS, Kind(MIXED, mixture, mixes=False, beyond=True))
 KINDS_BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in ALL_KINDS} | {
-    SINCE + kind.name: replace(kind, name=SINCE + kind.name, has_since=True)
+    SINCE + kind.name: replace(
+        kind,
+        name=SINCE + kind.name,
+        has_since=True,
+        beyond=kind.beyond or kind.name in UNSEEN_WITH_SINCE,
+    )
     for kind in ALL_KINDS
     if kind.name not in WITHOUT_SINCE
 }
