@@ -52,14 +52,13 @@ class Horizon:
 
     def _has_ended(self, session: RawSession) -> bool:
         """Whether a session ended before all that is wanted: a list may be in that order, with what
-        still runs in front. Not where create times were never seen out of order.
+        still runs in front. When it ended does not matter where create times order the list.
         """
-        if self._observations.disorder_ms == 0 and self._observations.is_sorted:
-            return True
+        observations = self._observations
         end_ms = read_create_time(session.get("endTime"))
         if end_ms is None:
             return "state" not in session or is_final(session)
-        return end_ms < self.since_ms
+        return end_ms < self.since_ms or (observations.is_sorted and observations.disorder_ms == 0)
 
     @property
     def is_ahead(self) -> bool:

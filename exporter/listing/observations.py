@@ -283,8 +283,7 @@ class Observations:
             movable=[at for at in second if page.session_ids[at] in self._movable],
             both_at_head=one.start == other.start == 0,
         )
-        is_real = overlap.touches_top and overlap.touches_bottom
-        if is_real and len(overlap.kept) >= MIN_ROWS_TO_TELL:
+        if overlap.is_real and len(overlap.kept) >= MIN_ROWS_TO_TELL:
             middle = overlap.kept[len(overlap.kept) // 2]
             then, now = one.start + first[middle], other.start + second[middle]
             self.shifts.append(Shift(then, now, former, latest))

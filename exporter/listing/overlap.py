@@ -17,6 +17,8 @@ MIN_SHARED = 2
 """Sessions that two answers have to share: one alone may have moved."""
 MIN_ROWS_TO_SHARE_TWO = 4
 """Of answers with fewer rows, one has to do."""
+MAX_ROWS_PER_SHARED = 2
+"""From the first to the last of the shared rows, one in so many is shared, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,15 @@ class Overlap:
     """Whether they reach the first row of one of the two answers, ..."""
     touches_bottom: bool
     """... and the last row."""
+    is_dense: bool
+    """Whether enough of the rows between are shared, in both answers."""
     is_reordered: bool
     """Whether two were seen in both orders, and no move to an end of the list explains it."""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the answers overlap, rather than share sessions that have moved."""
+        return self.touches_top and self.touches_bottom and self.is_dense
 
 
 def find_overlap(
@@ -57,6 +66,8 @@ def find_overlap(
         kept,
         both_at_head or min(first[top], second[top]) == 0,
         min(row_counts[0] - first[bottom], row_counts[1] - second[bottom]) == 1,
+        max(first[bottom] - first[top], second[bottom] - second[top])
+        < MAX_ROWS_PER_SHARED * len(kept),
         is_reordered,
     )
 
@@ -64,7 +75,7 @@ def find_overlap(
 def is_one_run(overlap: Overlap, *, row_count: int) -> bool:
     """Whether two answers, of so many rows at least, are one run of rows."""
     needed = MIN_SHARED if row_count >= MIN_ROWS_TO_SHARE_TWO else 1
-    return len(overlap.kept) >= needed and overlap.touches_top and overlap.touches_bottom
+    return len(overlap.kept) >= needed and overlap.is_real
 
 
 T = TypeVar("T", int, tuple[int, int])

@@ -374,8 +374,7 @@ def short_answers(chance: random.Random, shape: Shape) -> Settings:
 
 
 def doubled_rows(chance: random.Random, shape: Shape) -> Settings:
-    lasts_s = chance.choice([0.0, 0.0, 0.0, shape.latency_s * 5])
-    return {"doubled_rows": (DoubledRow(rate=chance.choice([0.01, 0.05]), lasts_s=lasts_s),)}
+    return {"doubled_rows": (DoubledRow(rate=chance.choice([0.01, 0.03])),)}
 
 
 def doubled_across(chance: random.Random, shape: Shape) -> Settings:
