@@ -5,6 +5,7 @@ An answer with a session twice hides another one, and one that is cut short may 
 
 from collections import Counter
 from collections.abc import Sequence
+
 from exporter.api.roa import SessionPage
 from exporter.listing.windows import Window
 

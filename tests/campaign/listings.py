@@ -40,7 +40,9 @@ class Judgement:
     foreign_count: int = 0
     request_count: int = 0
     page_count: int = 0
-    """Pages that the list really had, at most."""
+    """Pages that the list really had, at most; of a part of it, those with what was wanted."""
+    whole_page_count: int = 0
+    """Pages of the whole list: it is read to its end where nothing proves a part."""
     trouble: str = ""
     """An exception of the listing."""
     unnoticed_count: int = 0
@@ -182,7 +184,7 @@ def judge_listing(name: str, seed: int, *, trace: Trace = no_trace) -> Judgement
     except FAULTS_OF_LISTINGS as exc:
         trouble = repr(exc)
     truth = sessions.truth(first_answer)
-    page_count = count_pages(sessions, case, first_answer)
+    page_count = whole_page_count = count_pages(sessions, case, first_answer)
     if span.has_bounds:
         truth, page_count = narrow(sessions, truth, case, span, page_count)
     facts = listing.facts
@@ -196,6 +198,7 @@ def judge_listing(name: str, seed: int, *, trace: Trace = no_trace) -> Judgement
         foreign_count=len(truth.foreign(seen)) + unwanted_count,
         request_count=wire.request_count,
         page_count=page_count,
+        whole_page_count=whole_page_count,
         trouble=trouble,
         because="" if facts is None else facts.missing,
     )

@@ -55,10 +55,10 @@ class Tally:
             self.reasons[judgement.because] += 1
         if judgement.page_count >= LEAST_PAGES:
             self.costs.append(judgement.cost)
-            if judgement.cost > MAX_COST:
-                self.costly.append(judgement)
-        elif judgement.request_count > MAX_COST * judgement.page_count + MAX_BESIDES:
-            self.over_count += 1
+        page_count = max(judgement.page_count, judgement.whole_page_count)
+        besides = MAX_BESIDES if page_count < LEAST_PAGES else 0
+        if judgement.request_count > MAX_COST * page_count + besides:
+            self.over_count += page_count < LEAST_PAGES
             self.costly.append(judgement)
         if judgement.is_wrong:
             self.wrong.append(judgement)
