@@ -82,7 +82,7 @@ LOOK_BACK = 64
 MAX_ROUNDS = 16
 MAX_HEAD_ROUNDS = 4
 MAX_RECOUNTS = 2
-MAX_COST = 3.7
+MAX_COST = 3.8
 """Requests relative to the pages, all included."""
 MAX_BESIDES = 24
 """More of them in a list of few pages, ..."""
