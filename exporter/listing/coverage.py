@@ -303,7 +303,7 @@ class Coverage:
         is_told = self._ends.was_told(window.start + page.row_count)
         if self._stage == "start" or self._doubts.is_evidence(window, page, end_is_told=is_told):
             return True
-        if self._doubts.may_ask_again(window) and self._asked < self._budget:
+        if self._doubts.may_ask_again(window) and not self._is_spent:
             self._plan(window, "repair")
         return False
 
@@ -452,7 +452,7 @@ class Coverage:
     @property
     def _is_spent(self) -> bool:
         """Whether so much was asked for that there has to be an end to it."""
-        return self._asked >= self._budget and self._stage != "start"
+        return self._asked + len(self._planned) >= self._budget and self._stage != "start"
 
     def _end_start(self, page: SessionPage) -> None:
         row_count = page.row_count
@@ -683,7 +683,7 @@ class Coverage:
             overlap=self._overlap,
             by_ranks=self._ranks_hold,
         )
-        for window in windows[: self._budget - self._asked]:
+        for window in windows[: max(0, self._budget - self._asked - len(self._planned))]:
             self._plan(window, "repair")
         if windows:
             self._round_count += 1

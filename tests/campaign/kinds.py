@@ -445,7 +445,7 @@ def begun_anew(chance: random.Random, shape: Shape) -> Settings:
 
 
 def page_caps(chance: random.Random, shape: Shape) -> Settings:
-    return {"page_cap": max(10, shape.page_size // chance.choice([2, 3, 5]))}
+    return {"page_cap": max(20, shape.page_size // chance.choice([2, 3, 5]))}
 
 
 def some_page_caps(chance: random.Random, shape: Shape) -> Settings:
@@ -490,7 +490,7 @@ KINDS = (
     Kind("total in steps", total_step),
     Kind("total too low", total_below),
     Kind("total too high", total_above, impossible=True, mixes=False),
-    Kind("total absurd", total_absurd, impossible=True, mixes=False),
+    Kind("total absurd", total_absurd, impossible=True, mixes=False, max_mean=2.5),
     Kind("total of another copy", total_elsewhere, moves=False),
     Kind("depth", depth, impossible=True, mixes=False, max_mean=1.5),
     Kind("pages bounded", page_bound, impossible=True, mixes=False, max_mean=1.5),
