@@ -75,6 +75,8 @@ class Kind:
     """Whether nothing can be proven of such a list: exit 4 is no fault."""
     beyond: bool = False
     """Whether the server is worse than README has it: only false proofs are faults."""
+    misleads: bool = False
+    """Whether it is so bad that no answer shows what is wrong, as README's limits say."""
     has_since: bool = False
     """Whether only sessions since some time are wanted."""
     max_mean: float = 2.0
@@ -483,7 +485,7 @@ KINDS = (
     Kind("parts in order", shards, moves=False, mixes=False, beyond=True),
     Kind("by end time", end_order),
     Kind("by update time", update_order),
-    Kind("create times follow", times_follow, mixes=False, beyond=True),
+    Kind("create times follow", times_follow, mixes=False, beyond=True, misleads=True),
     Kind("total capped", total_cap),
     Kind("total lags", total_lag, moves=False),
     Kind("total cached", total_cache),
@@ -516,7 +518,7 @@ KINDS = (
     Kind("cleanup", cleanups),
     Kind("begun anew", begun_anew, mixes=False, moves=False, max_mean=4.0, impossible=True),
     Kind("pages capped", page_caps),
-    Kind("some pages capped", some_page_caps, mixes=False, beyond=True),
+    Kind("some pages capped", some_page_caps, mixes=False, beyond=True, misleads=True),
     Kind("null when empty", null_when_empty),
 )
 
@@ -553,7 +555,7 @@ KINDS_BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in ALL_KINDS} | {
         kind,
         name=SINCE + kind.name,
         has_since=True,
-        beyond=kind.beyond or kind.name in UNSEEN_WITH_SINCE,
+        misleads=kind.misleads or kind.name in UNSEEN_WITH_SINCE,
     )
     for kind in ALL_KINDS
     if kind.name not in WITHOUT_SINCE

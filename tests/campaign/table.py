@@ -74,15 +74,25 @@ class Tally:
     def worst(self) -> float:
         return max(self.costs, default=0.0)
 
+    def traits(self) -> list[str]:
+        """What is not asked of the kind."""
+        kind = KINDS_BY_NAME.get(self.name) or SEQUENCES_BY_NAME.get(self.name)
+        if isinstance(kind, Kind) and kind.misleads:
+            return ["misleads"]
+        if kind is not None and kind.impossible:
+            return ["unprovable"]
+        return ["beyond"] if kind is not None and kind.beyond else []
+
     def misses(self) -> list[str]:
         """The goals that are missed."""
         kind = KINDS_BY_NAME.get(self.name) or SEQUENCES_BY_NAME.get(self.name)
         if kind is None:
             return self.missed
         found = []
-        if self.wrong:
+        misleads = isinstance(kind, Kind) and kind.misleads
+        if any(each.is_wrong and not (misleads and each.is_false) for each in self.wrong):
             found.append("wrong")
-        if kind.beyond:
+        if kind.beyond or misleads:
             return found
         if self.unproven_count > find_max_unproven(self.count) and not kind.impossible:
             found.append("exit 4")
@@ -114,7 +124,7 @@ def collect(judgements: Iterable[Judgement]) -> dict[str, Tally]:
 
 def sum_up(tallies: list[Tally]) -> Tally:
     """All kinds of listings of a part of the list as one."""
-    whole = Tally("all of these with `--since`")
+    whole = Tally("the others of these with `--since`")
     for tally in tallies:
         for name in (each.name for each in fields(Tally) if each.name != "name"):
             setattr(whole, name, getattr(whole, name) + getattr(tally, name))
@@ -128,7 +138,11 @@ def print_tables(tallies: dict[str, Tally], *, each: bool) -> None:
     listings = [tally for tally in in_order if tally.name in KINDS_BY_NAME]
     runs = [tally for tally in in_order if tally.name in SEQUENCES_BY_NAME]
     if not each:
-        parts = [tally for tally in listings if KINDS_BY_NAME[tally.name].has_since]
+        parts = [
+            tally
+            for tally in listings
+            if KINDS_BY_NAME[tally.name].has_since and not KINDS_BY_NAME[tally.name].misleads
+        ]
         listings = [tally for tally in listings if tally not in parts]
         listings += [sum_up(parts)] if parts else []
     if listings:
@@ -140,7 +154,7 @@ def print_tables(tallies: dict[str, Tally], *, each: bool) -> None:
 def print_table(noun: str, tallies: list[Tally], *, full: bool) -> None:
     print(
         f"| kind | {noun} | false proofs | exit 4 | requests, relative to the pages: mean (worst)"
-        f" |{' full runs | requests a run | not noticed |' if full else ''} doubled | missed |"
+        f" |{' full runs | requests a run | not noticed |' if full else ''} doubled | |"
     )
     print("| --- " * (10 if full else 7) + "|")
     for tally in tallies:
@@ -154,7 +168,7 @@ def print_table(noun: str, tallies: list[Tally], *, full: bool) -> None:
             f"| {tally.name} | {tally.count:,} | {tally.false_count}"
             f" | {share(tally.unproven_count, tally.count)}"
             f" | {tally.mean:.2f} ({tally.worst:.1f}) |{runs}"
-            f" {tally.doubled_count} | {', '.join(tally.misses())} |"
+            f" {tally.doubled_count} | {', '.join([*tally.traits(), *tally.misses()])} |"
         )
     count = sum(tally.count for tally in tallies)
     false_count = sum(tally.false_count for tally in tallies)
@@ -182,9 +196,9 @@ def print_failures(tallies: dict[str, Tally], *, most: int, unproven: bool) -> N
     """How to see each of the first failures again."""
     for tally in tallies.values():
         kind = KINDS_BY_NAME.get(tally.name) or SEQUENCES_BY_NAME[tally.name]
-        told = tally.wrong[:most]
+        told = tally.wrong[: most if unproven or "wrong" in tally.misses() else 0]
         if unproven or not kind.beyond:
-            told += tally.costly[:most]
+            told += tally.costly[: most if unproven or "worst" in tally.misses() else 0]
             told += tally.unproven[: most if unproven or "exit 4" in tally.misses() else 0]
         for each in told:
             print(

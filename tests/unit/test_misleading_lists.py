@@ -19,7 +19,7 @@ from exporter.emulator.churn import (
     TimeForm,
     Timeless,
 )
-from exporter.span import Span
+from exporter.span import ALL_TIME, Span
 from tests.simulation import NEWEST_MS, Outcome, build_list, read_by_coverage
 
 SESSIONS = 3_000
@@ -82,13 +82,13 @@ PROVEN: Mapping[str, Churn] = {
 }
 
 
-def read(churn: Churn, seed: int, *, in_flight: int = 8, span: Span | None = None) -> Outcome:
+def read(churn: Churn, seed: int, *, in_flight: int = 8, span: Span = ALL_TIME) -> Outcome:
     return read_by_coverage(
         build_list(churn, SESSIONS, seed=seed),
         in_flight=in_flight,
         latency_s=0.04,
         seed=seed,
-        **({} if span is None else {"span": span}),
+        span=span,
     )
 
 
