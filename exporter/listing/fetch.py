@@ -167,7 +167,8 @@ async def fetch_sessions(
                 await writers.wait()
         askers.wake_all()
 
-    await replay(journal, listings, schedule, hand_on=hand_on, emit=emit, note=note)
+    if journal.has_recorded:
+        await replay(journal, listings, schedule, hand_on=hand_on, emit=emit, note=note)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         for _ in range(concurrency):

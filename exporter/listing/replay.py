@@ -27,6 +27,10 @@ class AnswerLog(Protocol):
     Any prefix of that order is a state the listings were in.
     """
 
+    @property
+    def has_recorded(self) -> bool:
+        """Whether a run before this one kept any."""
+
     def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
         """What a run before this one kept, some at a time; each step blocks."""
 
@@ -42,6 +46,8 @@ class AnswerLog(Protocol):
 
 class NoAnswerLog:
     """Keeps nothing."""
+
+    has_recorded = False
 
     def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
         return iter(())

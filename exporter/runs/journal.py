@@ -150,6 +150,10 @@ class Journal:
     def size_bytes(self) -> int:
         return self._file.size_bytes if self._file is not None else 0
 
+    @property
+    def has_recorded(self) -> bool:
+        return self._recorded[0] < self._recorded[1]
+
     def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
         """What the resumed run kept, a segment at a time; each step blocks."""
         start, stop = self._recorded
