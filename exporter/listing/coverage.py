@@ -229,6 +229,7 @@ class Coverage:
             )
             if found is not None:
                 self._plan(found, "repair")
+            self._pass_shown()
 
     def _note_total(self, page: SessionPage) -> None:
         if self._first_total_count is None and page.row_count > 0:
@@ -407,7 +408,15 @@ class Coverage:
             else Window(self._swept_to // self._page_size + 1, self._page_size)
         )
         self._swept_to = window.stop
+        self._pass_shown()
         return window, "repair" if again else "sweep"
+
+    def _pass_shown(self) -> None:
+        """Leave out of the sweep what the search for the end has shown."""
+        if self._restless or self._stage != "sweep":
+            return
+        while Window(self._swept_to // self._page_size + 1, self._page_size) in self._look.shown:
+            self._swept_to += self._page_size
 
     @property
     def _watches(self) -> bool:

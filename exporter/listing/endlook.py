@@ -41,6 +41,8 @@ class EndLook:
         self._searched: Window | None = None
         self._is_over = False
         self._probed: set[Window] = set()
+        self.shown: set[Window] = set()
+        """Whole pages that the search for the end has shown."""
 
     def begin(self, total_count: int, *, page_size: int) -> Window:
         """The window of the first look."""
@@ -88,6 +90,8 @@ class EndLook:
         """
         if window == self._searched:
             self._searched = None
+            if row_count == window.page_size:
+                self.shown.add(window)
             self._is_over |= 0 < row_count < window.page_size
         high = self.hollow_from
         if self._searched is not None or self._is_over or high is None:
