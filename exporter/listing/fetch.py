@@ -167,8 +167,7 @@ async def fetch_sessions(
                 await writers.wait()
         askers.wake_all()
 
-    if journal.has_recorded:
-        await replay(journal, listings, schedule, hand_on=hand_on, emit=emit, note=note)
+    await replay(journal, listings, schedule, hand_on=hand_on, emit=emit, note=note)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         for _ in range(concurrency):
@@ -188,6 +187,8 @@ async def replay(
     """Take in what is recorded, and hand its rows on as they come: so no more of them are held than
     the run held that recorded it.
     """
+    if not journal.has_recorded:
+        return
     course = Replay(listings)
     recorded = iter(journal.read_recorded())
     while (answers := await anyio.to_thread.run_sync(next, recorded, None)) is not None:

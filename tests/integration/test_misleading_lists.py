@@ -49,13 +49,13 @@ SURVIVED = {
 
 
 def run_against(
-    text: str, tmp_path: Path, program_for: ProgramFor, *arguments: str
+    text: str, tmp_path: Path, program_for: ProgramFor, *, head: str = HEAD
 ) -> tuple[Ended, Program, Emulator]:
     path = tmp_path / "scenario.toml"
-    path.write_text(HEAD + text, encoding="utf-8")
+    path.write_text(head + text, encoding="utf-8")
     program, emulator = program_for(read_scenario(path))
     command = ("export", "--workspace", "w-emulated-1", "--concurrency", "8")
-    return program.run(*command, "-o", "out.ndjson", *arguments), program, emulator
+    return program.run(*command, "-o", "out.ndjson"), program, emulator
 
 
 @pytest.mark.parametrize("text", SURVIVED.values(), ids=SURVIVED)
@@ -73,18 +73,21 @@ def test_misleading_server_costs_no_session(
     assert max(seen.values()) == 1
 
 
-@pytest.mark.parametrize("text", ["depth = 1000", "max_page_num = 10", "depth = 950"])
+@pytest.mark.campaign  # the end is looked for over a minute: a total may be cached as long
+@pytest.mark.parametrize("text", ["depth = 2000", "max_page_num = 20", "depth = 1950"])
 def test_depth_is_found_and_told_and_nothing_is_published(
     text: str, tmp_path: Path, program_for: ProgramFor
 ) -> None:
-    ended, program, emulator = run_against(text, tmp_path, program_for)
+    head = HEAD.replace("1_500", "4_000")
 
-    shown = 950 if "950" in text else 1000
+    ended, program, emulator = run_against(text, tmp_path, program_for, head=head)
+
+    shown = 1950 if "950" in text else 2000
     truth = emulator.truth("w-emulated-1", "lc-emulated-1-1")
     assert ended.code == 4
-    assert f"the service shows no more than {shown:,} sessions of 1,500" in ended.stderr
+    assert f"the service shows no more than {shown:,} sessions of 4,000" in ended.stderr
     assert program.listing() == {}
-    assert truth.answer_count <= 1.5 * 15
+    assert truth.answer_count <= 1.5 * 40
 
 
 def test_empty_answer_does_not_replace_what_was_published(
