@@ -57,7 +57,9 @@ class Tally:
         if judgement.page_count >= LEAST_PAGES:
             self.costs.append(judgement.cost)
         page_count = max(judgement.page_count, judgement.whole_page_count)
-        besides = MAX_BESIDES if page_count < LEAST_PAGES else 0
+        # A run that falls back to a full listing has looked for what is new before.
+        is_excused = page_count < LEAST_PAGES or judgement.fell_back
+        besides = MAX_BESIDES if is_excused else 0
         if judgement.request_count > MAX_COST * page_count + besides:
             self.over_count += page_count < LEAST_PAGES
             self.costly.append(judgement)
@@ -96,7 +98,8 @@ class Tally:
             return found
         if self.unproven_count > find_max_unproven(self.count) and not kind.impossible:
             found.append("exit 4")
-        if isinstance(kind, Kind) and self.mean > kind.max_mean:
+        # Of a part, single kinds of servers may make the whole list be read.
+        if isinstance(kind, Kind) and self.mean > kind.max_mean and not kind.has_since:
             found.append("mean")
         if self.costly and not kind.impossible:
             found.append("worst")
