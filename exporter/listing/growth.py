@@ -12,7 +12,7 @@ from exporter.listing.facts import PageRequest
 from exporter.listing.gaps import GapFinder
 from exporter.listing.known import TOLERANCE_MS, Known, Watch, digest_of, is_newest_first
 from exporter.listing.lookups import Lookup, PageTimes, tell_times
-from exporter.listing.meetings import MIN_KNOWN_ROWS, KnownHead, Met
+from exporter.listing.meetings import MIN_KNOWN_ROWS, KnownHead, Met, find_behind_head
 from exporter.listing.observations import MIN_ROWS_TO_TRIM, Observations, read_times
 from exporter.listing.repeats import Plan, Repeats, is_at_end, is_cut_at_head
 from exporter.listing.windows import Window, reach_on
@@ -60,6 +60,7 @@ class Growth:
             )
             for each in known.unfinished
         }
+        self._behind_head = find_behind_head(known)
         self._audit = Audit(known, page_size=page_size)
         self.trouble = ""
         """Why only a full listing will do, for a reader; empty while it will not."""
@@ -167,7 +168,7 @@ class Growth:
             return True
         # A session that stood behind the known head may have moved, such as when it ended.
         in_front = page.session_ids[: met[-1][0]] if met else []
-        return any(each in self._lookups and each not in self._head for each in in_front)
+        return not self._behind_head.isdisjoint(in_front)
 
     def _take_in_none(self, window: Window) -> None:
         is_empty = self._repeats.is_empty(window)

@@ -150,3 +150,15 @@ def find_deepest(times: Sequence[int | None], met: Met, *, is_last: bool) -> tup
         if is_whole and tied <= places.keys() and at == max(tied):
             return at, max(places[each] for each in tied)
     return met[-1]
+
+
+def find_behind_head(known: Known) -> frozenset[str]:
+    """Ids of the sessions that may have changed and stood behind the known head; those that came in
+    front of it, while the list was read, are not among them.
+    """
+    last_serial = known.total_count + known.expired_count - len(known.head)
+    return frozenset(
+        each.session_id
+        for each in known.unfinished
+        if each.serial < last_serial and each.session_id not in known.head
+    )

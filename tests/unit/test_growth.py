@@ -244,6 +244,25 @@ def test_hourly_runs_over_ordinary_changes_are_never_full_ones(name: str) -> Non
     assert not sessions.truth(sessions.answer_count).lost(union)
 
 
+def test_burst_that_came_while_the_list_was_read_makes_no_full_run_of_the_next() -> None:
+    burst = Flow(per_s=1_000, burst=150, limit=150, start_s=0.1)
+    sessions = build_list(Churn(insertions=burst, run_s=3.0), 5_000, seed=1, spacing_ms=1_000)
+    known: Known | None = None
+    facts, union, now_s = [], set(), 0.0
+    for number in range(3):
+        watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=0)
+        listing = Increment(GATEWAY, known, page_size=100, watch=watch)
+        wire = Wire(sessions, latency_s=0.04, seed=number, now_s=now_s)
+        union |= {row["sessionId"] for row in drive(listing, wire, in_flight=8)}
+        assert listing.facts is not None
+        facts.append(listing.facts)
+        known, now_s = listing.known, wire.now_s + 60.0
+
+    assert [each.full_because for each in facts] == ["", "", ""]
+    assert [each.mode for each in facts] == ["full", "incremental", "incremental"]
+    assert not sessions.truth(sessions.answer_count).lost(union)
+
+
 # What may change
 
 
