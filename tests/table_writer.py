@@ -29,8 +29,10 @@ GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 EXPORTED_AT = datetime(2026, 1, 12, 10, 24, tzinfo=UTC)
 CREATED_MS = 1_768_213_240_123
 
-MAX_FILES = 4
-"""A table has so few before they are merged that some writers are killed while they do it."""
+MIN_MERGED = 2
+"""Small files that are merged: of so few that whoever has published finds them most times, and is
+killed while it merges them.
+"""
 
 
 @contextmanager
@@ -67,8 +69,8 @@ def merge_early(table_format: TableFormat) -> None:
     """Have this process merge small files sooner than the program does."""
     module: Any = sys.modules[registry.TABLES[table_format].module]
     name = "MAX_FILES" if hasattr(module, "MAX_FILES") else "MAX_SMALL"
-    assert getattr(module, name) > MAX_FILES
-    setattr(module, name, MAX_FILES)
+    assert getattr(module, name) > MIN_MERGED
+    setattr(module, name, MIN_MERGED)
 
 
 def main(arguments: Sequence[str]) -> None:
