@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ ELSEWHERE = "elsewhere"
 """A bucket of another region."""
 IGNORING = "ignoring-"
 """Buckets that begin so take no notice of conditions, as look-alikes and versioned buckets do."""
+
+IN_FLIGHT = "/_in_flight"
+"""The path, of no bucket, by which the server tells how many other requests it has not answered."""
 
 StartResponse = Callable[..., Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -50,6 +54,13 @@ class ObjectServer:
     def environ(self) -> dict[str, str]:
         """Variables by which clients find both kinds of addresses."""
         return {"HTTP_PROXY": self.url, "http_proxy": self.url, "NO_PROXY": "127.0.0.1"}
+
+    def count_in_flight(self) -> int:
+        """Requests that it has taken, be who sent them alive or dead, and not answered yet."""
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            f"{self.url}{IN_FLIGHT}"
+        ) as answer:
+            return int(answer.read())
 
     def client(self) -> Any:
         """AWS's own client, to ask what is there."""
@@ -223,18 +234,46 @@ def refuse(
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
 
 
-def main() -> None:
+def build_server() -> Any:
     from moto.moto_server.werkzeug_app import (
         DomainDispatcherApplication,
         MotoRequestHandler,
         create_backend_app,
     )
-    from werkzeug.serving import make_server
+    from werkzeug.serving import ThreadedWSGIServer
 
-    application = Filter(DomainDispatcherApplication(create_backend_app))
-    server = make_server(
-        "127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler
-    )
+    store = Filter(DomainDispatcherApplication(create_backend_app))
+
+    class CountingServer(ThreadedWSGIServer):
+        """Connections are taken one by one, and each has one request: none that came before
+        another is missing from the count that the other gets.
+        """
+
+        open_count = 0
+        lock = threading.Lock()
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            with self.lock:
+                self.open_count += 1
+            super().process_request(request, client_address)
+
+        def shutdown_request(self, request: Any) -> None:
+            super().shutdown_request(request)
+            with self.lock:
+                self.open_count -= 1
+
+    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != IN_FLIGHT:
+            return store(environ, start_response)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [str(server.open_count - 1).encode()]
+
+    server = CountingServer("127.0.0.1", 0, answer, MotoRequestHandler)
+    return server
+
+
+def main() -> None:
+    server = build_server()
     print(server.server_port, flush=True)
     server.serve_forever()
 
