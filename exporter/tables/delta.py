@@ -39,6 +39,7 @@ from exporter.tables.delta_fit import (
     read_layout,
 )
 from exporter.tables.delta_folder import DeltaFolder, open_folder
+from exporter.tables.delta_partitions import list_terms
 from exporter.tables.interface import Commit, Conflict, TableRequest
 from exporter.tables.spool import Spool
 
@@ -63,7 +64,7 @@ ROW_GROUP_ROWS: Final = 1 << 13
 
 MAX_PRUNED_ROWS: Final = 100_000
 """An upsert of more is streamed. One of fewer is held, and files that have none of its keys, by
-their statistics, are not read.
+their statistics, are not read; nor are partitions that have none of its sessions.
 """
 
 OTHER_NAMES: Final = re.compile(
@@ -167,12 +168,17 @@ class DeltaLakeTable:
         )
 
     def _merge(self, table: DeltaTable, rows: Spool, commit: Commit) -> None:
-        """By the key alone: a session whose `create_time` has changed may be in any file."""
+        """By the key: a session whose `create_time` has changed may be in any partition."""
         is_streamed = rows.row_count > MAX_PRUNED_ROWS
         reader = rows.open_reader(build_schema(read_layout(table)))
+        terms = [f"t.{name} = s.{name}" for name in KEY_COLUMNS]
+        source = reader
+        if not is_streamed:
+            source = reader.read_all()
+            terms += list_terms(table, source["session_id"])
         merger = table.merge(
-            reader if is_streamed else reader.read_all(),
-            " AND ".join(f"t.{name} = s.{name}" for name in KEY_COLUMNS),
+            source,
+            " AND ".join(terms),
             source_alias="s",
             target_alias="t",
             merge_schema=True,
