@@ -26,6 +26,7 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError
 
 from exporter.errors import DestinationError, ExporterError, UsageError
+from exporter.messages import shorten
 from exporter.sinks import ParquetCodec
 from exporter.stores.addresses import scheme_of
 from exporter.stores.partials import mode_of
@@ -42,6 +43,7 @@ from exporter.tables.delta_folder import DeltaFolder, open_folder
 from exporter.tables.delta_partitions import list_terms
 from exporter.tables.interface import Commit, Conflict, TableRequest
 from exporter.tables.spool import Spool
+from exporter.urls import mask_urls
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +211,7 @@ class DeltaLakeTable:
         for each in store.list_files():
             if OTHER_NAMES.fullmatch(each.name.rpartition("/")[2]) is None:
                 raise DestinationError(
-                    f"'{self._output}' is no Delta table and holds '{each.name}'",
+                    f"'{self._output}' is no Delta table and holds '{shorten(each.name)}'",
                     hint="name a new or an empty folder, or a Delta table",
                 )
 
@@ -233,7 +235,7 @@ def require_folder(output: str) -> None:
             is_file = mode_of(path) is not None and not Path(path).is_dir()
         if output == "-" or is_file:
             raise UsageError(
-                f"a Delta table needs a folder, not '{output}'",
+                f"a Delta table needs a folder, not '{shorten(output)}'",
                 hint="name a folder, such as --output sessions/",
             )
 
@@ -305,7 +307,8 @@ def translated(output: str) -> Iterator[None]:
         if is_conflict(exc, reason):
             raise Conflict(reason) from exc
         raise DestinationError(
-            f"cannot use the table '{output}': {reason}", hint=choose_hint(exc, reason)
+            f"cannot use the table '{shorten(mask_urls(output))}': {reason}",
+            hint=choose_hint(exc, reason),
         ) from exc
 
 
@@ -338,4 +341,5 @@ def describe(exc: BaseException) -> str:
     if not lines:
         return type(exc).__name__
     ends = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
-    return ": ".join(ends)[:_MAX_REASON]
+    # Masked before it is cut: what is left of a URL may be its password.
+    return shorten(mask_urls(": ".join(ends)), _MAX_REASON)
