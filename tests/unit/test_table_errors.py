@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from exporter.errors import ExporterError, UsageError
 from exporter.stores.addresses import StoreAccess
+from exporter.stores.local import LocalStore
 from exporter.tables import delta, delta_folder, iceberg_catalog, paimon_names
 from exporter.tables.interface import TableRequest
 from exporter.tables.registry import find_format
@@ -81,12 +83,12 @@ def test_password_in_an_output_is_never_told(name: Callable[[str], Any], rest: s
     assert "w0rd" not in "".join(list_told(caught.value))
 
 
-def test_secrets_of_options_are_in_no_repr() -> None:
+def test_secrets_of_options_are_in_no_repr(tmp_path: Path) -> None:
     secret = "s3cret-value"
     options = {**OPTIONS, "token": secret}
     access = StoreAccess(environ={"AWS_SECRET_ACCESS_KEY": secret})
     folder = delta_folder.DeltaFolder(
-        store=None,  # type: ignore[arg-type] - is not asked here
+        store=LocalStore(str(tmp_path)),
         uri="s3://lake/sessions",
         build_options=lambda: options,
     )
