@@ -26,6 +26,7 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError
 
 from exporter.errors import DestinationError, ExporterError, UsageError
+from exporter.messages import shorten
 from exporter.sinks import ParquetCodec
 from exporter.stores.addresses import scheme_of
 from exporter.stores.partials import mode_of
@@ -39,8 +40,10 @@ from exporter.tables.delta_fit import (
     read_layout,
 )
 from exporter.tables.delta_folder import DeltaFolder, open_folder
+from exporter.tables.delta_partitions import list_terms
 from exporter.tables.interface import Commit, Conflict, TableRequest
 from exporter.tables.spool import Spool
+from exporter.urls import mask_urls
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ ROW_GROUP_ROWS: Final = 1 << 13
 
 MAX_PRUNED_ROWS: Final = 100_000
 """An upsert of more is streamed. One of fewer is held, and files that have none of its keys, by
-their statistics, are not read.
+their statistics, are not read; nor are partitions that have none of its sessions.
 """
 
 OTHER_NAMES: Final = re.compile(
@@ -167,12 +170,17 @@ class DeltaLakeTable:
         )
 
     def _merge(self, table: DeltaTable, rows: Spool, commit: Commit) -> None:
-        """By the key alone: a session whose `create_time` has changed may be in any file."""
+        """By the key: a session whose `create_time` has changed may be in any partition."""
         is_streamed = rows.row_count > MAX_PRUNED_ROWS
         reader = rows.open_reader(build_schema(read_layout(table)))
+        terms = [f"t.{name} = s.{name}" for name in KEY_COLUMNS]
+        source = reader
+        if not is_streamed:
+            source = reader.read_all()
+            terms += list_terms(table, source["session_id"])
         merger = table.merge(
-            reader if is_streamed else reader.read_all(),
-            " AND ".join(f"t.{name} = s.{name}" for name in KEY_COLUMNS),
+            source,
+            " AND ".join(terms),
             source_alias="s",
             target_alias="t",
             merge_schema=True,
@@ -203,7 +211,7 @@ class DeltaLakeTable:
         for each in store.list_files():
             if OTHER_NAMES.fullmatch(each.name.rpartition("/")[2]) is None:
                 raise DestinationError(
-                    f"'{self._output}' is no Delta table and holds '{each.name}'",
+                    f"'{self._output}' is no Delta table and holds '{shorten(each.name)}'",
                     hint="name a new or an empty folder, or a Delta table",
                 )
 
@@ -227,7 +235,7 @@ def require_folder(output: str) -> None:
             is_file = mode_of(path) is not None and not Path(path).is_dir()
         if output == "-" or is_file:
             raise UsageError(
-                f"a Delta table needs a folder, not '{output}'",
+                f"a Delta table needs a folder, not '{shorten(output)}'",
                 hint="name a folder, such as --output sessions/",
             )
 
@@ -299,7 +307,8 @@ def translated(output: str) -> Iterator[None]:
         if is_conflict(exc, reason):
             raise Conflict(reason) from exc
         raise DestinationError(
-            f"cannot use the table '{output}': {reason}", hint=choose_hint(exc, reason)
+            f"cannot use the table '{shorten(mask_urls(output))}': {reason}",
+            hint=choose_hint(exc, reason),
         ) from exc
 
 
@@ -332,4 +341,5 @@ def describe(exc: BaseException) -> str:
     if not lines:
         return type(exc).__name__
     ends = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
-    return ": ".join(ends)[:_MAX_REASON]
+    # Masked before it is cut: what is left of a URL may be its password.
+    return shorten(mask_urls(": ".join(ends)), _MAX_REASON)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from exporter.errors import CredentialsError, UsageError
+from exporter.messages import shorten
 from exporter.stores import Store
 from exporter.stores.addresses import (
     Endpoint,
@@ -20,6 +21,7 @@ from exporter.stores.addresses import (
 from exporter.stores.aws import choose_aws_identity
 from exporter.stores.local import LocalStore
 from exporter.stores.opening import open_store
+from exporter.urls import mask_urls
 
 TIMEOUTS: Final = {"connect_timeout": "10s", "timeout": "90s"}
 
@@ -47,7 +49,8 @@ def open_folder(output: str, access: StoreAccess) -> DeltaFolder:
     address = parse_address(output)
     if not address.key:
         raise UsageError(
-            f"'{output}' leaves no room beside the table", hint="name a folder in the bucket"
+            f"'{shorten(mask_urls(output))}' leaves no room beside the table",
+            hint="name a folder in the bucket",
         )
     store = open_store(output, access)
     match address.scheme:

@@ -17,6 +17,7 @@ from exporter.errors import (
     ExporterError,
     UsageError,
 )
+from exporter.messages import shorten
 from exporter.urls import mask_urls
 
 
@@ -36,20 +37,25 @@ class TableName:
 
 def parse_table_name(output: str) -> TableName:
     """Raises UsageError for what names no table."""
-    matched = re.fullmatch(r"iceberg://([^/?#\s]+)/([^/?#\s]+)", output)
+    matched = re.fullmatch(r"iceberg://([^/?#@\s]+)/([^/?#\s]+)", output)
     parts = matched[2].split(".") if matched is not None else []
     if matched is None or len(parts) < 2 or not all(parts):
         raise UsageError(
-            f"'{output}' names no Iceberg table",
+            f"'{shorten(mask_urls(output))}' names no Iceberg table",
             hint="name it as iceberg://catalog/namespace.table",
         )
     return TableName(output, matched[1], tuple(parts[:-1]), parts[-1])
 
 
+_MAX_REASON: Final = 400
+"""Characters: the name of a table, or of a file of it, should fit in."""
+
+
 def describe(exc: BaseException) -> str:
     """What a library's error says, in one line and without the password of a URI."""
     lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    return mask_urls(lines[0].strip().rstrip("."))
+    # Masked before it is cut: what is left of a URL may be its password.
+    return shorten(mask_urls(lines[0].strip().rstrip(".")), _MAX_REASON)
 
 
 def _root_of(exc: BaseException) -> BaseException:

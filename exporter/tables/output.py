@@ -16,6 +16,7 @@ from exporter.records.schema import build_batch
 from exporter.sinks import OutputFacts, TableMode
 from exporter.tables.interface import Commit, Conflict, Table
 from exporter.tables.spool import Spool, keep_newest
+from exporter.urls import mask_urls
 
 logger = logging.getLogger(__name__)
 
@@ -111,5 +112,5 @@ def compact(table: Table, commit: Commit, *, output: str) -> None:
         table.compact(commit)
     except Exception as exc:
         # Whatever a library raises here, the run is published.
-        logger.warning("did not merge the small files of '%s': %s", output, exc)
+        logger.warning("did not merge the small files of '%s': %s", output, mask_urls(str(exc)))
         logger.debug("merging small files", exc_info=True)

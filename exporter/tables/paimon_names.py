@@ -12,9 +12,10 @@ from typing import Final
 
 from exporter.catalogs import SIDECARS, Catalogs, Options, find_options, hide_secrets
 from exporter.errors import CredentialsError, DestinationError, ExporterError, UsageError
+from exporter.messages import shorten
 from exporter.stores.addresses import scheme_of
 from exporter.tables.interface import Conflict
-from exporter.urls import mask_url
+from exporter.urls import mask_url, mask_urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def resolve_name(output: str, catalogs: Catalogs, environ: Mapping[str, str]) ->
         warehouse = str(Path(folder[1] or ".").absolute())
         return TableName(output, folder[2], folder[3], {"warehouse": warehouse}, None)
     raise UsageError(
-        f"'{mask_url(output)}' names no Paimon table",
+        f"'{shorten(mask_url(output))}' names no Paimon table",
         hint="name it as paimon://catalog/database.table, or, in a local warehouse, by its folder:"
         " warehouse/database.db/table",
     )
@@ -125,9 +126,11 @@ def translated(name: TableName) -> Iterator[None]:
 
 def _tells_secrets(name: TableName, exc: BaseException) -> bool:
     """A traceback with the cause would show what the message hides."""
-    return hide_secrets(str(exc), name.options) != str(exc)
+    return mask_urls(hide_secrets(str(exc), name.options)) != str(exc)
 
 
+_MAX_REASON: Final = 400
+"""Characters: the name of a table, or of a file of it, should fit in."""
 _NOISE: Final = re.compile(
     r"(External error|Error during planning|Paimon hitting (an )?(unexpected|unsupported) error"
     r"|Paimon hitting invalid config|Paimon data invalid for):? ?"
@@ -150,14 +153,14 @@ def translate(name: TableName, exc: BaseException) -> ExporterError:
     said = str(exc)
     if _UNREACHABLE.search(said):
         cause = _CAUSE.search(said)
-        reason = "no connection" if cause is None else cause[1]
+        reason = "no connection" if cause is None else _hide(name, cause[1])
         return DestinationError(
             f"cannot write to '{name.output}': its catalog does not answer: {reason}",
             hint="look at the catalog's uri, and at the network",
         )
     if _STORE.search(said):
         return _translate_store(name, said)
-    text = hide_secrets(describe(exc), name.options)
+    text = _hide(name, describe(exc))
     for build, pattern, hint in _KINDS:
         if pattern.search(said):
             return build(f"cannot write to '{name.output}': {text}", hint=hint)
@@ -165,6 +168,11 @@ def translate(name: TableName, exc: BaseException) -> ExporterError:
         f"cannot write to '{name.output}': {text}",
         hint="look at the options of this catalog, and at what its server says",
     )
+
+
+def _hide(name: TableName, text: str) -> str:
+    """As much of a text as may be shown; masked before it is cut."""
+    return shorten(mask_urls(hide_secrets(text, name.options)), _MAX_REASON)
 
 
 def _translate_store(name: TableName, said: str) -> ExporterError:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Final, cast
 
 from exporter.errors import MissingExtraError, UsageError
+from exporter.messages import shorten
 from exporter.sinks import TableFormat
 from exporter.stores.addresses import StoreAccess, is_known, parse_address, scheme_of
 from exporter.stores.opening import open_store
 from exporter.tables.interface import Table, TableRequest
+from exporter.urls import mask_urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,9 @@ def find_format(
     for table_format, kind in TABLES.items():
         if kind.scheme is not None and scheme == kind.scheme:
             if chosen not in {None, table_format}:
-                raise UsageError(f"'{output}' is no {chosen}", hint="leave out --format")
+                raise UsageError(
+                    f"'{shorten(mask_urls(output))}' is no {chosen}", hint="leave out --format"
+                )
             return table_format
     for table_format, kind in TABLES.items():
         if chosen == table_format:

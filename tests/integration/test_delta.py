@@ -405,6 +405,54 @@ def test_only_files_with_changed_sessions_are_written_anew(folder: Path) -> None
     assert count_rows(folder) == 721
 
 
+def last_predicate(folder: Path) -> str:
+    return str(Reader(folder).history(1)[0]["operationParameters"]["mergePredicate"])
+
+
+def test_merge_reads_the_partitions_of_its_sessions(folder: Path) -> None:
+    export(open_table(folder, partition_by=("dt",)), raw_sessions(1, 30, 60))
+
+    export(open_table(folder), raw_sessions(30, 90, state="error"), mode="upsert", run_id="run-2")
+
+    assert "2026-01-13" in last_predicate(folder)
+    assert "2026-01-12" not in last_predicate(folder)
+    assert read(folder) == [
+        ("livy-1", "terminated"),
+        ("livy-30", "error"),
+        ("livy-60", "terminated"),
+        ("livy-90", "error"),
+    ]
+
+
+def test_merge_of_sessions_that_no_partition_has_only_adds(folder: Path) -> None:
+    export(open_table(folder, partition_by=("dt",)), raw_sessions(1))
+
+    export(open_table(folder), raw_sessions(2, 90), mode="upsert", run_id="run-2")
+
+    assert [name for name, _ in read(folder)] == ["livy-1", "livy-2", "livy-90"]
+
+
+@pytest.mark.parametrize("state", ["it's", 'a "b"', "100%", "a\\b", "x=y/z", "", None])
+def test_session_leaves_a_partition_of_any_name(state: str | None, folder: Path) -> None:
+    export(open_table(folder, partition_by=("state", "name")), raw_sessions(1, state=state))
+    export(open_table(folder), raw_sessions(2), mode="upsert", run_id="run-2")
+
+    export(open_table(folder), raw_sessions(1, name=None), mode="upsert", run_id="run-3")
+    export(open_table(folder), raw_sessions(1, state="busy"), mode="upsert", run_id="run-4")
+
+    assert read(folder) == [("livy-1", "busy"), ("livy-2", "terminated")]
+
+
+def test_partition_column_of_another_program_may_have_any_name(folder: Path) -> None:
+    theirs = pa.field('A "b c"', pa.string())
+    Reader.create(folder, build_schema(*SCHEMA, theirs), partition_by=['A "b c"'])
+    export(open_table(folder), raw_sessions(1), mode="upsert", run_id="run-1")
+
+    export(open_table(folder), raw_sessions(1, 2, state="x"), mode="upsert", run_id="run-2")
+
+    assert read(folder) == [("livy-1", "x"), ("livy-2", "x")]
+
+
 def test_large_export_is_files_of_the_target_size(folder: Path) -> None:
     configuration = {"delta.targetFileSize": "1000000"}
     Reader.create(folder, build_schema(*SCHEMA), configuration=configuration)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pyarrow as pa
 import pytest
@@ -104,6 +106,22 @@ def test_table_is_replaced_and_upserted(
     assert open_table(folder).find_commit("run-11") is not None
     table.compact(Commit(run_id="run-11", exporter_version="1"))
     assert read(folder) == sorted(expected.items())
+
+
+@pytest.mark.parametrize("signature", ["aGVsbG8=", "a/b/c/d/e=", "a/b/c/d/e/f="])
+def test_server_takes_a_signature_of_oss_for_no_service(
+    signature: str, object_server: ObjectServer, bucket: str
+) -> None:
+    request = Request(  # noqa: S310 - http, by the server
+        f"{object_server.oss_url.replace('localhost', f'{bucket}.localhost')}/none",
+        headers={"Authorization": f"OSS key:{signature}", "x-amz-content-sha256": "0" * 64},
+    )
+
+    with pytest.raises(HTTPError) as caught:
+        urlopen(request)  # noqa: S310 - http, by the server
+
+    assert caught.value.code == 404
+    caught.value.close()
 
 
 def test_commit_of_somebody_else_is_never_overwritten(

@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tables.spool",),
     ("tables.interface",),
     ("tables.output", "tables.registry", "tables.delta_folder", "tables.delta_fit"),
+    ("tables.delta_partitions",),
     (
         "tables.iceberg_catalog",
         "tables.iceberg_fit",
@@ -247,7 +248,7 @@ def test_emulator_shares_no_code_with_the_client_it_judges() -> None:
         ("pydantic", {"loading", "emulator.reading"}),
         ("botocore", {"stores.aws"}),
         ("obstore", {"stores.failures", "stores.objects", "stores.opening"}),
-        ("deltalake", {"tables.delta", "tables.delta_fit"}),
+        ("deltalake", {"tables.delta", "tables.delta_fit", "tables.delta_partitions"}),
         (
             "pyiceberg",
             {
