@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import itemgetter
 
-from exporter.listing.observations import Observations, PageSeen
+from exporter.listing.observations import MIN_ROWS_TO_TRIM, Observations, PageSeen
 from exporter.listing.windows import Window, read_on, surround
 
 MAX_GAP_WINDOWS = 64
@@ -140,7 +140,9 @@ class GapFinder:
             if start is None or stop is None:
                 start = self._locate(gap.upper, upper.stop, by_ranks=by_ranks, page=upper)
                 stop = self._locate(gap.lower, lower.start, by_ranks=by_ranks, page=lower)
-            margin = overlap + misses * page_size // 4
+            # Where pages are small, all rows between are read again: what moved is hard to aim at.
+            least = overlap if page_size >= MIN_ROWS_TO_TRIM else page_size // 2
+            margin = max(overlap, least) + misses * page_size // 4
             around = surround(
                 min(start, stop), max(start, stop), margin=margin, most=page_size, overlap=overlap
             )[:MAX_GAP_WINDOWS]
