@@ -1,5 +1,6 @@
 """What holds for all tests: the same examples are tried each time, unless new ones are wanted."""
 
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -15,6 +16,16 @@ AT_ANY_PACE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
 settings.register_profile("repeatable", AT_ANY_PACE, derandomize=True)
 settings.register_profile("exploring", AT_ANY_PACE, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True)
+def package_logger() -> Iterator[logging.Logger]:
+    """The package's logger, put back as it is without a program: tests run one in their process."""
+    package = logging.getLogger("exporter")
+    yield package
+    package.handlers.clear()
+    package.setLevel(logging.NOTSET)
+    package.propagate = True
 
 
 @pytest.fixture(scope="session")

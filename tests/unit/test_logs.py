@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
@@ -26,17 +25,6 @@ class Identity:
 class Unprintable:
     def __str__(self) -> str:
         raise ValueError("LTAI-hidden")
-
-
-@pytest.fixture(autouse=True)
-def package_logger() -> Iterator[logging.Logger]:
-    """The package's logger, put back as it was."""
-    package = logging.getLogger("exporter")
-    handlers, level, propagate = list(package.handlers), package.level, package.propagate
-    yield package
-    package.handlers[:] = handlers
-    package.setLevel(level)
-    package.propagate = propagate
 
 
 def configured(
