@@ -37,14 +37,8 @@ from exporter.listing.facts import ListingFacts, PageRequest, Proof, Purpose
 from exporter.listing.gaps import Gap, GapFinder
 from exporter.listing.head import Head
 from exporter.listing.horizon import Horizon
-from exporter.listing.observations import (
-    MAX_EXPECTED,
-    MIN_HELD,
-    MIN_ROWS_TO_TRIM,
-    Observations,
-    count_crowded,
-    read_times,
-)
+from exporter.listing.observations import MAX_EXPECTED, MIN_HELD, Observations
+from exporter.listing.order import MIN_ROWS_TO_TRIM, count_crowded, read_times
 from exporter.listing.outbox import Outbox
 from exporter.listing.recount import Recount
 from exporter.listing.windows import Window, reach_on, read_on
@@ -249,11 +243,11 @@ class Coverage:
         if self._stage == "start" and page.row_count != page.total_count:
             # While it is not known what size the service caps pages at, no answer is short.
             size = page.row_count
-        repeated = self._observations.add(window, page, size=size, is_evidence=is_evidence)
+        repeated = self._observations.add(window, page, times, size=size, is_evidence=is_evidence)
         if self._horizon.is_ahead:
             stop = window.start + page.row_count
             self._horizon.note(times, page.sessions, stop=stop, size=window.page_size)
-        self._note_tie([time for time in times if time is not None])
+        self._note_tie(times)
         if is_evidence:
             self._note_evidence(window, page, times)
         self._note_movement(request, page, repeated)
@@ -308,10 +302,11 @@ class Coverage:
             self._plan(window, "repair")
         return False
 
-    def _note_tie(self, times: list[int]) -> None:
-        if times and (self._moved or self._horizon.is_ahead):
-            within_ms = 2 * self._observations.disorder_ms if self._horizon.is_ahead else 0
-            self._largest_tie = max(self._largest_tie, count_crowded(times, within_ms))
+    def _note_tie(self, times: Sequence[int | None]) -> None:
+        if self._moved or self._horizon.is_ahead:
+            timed = [time for time in times if time is not None]
+            within_ms = 2 * self._observations.order.disorder_ms if self._horizon.is_ahead else 0
+            self._largest_tie = max(self._largest_tie, count_crowded(timed, within_ms))
 
     def _note_head(self, page: SessionPage, times: Sequence[int | None]) -> None:
         """Compare a page 1 with the first one."""
@@ -325,7 +320,7 @@ class Coverage:
 
     def _note_movement(self, request: PageRequest, page: SessionPage, repeated: list[int]) -> None:
         observations = self._observations
-        if not observations.ranks_hold or observations.order != "newest first":
+        if not observations.ranks_hold or observations.order.direction != "newest first":
             self._restless |= self._stage == "sweep"
         if self._stage != "sweep" or request.purpose != "sweep" or self._restless:
             return
@@ -525,7 +520,7 @@ class Coverage:
             # Whether the total is right, or the list goes on behind it, decides how to read it.
             self._plan(self._look.begin(total_count, page_size=self._page_size), "sweep")
         # Sessions that come at the end of a list leave no trace at its head: it may always move.
-        self._restless = self._observations.order != "newest first"
+        self._restless = self._observations.order.direction != "newest first"
         if self._horizon.is_ahead:
             # Whether ranks slip shows only in windows that do not overlap, read to the end.
             self._restless, self._observations.ranks_hold = True, False
@@ -567,14 +562,14 @@ class Coverage:
     @property
     def _may_move(self) -> bool:
         """Whether sessions may change their place, since create times do not order the list."""
-        return not self._observations.is_sorted or self._observations.disorder_ms > 0
+        return not self._observations.order.is_sorted or self._observations.order.disorder_ms > 0
 
     @property
     def _ranks_hold(self) -> bool:
         observations = self._observations
         return (
             observations.ranks_hold
-            and observations.order == "newest first"
+            and observations.order.direction == "newest first"
             and observations.count_ranks() == observations.session_count
         )
 
@@ -627,8 +622,7 @@ class Coverage:
         if self._first_total_count is not None and self._is_quiescent:
             return "quiescent"
         end, by_ranks = self._find_end(), self._ranks_hold
-        ends = () if self._ends.page is None else (self._ends.page,)
-        self._open_gaps = self._gaps.find(end=end, ends=ends, by_ranks=by_ranks)
+        self._open_gaps = self._gaps.find(end=end, by_ranks=by_ranks, list_end=self._ends.page)
         if end is not None and not self._open_gaps:
             if by_ranks:
                 return "anchored"
@@ -675,7 +669,7 @@ class Coverage:
         """Ask for what may bring a proof; False when there is nothing left to try."""
         if self._round_count >= MAX_ROUNDS:
             return False
-        if self._observations.is_reordered and not self._observations.is_sorted:
+        if self._observations.is_reordered and not self._observations.order.is_sorted:
             # Nothing joins answers whose order means nothing.
             return False
         if self._find_end() is None:
@@ -728,7 +722,7 @@ class Coverage:
         first, latest = observations.pages[0].span, observations.pages[self._head_page].span
         if first is None or latest is None or self._head_page in self._gaps.trusted_heads:
             return False
-        is_sorted = observations.order == "newest first" and observations.is_sorted
+        is_sorted = observations.order.direction == "newest first" and observations.order.is_sorted
         return is_sorted and latest[1] < first[0] and not self._gaps.is_joined(self._head_page)
 
     def _say_missing(self) -> str:

@@ -1,12 +1,13 @@
 """Where to read again so that the runs of rows become one; performs no I/O."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import itemgetter
 
-from exporter.listing.observations import MIN_ROWS_TO_TRIM, Observations, PageSeen
+from exporter.listing.observations import Observations, PageSeen
+from exporter.listing.order import MIN_ROWS_TO_TRIM
 from exporter.listing.windows import Window, read_on, surround
 
 MAX_GAP_WINDOWS = 64
@@ -42,13 +43,13 @@ class GapFinder:
         self._misses: Counter[int] = Counter()
         """How often a gap was looked for, by the first row of the answers on its sides."""
 
-    def find(self, *, end: int | None, ends: Collection[int], by_ranks: bool) -> list[Gap]:
+    def find(self, *, end: int | None, by_ranks: bool, list_end: int | None = None) -> list[Gap]:
         """Gaps in list order; none when an answer that shows the list's head and the `end` are in
-        one run of rows.
+        one run of rows. The answer `list_end` shows that nothing stands behind it.
         """
         observations = self._observations
         pages = observations.pages
-        runs = observations.find_runs(by_ranks=by_ranks, ends=ends)
+        runs = observations.find_runs(by_ranks=by_ranks, list_end=list_end)
         self._runs = runs
         heads = self._find_heads()
         if not heads:
@@ -83,7 +84,7 @@ class GapFinder:
         """Indices of answers behind whose first row all stands that was there all along."""
         observations = self._observations
         evidence = [at for at, page in enumerate(observations.pages) if page.is_evidence]
-        if observations.order == "oldest first" and observations.is_sorted:
+        if observations.order.direction == "oldest first" and observations.order.is_sorted:
             # Only the oldest stand there, and may have gone since the first answer.
             return [at for at in evidence if observations.pages[at].start == 0]
         # From a replica that lags, a later page 1 may lack sessions that the first one has.
@@ -105,9 +106,9 @@ class GapFinder:
         if by_ranks:
             return [(-page.ranks[1], -page.ranks[0]) for page in pages]
         spans = [page.span for page in pages if page.span is not None]
-        is_exact = observations.is_sorted and observations.disorder_ms == 0
+        is_exact = observations.order.is_sorted and observations.order.disorder_ms == 0
         if is_exact and len(spans) == len(pages):
-            if observations.order == "newest first":
+            if observations.order.direction == "newest first":
                 return [(-high, -low) for low, high in spans]
             return spans
         # A row at the head that was seen again tells how many came in front of it, or went.
@@ -141,8 +142,8 @@ class GapFinder:
                 start = self._locate(gap.upper, upper.stop, by_ranks=by_ranks, page=upper)
                 stop = self._locate(gap.lower, lower.start, by_ranks=by_ranks, page=lower)
             # Where pages are small, all rows between are read again: what moved is hard to aim at.
-            least = overlap if page_size >= MIN_ROWS_TO_TRIM else page_size // 2
-            margin = max(overlap, least) + misses * page_size // 4
+            margin = overlap if page_size >= MIN_ROWS_TO_TRIM else page_size // 2
+            margin += misses * page_size // 4
             around = surround(
                 min(start, stop), max(start, stop), margin=margin, most=page_size, overlap=overlap
             )[:MAX_GAP_WINDOWS]
@@ -160,10 +161,10 @@ class GapFinder:
         the create times of recent answers tell; None where they tell nothing.
         """
         observations = self._observations
-        if page.span is None or not observations.is_sorted:
+        if page.span is None or not observations.order.is_sorted:
             return None
         # Along the list, times fall or rise.
-        sign = -1 if observations.order == "newest first" else 1
+        sign = -1 if observations.order.direction == "newest first" else 1
         time = sign * (max(page.span) if side == sign * -1 else min(page.span))
         points = []
         for each in observations.pages[-self._recent :]:

@@ -13,7 +13,8 @@ from exporter.listing.gaps import GapFinder
 from exporter.listing.known import TOLERANCE_MS, Known, Watch, digest_of, is_newest_first
 from exporter.listing.lookups import Lookup, PageTimes, tell_times
 from exporter.listing.meetings import MIN_KNOWN_ROWS, KnownHead, Met, find_behind_head
-from exporter.listing.observations import MIN_ROWS_TO_TRIM, Observations, read_times
+from exporter.listing.observations import Observations
+from exporter.listing.order import MIN_ROWS_TO_TRIM, read_times
 from exporter.listing.repeats import Plan, Repeats, is_at_end, is_cut_at_head
 from exporter.listing.windows import Window, reach_on
 from exporter.records import RawSession
@@ -137,7 +138,7 @@ class Growth:
             self.trouble = SHORT
             return []
         index = len(self._observations.pages)
-        self._observations.add(window, page, size=window.page_size, is_evidence=is_evidence)
+        self._observations.add(window, page, times, size=window.page_size, is_evidence=is_evidence)
         if is_evidence:
             is_end = page.row_count < window.page_size and is_at_end(window, page)
             self._shown[window] = tell_times(times, is_end=is_end)
@@ -294,7 +295,7 @@ class Growth:
 
     def _join(self) -> Plan:
         """Windows that join the head and the known sessions."""
-        gaps = self._gaps.find(end=self._head.deepest.page, ends=(), by_ranks=False)
+        gaps = self._gaps.find(end=self._head.deepest.page, by_ranks=False)
         if not gaps:
             return []
         self._gap_rounds += 1

@@ -21,7 +21,6 @@ class Horizon:
         self._newest_ms = -inf
         self._oldest_ms = inf
         self._shown_to = 0
-        self._longest_run = 0
         self.page: int | None = None
         """Index of the answer that ends in so many old rows."""
 
@@ -41,7 +40,7 @@ class Horizon:
         oldest_ms = min(timed)
         if oldest_ms < self._oldest_ms:
             self._oldest_ms, self._shown_to = oldest_ms, stop
-        bound_ms = self.since_ms - self._observations.disorder_ms
+        bound_ms = self.since_ms - self._observations.order.disorder_ms
         run = 0
         for time, session in zip(reversed(times), reversed(sessions), strict=True):
             if time is None or time >= bound_ms or not self._has_ended(session):
@@ -54,21 +53,21 @@ class Horizon:
         """Whether a session ended before all that is wanted: a list may be in that order, with what
         still runs in front. When it ended does not matter where create times order the list.
         """
-        observations = self._observations
+        order = self._observations.order
         end_ms = read_create_time(session.get("endTime"))
         if end_ms is None:
             return "state" not in session or is_final(session)
-        return end_ms < self.since_ms or (observations.is_sorted and observations.disorder_ms == 0)
+        return end_ms < self.since_ms or (order.is_sorted and order.disorder_ms == 0)
 
     @property
     def is_ahead(self) -> bool:
         """Whether there may be one: there is where old sessions come last and are not wanted."""
-        return self.since_ms > -inf and self._observations.is_nearly_newest_first
+        return self.since_ms > -inf and self._observations.order.is_nearly_newest_first
 
     @property
     def is_met(self) -> bool:
         """Whether the list was read down to where nothing is wanted."""
-        return self.is_ahead and self._observations.is_sorted and self.page is not None
+        return self.is_ahead and self._observations.order.is_sorted and self.page is not None
 
     @property
     def likely_stop(self) -> float:

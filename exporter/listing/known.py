@@ -14,6 +14,7 @@ from typing import Any
 from exporter.listing.overlap import find_longest_rise
 from exporter.records import RawSession
 from exporter.records.encode import encode_json
+from exporter.span import read_create_time
 
 TOLERANCE_MS = 60_000
 """By how much newer than a session in front of it a session may be."""
@@ -44,7 +45,7 @@ class Watch:
         name = state.casefold() if isinstance(state, str) else ""
         if name in ACTIVE_STATES:
             return True
-        end_ms = read_ms(session.get("endTime"))
+        end_ms = read_create_time(session.get("endTime"))
         # A time that is not there yet tells no more than when it was seen.
         changed_ms = since_ms if end_ms is None else min(end_ms, since_ms)
         if name not in FINAL_STATES:
@@ -69,21 +70,11 @@ class Watch:
         """Whether a session that is seen for the first time, and has ended, though it does not tell
         when, is taken to have ended long ago.
         """
-        create_ms = read_ms(session.get("createTime"))
-        tells_end = read_ms(session.get("endTime")) is not None
+        create_ms = read_create_time(session.get("createTime"))
+        tells_end = read_create_time(session.get("endTime")) is not None
         if tells_end or create_ms is None or not is_final(session):
             return False
         return self.now_ms - create_ms >= DAY_MS
-
-
-MAX_DIGITS = 18
-
-
-def read_ms(value: object) -> int | None:
-    """Epoch milliseconds, also of decimal text; zero and all else are no time."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
-        value = int(value) if len(value) <= MAX_DIGITS else 0
-    return value if type(value) is int and value > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

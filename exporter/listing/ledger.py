@@ -17,7 +17,7 @@ from exporter.listing.known import (
     digest_of,
     is_newest_first,
 )
-from exporter.listing.observations import read_times
+from exporter.listing.order import read_times
 from exporter.listing.windows import Window
 
 

@@ -19,36 +19,25 @@ and whatever its total said.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from math import inf
-from typing import Literal
 
 from exporter.api.roa import SessionPage
 from exporter.listing.known import find_unfinished
+from exporter.listing.order import ListOrder, find_span
 from exporter.listing.overlap import Overlap, find_overlap, is_one_run
 from exporter.listing.rows import RowIndex
 from exporter.listing.windows import Window
-from exporter.records import RawSession
-from exporter.span import read_create_time
 
-Order = Literal["newest first", "oldest first", "none"]
-
-MIN_STEPS = 20
-"""Differing rows next to each other before a list is known to be in order."""
-MAX_RISES = 50
-"""One row in so many may be newer than the one before it in a list that is nearly newest first."""
 MIN_HELD = 10
 """Pairs of rows that have to be seen in one order twice, before sessions that two answers share
 join them: chance holds so many with a probability of one in a thousand at most."""
 MIN_ROWS_TO_TELL = 2
-"""Shared rows that tell how far rows moved, even where they join nothing."""
+"""Shared rows that tell how far rows moved."""
 FAST = 20
 """To be seen again this many answers later tells as much as to stand a page closer."""
-MIN_ROWS_TO_TRIM = 20
-"""Of an answer with so many times, the first and the last do not count: one may be out of place."""
 MAX_EXPECTED = 1 << 24
 """Most sessions that room is made for before they come: a total is only what the service says."""
 
@@ -69,7 +58,6 @@ class PageSeen:
     """Create times: all sessions created strictly between them, if the list is sorted by them, were
     shown. None where too few rows have one.
     """
-    last_id: str
     is_evidence: bool
     """Whether it shows all that stood between its first row and its last."""
 
@@ -98,26 +86,6 @@ class Shift:
     """Index of the later answer."""
 
 
-def read_times(sessions: Sequence[RawSession]) -> list[int | None]:
-    """The create time of each row."""
-    times = [session.get("createTime") for session in sessions]
-    if set(map(type, times)) <= {int} and 0 not in times:
-        return times
-    return list(map(read_create_time, times))
-
-
-def count_crowded(times: Sequence[int], within_ms: int) -> int:
-    """The most rows whose create times are within so many milliseconds of each other."""
-    if not times:
-        return 1
-    if within_ms == 0:
-        return max(Counter(times).values())
-    in_order = sorted(times)
-    return max(
-        bisect_right(in_order, time + within_ms) - place for place, time in enumerate(in_order)
-    )
-
-
 class Observations:
     """Answers about one list, in the order in which they were taken in."""
 
@@ -129,6 +97,7 @@ class Observations:
         """Whether no answer contradicts that sessions keep their rank."""
         self.is_reordered = False
         """Whether two sessions were seen in both orders, not because one has moved to an end."""
+        self.order = ListOrder()
         self.shifts: list[Shift] = []
         self._index: RowIndex | None = None
         self._first_rows = array("I")
@@ -149,46 +118,31 @@ class Observations:
         self._movable: set[str] = set()
         self._restless_pages: set[int] = set()
         """Indices of the answers that show some of these."""
-        self._disorder_ms = {"newest first": 0, "oldest first": 0}
-        self._step_count = 0
-        """Rows seen to differ from the one before them; not counted on beyond what is needed."""
-        self._rise_count = 0
-        """Rows newer than the one before them, ..."""
-        self._drop_count = 0
-        """... or older, ..."""
-        self._pair_count = 0
-        """... of so many."""
 
     @property
     def session_count(self) -> int:
         """Distinct sessions that were seen."""
         return 0 if self._index is None else len(self._index)
 
-    def add(self, window: Window, page: SessionPage, *, size: int, is_evidence: bool) -> list[int]:
-        """Take in an answer that has rows, of `size` that it could have.
+    def add(
+        self,
+        window: Window,
+        page: SessionPage,
+        times: Sequence[int | None],
+        *,
+        size: int,
+        is_evidence: bool,
+    ) -> list[int]:
+        """Take in an answer that has rows, of `size` that it could have, with their create times.
 
         Returns the positions of those that were seen before.
         """
         if self._index is None:
             self._index = RowIndex(min(max(page.total_count, page.row_count), MAX_EXPECTED))
-        all_times = read_times(page.sessions)
-        times = [time for time in all_times if time is not None]
-        self._measure_disorder(times)
-        self._has_ties |= len(set(times)) < len(all_times)
-        unfinished = {
-            at
-            for at in find_unfinished(page.sessions)
-            if page.sessions[at].get("state") is not None
-        }
-        # In a list by their end, these have moved.
-        ended = [
-            at
-            for at, session_id in enumerate(page.session_ids)
-            if session_id in self._movable and at not in unfinished
-        ]
-        if unfinished:
-            self._movable.update(page.session_ids[at] for at in unfinished)
-            self._restless_pages.add(len(self.pages))
+        timed = [time for time in times if time is not None]
+        self.order.add(timed)
+        self._has_ties |= len(set(timed)) < len(times)
+        moved = self._note_movable(page)
         repeated = self._index.add_all(page.session_ids, self._next_row)
         seen = PageSeen(
             window.start,
@@ -196,8 +150,7 @@ class Observations:
             size,
             page.total_count,
             self._next_row,
-            find_span(times),
-            page.session_ids[-1] if page.session_ids else "",
+            find_span(timed),
             is_evidence,
         )
         self.total_count = page.total_count
@@ -206,9 +159,29 @@ class Observations:
         self._first_rows.append(self._next_row)
         self.pages.append(seen)
         self._next_row += len(page.session_ids)
-        moved = frozenset() if self.is_sorted else frozenset(ended)
-        self._note_repeated(repeated, page, all_times, moved=moved)
+        self._note_repeated(repeated, page, times, moved=moved)
         return [at for at, _ in repeated]
+
+    def _note_movable(self, page: SessionPage) -> frozenset[int]:
+        """Take in which sessions have not ended; the positions of those that have ended since they
+        were seen: in a list by their end, these have moved.
+        """
+        unfinished = {
+            at
+            for at in find_unfinished(page.sessions)
+            if page.sessions[at].get("state") is not None
+        }
+        moved: frozenset[int] = frozenset()
+        if self._movable and not self.order.is_sorted:
+            moved = frozenset(
+                at
+                for at, session_id in enumerate(page.session_ids)
+                if session_id in self._movable and at not in unfinished
+            )
+        if unfinished:
+            self._movable.update(page.session_ids[at] for at in unfinished)
+            self._restless_pages.add(len(self.pages))
+        return moved
 
     def _page_of(self, row: int) -> int:
         return bisect_right(self._first_rows, row) - 1
@@ -302,7 +275,7 @@ class Observations:
 
         Not to have seen two of them in both orders tells nothing while few were seen twice.
         """
-        if self._step_count >= MIN_STEPS and not self.is_sorted:
+        if self.order.is_measured and not self.order.is_sorted:
             return self._held_pairs >= MIN_HELD
         return not self._has_ties or self._held_ties >= MIN_HELD
 
@@ -311,45 +284,11 @@ class Observations:
         """Places by which rows moved from one answer to the next, on average."""
         return self._shifted_count / max(1, self._shifted_over)
 
-    @property
-    def order(self) -> Order:
-        """Newest first is taken for granted while nothing speaks against it."""
-        newest_ms, oldest_ms = self._disorder_ms.values()
-        if 4 * newest_ms <= oldest_ms or newest_ms == 0:
-            return "newest first"
-        return "oldest first" if 4 * oldest_ms <= newest_ms else "none"
-
-    @property
-    def disorder_ms(self) -> int:
-        """By how much rows were seen out of order, at most."""
-        return self._disorder_ms["newest first" if self.order == "newest first" else "oldest first"]
-
-    @property
-    def is_sorted(self) -> bool:
-        """Whether times can prove anything.
-
-        A few rows may be in order by chance, and a list that is sorted by another time nearly so.
-        """
-        if self.order == "none" or self._step_count < MIN_STEPS:
-            return False
-        wrong_count = self._rise_count if self.order == "newest first" else self._drop_count
-        return wrong_count * MAX_RISES <= self._pair_count
-
-    @property
-    def is_strictly_newest_first(self) -> bool:
-        """Whether no row was seen that is newer than one before it."""
-        return self._disorder_ms["newest first"] == 0
-
-    @property
-    def is_nearly_newest_first(self) -> bool:
-        """Whether hardly any row was seen that is newer than the one before it."""
-        return self._rise_count * MAX_RISES <= self._pair_count
-
     def descends(self) -> bool:
         """Whether the answers, laid side by side as if nothing moved, are newest first."""
-        if self.order != "newest first":
+        if self.order.direction != "newest first":
             return False
-        slack_ms = self.disorder_ms
+        slack_ms = self.order.disorder_ms
         spans = [page.span for page in sorted(self.pages, key=lambda page: page.start)]
         timed = [span for span in spans if span is not None]
         return all(
@@ -357,18 +296,18 @@ class Observations:
             for former, later in pairwise(timed)
         )
 
-    def find_runs(self, *, by_ranks: bool, ends: Collection[int] = ()) -> list[int]:
+    def find_runs(self, *, by_ranks: bool, list_end: int | None = None) -> list[int]:
         """For each answer, the index of one that stands for its run of rows.
 
-        Those of `ends` show that nothing stands behind their last row.
+        The answer with index `list_end` shows that nothing stands behind its last row.
         """
         runs = list(range(len(self.pages)))
         if not self.is_reordered and self._order_is_known:
             for one, other in self._joins:
                 unite(runs, one, other)
         evidence = [at for at, page in enumerate(self.pages) if page.is_evidence]
-        if self.is_sorted:
-            spans = [(at, self._find_interval(at, is_end=at in ends)) for at in evidence]
+        if self.order.is_sorted:
+            spans = [(at, self._find_interval(at, is_end=at == list_end)) for at in evidence]
             unite_overlapping(runs, [(at, span) for at, span in spans if span is not None])
         if by_ranks:
             unite_overlapping(runs, ((at, self.pages[at].ranks) for at in evidence))
@@ -381,10 +320,10 @@ class Observations:
         span = self.pages[at].span
         if span is None:
             return None
-        low, high = span[0] + self.disorder_ms + 1, span[1] - self.disorder_ms
+        low, high = span[0] + self.order.disorder_ms + 1, span[1] - self.order.disorder_ms
         if not is_end:
             return low, high
-        return (-inf, high) if self.order == "newest first" else (low, inf)
+        return (-inf, high) if self.order.direction == "newest first" else (low, inf)
 
     def count_ranks(self) -> int:
         """Distinct ranks that the answers claim to have shown."""
@@ -431,35 +370,6 @@ class Observations:
                 break
             first = at
         return first
-
-    def _measure_disorder(self, times: Sequence[int]) -> None:
-        """How much newer than a row before it a row is, at most, and how much older."""
-        if not times:
-            return
-        disorder_ms = self._disorder_ms
-        if self._step_count < MIN_STEPS:
-            self._step_count += len(set(times)) - 1
-        self._pair_count += len(times) - 1
-        if times == sorted(times, reverse=True):
-            fall_ms, rise_ms = times[0] - times[-1], 0
-            self._drop_count += len(times) - 1
-        else:
-            self._rise_count += sum(later > former for former, later in pairwise(times))
-            self._drop_count += sum(later < former for former, later in pairwise(times))
-            highest, lowest = accumulate(times, max), accumulate(times, min)
-            fall_ms = max(top - time for top, time in zip(highest, times, strict=True))
-            rise_ms = max(time - low for low, time in zip(lowest, times, strict=True))
-        disorder_ms["newest first"] = max(disorder_ms["newest first"], rise_ms)
-        disorder_ms["oldest first"] = max(disorder_ms["oldest first"], fall_ms)
-
-
-def find_span(times: Sequence[int]) -> tuple[int, int] | None:
-    """Between which create times an answer shows all, leaving out one row that may be elsewhere."""
-    if len(times) < 2:
-        return None
-    in_order = sorted(times)
-    trim = 1 if len(times) >= MIN_ROWS_TO_TRIM else 0
-    return in_order[trim], in_order[-1 - trim]
 
 
 def unite(runs: list[int], one: int, other: int) -> None:

@@ -14,7 +14,7 @@ class Seen:
     count: int = 0
 
     def show(self, start: int, row_count: int, *, total_count: int, size: int = 100) -> None:
-        page = PageSeen(start, row_count, size, total_count, 1, None, f"s-{start}", True)
+        page = PageSeen(start, row_count, size, total_count, 1, None, True)
         self.search.note(self.count, page)
         self.count += 1
 

@@ -72,7 +72,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("api.discovery",),
     ("listing",),
     ("listing.facts", "listing.keys", "listing.windows", "listing.rows", "listing.overlap"),
-    ("listing.doubts", "listing.recount", "listing.outbox", "listing.known"),
+    ("listing.doubts", "listing.recount", "listing.outbox", "listing.known", "listing.order"),
     ("listing.lookups", "listing.repeats", "listing.observations", "listing.meetings"),
     ("listing.ends", "listing.gaps", "listing.audit", "listing.horizon", "listing.head"),
     ("listing.bookmark", "listing.endlook"),
