@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from math import inf
 
 import anyio.lowlevel
 import orjson
@@ -91,17 +92,26 @@ class Wire:
             if page is not None:
                 self.in_flight -= 1
                 return request, page
-            answer = self._sessions.page(request.page_num, request.page_size, self.now_s)
-            sessions = orjson.loads(answer.rows) or []
-            ids = [session["sessionId"] for session in sessions]
-            self._push(request, SessionPage(answer.total_count, sessions, ids))
+            self._push(request, self._answer(request))
+
+    def _answer(self, request: PageRequest) -> SessionPage:
+        answer = self._sessions.page(request.page_num, request.page_size, self.now_s)
+        sessions = orjson.loads(answer.rows) or []
+        return SessionPage(
+            answer.total_count, sessions, [session["sessionId"] for session in sessions]
+        )
 
     def _push(self, request: PageRequest, page: SessionPage | None) -> None:
-        # Half of the latency on each way, by chance between half and one and a half of that.
-        at_s = self.now_s + self._latency_s / 2 * self._chance.uniform(0.5, 1.5)
+        at_s = self.now_s + self._draw_travel_s(page)
         if page is None:
             at_s += request.wait_s
         heapq.heappush(self._events, (at_s, next(self._numbers), request, page))
+
+    def _draw_travel_s(self, page: SessionPage | None) -> float:
+        """Of a request, or of its answer: half of the latency on each way, by chance between half
+        and one and a half of that.
+        """
+        return self._latency_s / 2 * self._chance.uniform(0.5, 1.5)
 
 
 def read_by_coverage(
@@ -131,11 +141,25 @@ def narrow(sessions: ChurningSessions, span: Span) -> Truth:
     return replace(truth, owed=truth.owed & wanted)
 
 
-def drive(listing: Listing, wire: Wire, *, in_flight: int) -> Iterator[RawSession]:
+class EndlessError(Exception):
+    """A listing asks without end."""
+
+
+class StuckError(Exception):
+    """A listing waits for answers although none is under way."""
+
+
+def drive(
+    listing: Listing, wire: Wire, *, in_flight: int, max_requests: float = inf
+) -> Iterator[RawSession]:
     """Everything that leaves a listing, from its first request to its facts."""
     while listing.facts is None:
         while wire.in_flight < in_flight and (request := listing.next_request()) is not None:
             wire.send(request)
+        if wire.in_flight == 0:
+            raise StuckError
+        if wire.request_count > max_requests:
+            raise EndlessError
         listing.accept(*wire.receive())
         yield from listing.take_rows(10**9)
     assert wire.in_flight == 0

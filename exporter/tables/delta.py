@@ -41,7 +41,7 @@ from exporter.tables.delta_fit import (
 )
 from exporter.tables.delta_folder import DeltaFolder, open_folder
 from exporter.tables.delta_partitions import list_terms
-from exporter.tables.interface import Commit, Conflict, TableRequest
+from exporter.tables.interface import Commit, Conflict, TableRequest, show_reason
 from exporter.tables.spool import Spool
 from exporter.urls import mask_urls
 
@@ -341,5 +341,4 @@ def describe(exc: BaseException) -> str:
     if not lines:
         return type(exc).__name__
     ends = lines[:1] if len(lines) == 1 else [lines[0], lines[-1]]
-    # Masked before it is cut: what is left of a URL may be its password.
-    return shorten(mask_urls(": ".join(ends)), _MAX_REASON)
+    return show_reason(": ".join(ends), _MAX_REASON)

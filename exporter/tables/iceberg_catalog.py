@@ -18,6 +18,7 @@ from exporter.errors import (
     UsageError,
 )
 from exporter.messages import shorten
+from exporter.tables.interface import show_reason
 from exporter.urls import mask_urls
 
 
@@ -47,15 +48,10 @@ def parse_table_name(output: str) -> TableName:
     return TableName(output, matched[1], tuple(parts[:-1]), parts[-1])
 
 
-_MAX_REASON: Final = 400
-"""Characters: the name of a table, or of a file of it, should fit in."""
-
-
 def describe(exc: BaseException) -> str:
     """What a library's error says, in one line and without the password of a URI."""
     lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    # Masked before it is cut: what is left of a URL may be its password.
-    return shorten(mask_urls(lines[0].strip().rstrip(".")), _MAX_REASON)
+    return show_reason(lines[0].strip().rstrip("."))
 
 
 def _root_of(exc: BaseException) -> BaseException:

@@ -2,18 +2,31 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from exporter.catalogs import Catalogs
 from exporter.errors import DestinationError
 from exporter.held import NO_LOCK, HeldLock
+from exporter.messages import shorten
 from exporter.sinks import ParquetCodec
 from exporter.stores.addresses import StoreAccess
+from exporter.urls import mask_urls
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from exporter.tables.spool import Spool
+
+
+MAX_REASON: Final = 400
+"""Characters of what a library says: the name of a table, or of a file of it, should fit in."""
+
+
+def show_reason(text: str, most: int = MAX_REASON) -> str:
+    """As much of a library's text as may be shown: masked before it is cut, since what is left of a
+    URL may be its password.
+    """
+    return shorten(mask_urls(text), most)
 
 
 class Conflict(DestinationError):  # noqa: N818 - it is answered by another attempt, not reported

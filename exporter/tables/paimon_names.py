@@ -14,7 +14,7 @@ from exporter.catalogs import SIDECARS, Catalogs, Options, find_options, hide_se
 from exporter.errors import CredentialsError, DestinationError, ExporterError, UsageError
 from exporter.messages import shorten
 from exporter.stores.addresses import scheme_of
-from exporter.tables.interface import Conflict
+from exporter.tables.interface import Conflict, show_reason
 from exporter.urls import mask_url, mask_urls
 
 
@@ -129,8 +129,6 @@ def _tells_secrets(name: TableName, exc: BaseException) -> bool:
     return mask_urls(hide_secrets(str(exc), name.options)) != str(exc)
 
 
-_MAX_REASON: Final = 400
-"""Characters: the name of a table, or of a file of it, should fit in."""
 _NOISE: Final = re.compile(
     r"(External error|Error during planning|Paimon hitting (an )?(unexpected|unsupported) error"
     r"|Paimon hitting invalid config|Paimon data invalid for):? ?"
@@ -171,8 +169,7 @@ def translate(name: TableName, exc: BaseException) -> ExporterError:
 
 
 def _hide(name: TableName, text: str) -> str:
-    """As much of a text as may be shown; masked before it is cut."""
-    return shorten(mask_urls(hide_secrets(text, name.options)), _MAX_REASON)
+    return show_reason(hide_secrets(text, name.options))
 
 
 def _translate_store(name: TableName, said: str) -> ExporterError:

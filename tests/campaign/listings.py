@@ -16,11 +16,10 @@ from tests.campaign.wire import (
     FAULTS_OF_LISTINGS,
     CampaignWire,
     Trace,
-    drive,
     find_max_requests,
     no_trace,
 )
-from tests.simulation import GATEWAY, NEWEST_MS
+from tests.simulation import GATEWAY, NEWEST_MS, drive
 
 MAX_EXAMPLES = 5
 

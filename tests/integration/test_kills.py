@@ -282,8 +282,7 @@ def test_run_killed_at_any_moment_leaves_what_the_next_one_puts_right(
 
     killed_count = sum(campaign.ends.values()) - campaign.ends["too late"]
     assert killed_count >= 7
-    # How much the lists move while one is read depends on the machine: now and then it is too much.
-    assert campaign.ends["unproven"] < killed_count
+    assert campaign.ends["unproven"] < 2
 
 
 @pytest.mark.soak
@@ -292,5 +291,5 @@ def test_run_killed_at_any_moment_leaves_what_the_next_one_puts_right(
 def test_hundred_kills(mode: str, seed: int, tmp_path: Path) -> None:
     campaign = run_campaign(tmp_path, mode, kill_count=12, seed=seed)
 
-    assert campaign.ends["unproven"] < 12
+    assert campaign.ends["unproven"] < 3
     print(mode, seed, dict(campaign.ends), f"a run takes {campaign.whole_s:.2f}s")
