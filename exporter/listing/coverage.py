@@ -534,7 +534,7 @@ class Coverage:
         self._probed_round = True
         self._plan(Window(1, self._page_size), "sentinel")
         if not self._horizon.is_met and (not self._ends.is_found or self._may_move):
-            self._plan_tail()
+            self._plan_landings()
             self._plan_probe()
 
     def _plan_probe(self, wait_s: float = 0.0) -> None:
@@ -548,15 +548,23 @@ class Coverage:
         for window in self._look.probe(place, page_size=self._page_size):
             self._plan(window, "repair", wait_s)
 
-    def _plan_tail(self) -> None:
-        """Read the last rows again, if sessions may have moved among them to where was read."""
-        tail = self._observations.find_tail() if self._may_move else None
-        if tail is None:
+    def _plan_landings(self) -> None:
+        """Read again where sessions may have moved to that have ended since, which was read."""
+        if not self._may_move:
             return
-        start = self._observations.pages[tail].start
-        shown = self._observations.estimate_place(start, page=tail) - self._overlap
-        stop = self._ends.shown_to
-        for window in read_on(max(0, shown), stop, most=self._page_size, overlap=self._overlap):
+        front, tail = self._observations.find_landings()
+        if front is not None:
+            seen = self._observations.pages[front]
+            start = self._observations.estimate_place(seen.start, page=front)
+            self._read_again(start - self._page_size // 2, start + seen.row_count)
+        if tail is not None:
+            start = self._observations.estimate_place(
+                self._observations.pages[tail].start, page=tail
+            )
+            self._read_again(start - self._overlap, self._ends.shown_to)
+
+    def _read_again(self, start: int, stop: int) -> None:
+        for window in read_on(max(0, start), stop, most=self._page_size, overlap=self._overlap):
             self._plan(window, "repair")
 
     @property
@@ -693,7 +701,7 @@ class Coverage:
             self._probed_round = False
         elif not self._probed_round:
             self._plan(Window(1, self._page_size), "sentinel")
-            self._plan_tail()
+            self._plan_landings()
             self._plan_probe()
             self._probed_round = True
         elif self._head_rounds < MAX_HEAD_ROUNDS and not self._ends_are_fresh:

@@ -21,7 +21,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from math import inf
 
 from exporter.api.roa import SessionPage
@@ -360,16 +360,18 @@ class Observations:
         pace = (near.now - near.then) / (near.page - near.former)
         return max(0, place + round(pace * (len(self.pages) - 1 - page)))
 
-    def find_tail(self) -> int | None:
-        """Index of the answer with which the last rows begin that may move within the list as their
-        sessions end; None where there are none.
+    def find_landings(self) -> tuple[int | None, int | None]:
+        """Where sessions that end may move to within the list: behind the first rows, or in front
+        of the last ones, as far as these have not ended.
+
+        The index of the last answer of those from the head on that all show some, and of the first
+        answer of those up to the end; None where there are none.
         """
-        first = None
-        for at in sorted(range(len(self.pages)), key=lambda at: self.pages[at].start, reverse=True):
-            if at not in self._restless_pages:
-                break
-            first = at
-        return first
+        in_order = sorted(range(len(self.pages)), key=lambda at: self.pages[at].start)
+        front = list(takewhile(self._restless_pages.__contains__, in_order))
+        tail = list(takewhile(self._restless_pages.__contains__, reversed(in_order)))
+        is_bordered = len(front) < len(in_order)
+        return front[-1] if front and is_bordered else None, tail[-1] if tail else None
 
 
 def unite(runs: list[int], one: int, other: int) -> None:

@@ -445,6 +445,20 @@ def test_empty_first_page_of_a_list_that_is_not_empty_is_unproven() -> None:
     assert facts_of(coverage).proof == "unproven"
 
 
+def test_list_that_was_empty_at_first_is_not_said_to_have_held_still() -> None:
+    service = FakeService(0)
+    coverage = Coverage(GATEWAY, page_size=100)
+    steps = answers(coverage, service)
+    next(steps)
+    service.insert()
+
+    for _ in steps:
+        pass
+
+    assert facts_of(coverage).proof == "stitched"
+    assert ids_of(coverage.take_rows(10)) == service.ids
+
+
 def test_page_with_one_session_twice_is_unproven() -> None:
     coverage = Coverage(GATEWAY, page_size=100)
     request = coverage.next_request()

@@ -87,3 +87,45 @@ def test_looks_at_an_end_that_the_total_contradicts_outlast_a_minute_and_end() -
 
     assert waits[-1] is None
     assert sum(wait for wait in waits if wait is not None) > 60
+
+
+def test_empty_answers_show_no_end_behind_rows_that_claim_more() -> None:
+    seen = Seen()
+
+    # The list has moved since: what stood behind these rows stands in front of the place now.
+    seen.show(0, 100, total_count=150)
+    seen.search.note_none(100)
+    seen.search.note_none(100)
+
+    assert not seen.search.is_found
+
+
+def test_end_is_none_any_more_once_rows_are_shown_behind_it() -> None:
+    seen = Seen()
+
+    seen.show(0, 1, total_count=1)
+    was_found = seen.search.is_found
+    seen.show(1, 1, total_count=0, size=1)
+
+    assert was_found
+    assert not seen.search.is_found
+
+
+def test_end_stays_one_while_the_total_tells_of_as_many_as_came() -> None:
+    seen = Seen()
+
+    seen.show(100, 40, total_count=140)
+    seen.show(100, 45, total_count=145)
+    seen.show(45, 45, total_count=150, size=45)
+
+    assert seen.search.page == 1
+
+
+def test_rows_that_are_hidden_at_the_end_show_none_although_it_moves() -> None:
+    seen = Seen()
+
+    for total_count, size in ((140, 100), (141, 90), (143, 95)):
+        start = 2 * size if 2 * size < total_count - 3 else size
+        seen.show(start, total_count - 3 - start, total_count=total_count, size=size)
+
+    assert not seen.search.is_found

