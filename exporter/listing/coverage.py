@@ -13,9 +13,10 @@ it was told twice.
 If the head and all totals stayed what they were and as many distinct sessions were seen as the
 total says, nothing moved meanwhile: *quiescent*. If the first answer and the end are in one run of
 rows, the listing is *anchored* where only ranks were needed for that, and *stitched* else. Where
-sessions may move to the other end of the list, as in one ordered by their end, both ends are read
-again after all else. A list whose order changes from answer to answer is swept again, and if that
-finds the same sessions, as many as the total says, it is *recounted*. Anything else is *unproven*.
+sessions may move, as in a list ordered by their end, both ends and where sessions land that have
+ended are read again after all else. A list whose order changes from answer to answer is swept
+again, and if that finds the same sessions, as many as the total says, it is *recounted*. Anything
+else is *unproven*.
 
 Where only sessions since some time are wanted, and the list is newest first, the sweep goes in
 windows that overlap from the start and ends behind enough rows that are older. Where times cannot

@@ -1,4 +1,4 @@
-"""What an incremental run costs in requests, in a list of 20,000 sessions (a bulk run asks 201)."""
+"""What an incremental run costs in requests, in a list of 20,000 sessions (a bulk run asks 202)."""
 
 import subprocess
 import time
