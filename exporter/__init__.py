@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.config import Settings
 from exporter.errors import (
     ApiError,
     CredentialsError,
@@ -15,8 +14,7 @@ from exporter.errors import (
     UsageError,
 )
 from exporter.events import Listener
-
-__version__ = "0.1.0"
+from exporter.settings.settings import Settings
 
 __all__ = [
     "ApiError",
@@ -46,8 +44,8 @@ async def export(
     """
     from datetime import UTC, datetime
 
-    from exporter.pipeline import export as run_export
-    from exporter.preparing import build_run_id
+    from exporter.runs.export import export as run_export
+    from exporter.runs.prepare import build_run_id
 
     return await run_export(
         settings,

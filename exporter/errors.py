@@ -34,10 +34,12 @@ ExporterError                     1
 what failed with its value and has no full stop; `hint` is the remedy.
 """
 
+import re
+import reprlib
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from exporter.gateway import Gateway
+from exporter.model import Gateway
 
 
 class ExporterError(Exception):
@@ -230,3 +232,86 @@ class NotFoundError(ApiError):
 
 class RefusedError(ApiError):
     """Raised when the service refuses a request for any other reason."""
+
+
+MAX_SHOWN = 200
+"""Characters of a value that a message shows."""
+
+
+MAX_MESSAGE = 2000
+"""Characters of a message, whatever it is made of."""
+
+
+LONG_VALUES = re.compile(
+    rf"(?<![^\s(=:,])'(?:[^'\\]|\\.){{{MAX_SHOWN + 1},}}'(?!\w)"
+    rf'|(?<![^\s(=:,])"(?:[^"\\]|\\.){{{MAX_SHOWN + 1},}}"(?!\w)'
+    rf"|\S{{{MAX_SHOWN + 1},}}",
+    re.DOTALL,
+)
+"""Values in quotes, and words, that are too long. An apostrophe within a word opens none."""
+
+
+SHORT_REPR = reprlib.Repr()
+
+
+def shorten(text: str, most: int = MAX_SHOWN) -> str:
+    """A text of at most `most` characters: of a longer one the middle is left out."""
+    if len(text) <= most:
+        return text
+    tail = most // 3
+    return f"{text[: most - tail - 3]}...{text[-tail:]}"
+
+
+def quote(value: object) -> str:
+    """A value as Python writes it, cut."""
+    if isinstance(value, str):
+        return repr(shorten(value))
+    try:
+        return shorten(SHORT_REPR.repr(value))
+    except (ValueError, RecursionError):  # a number of too many digits, or tables in tables
+        return f"a value of type {type(value).__name__}"
+
+
+def shorten_values(message: str) -> str:
+    """A message whose values, and itself, are as long as a reader can take in."""
+    return shorten(LONG_VALUES.sub(lambda found: shorten_value(found[0]), message), MAX_MESSAGE)
+
+
+def shorten_value(text: str) -> str:
+    """Quotes stay around what they were around."""
+    mark = text[0] if text[0] in "'\"" and text[-1] == text[0] else ""
+    return f"{mark}{shorten(text.strip(mark) if mark else text)}{mark}"
+
+
+def one_line(text: str) -> str:
+    """A text that neither steers a terminal nor passes for two lines, and that UTF-8 can hold."""
+    if text.isprintable():
+        return text
+    import unicodedata
+
+    return "".join(
+        char if char.isprintable() or unicodedata.category(char) == "Zs" else escape(char)
+        for char in text
+    )
+
+
+def escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+WITH_USER: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
+"""As far as the last `@` of a word: a password may hold any sign, though it should not."""
+
+
+def mask_url(url: str) -> str:
+    """A URL without what may be a password in it: all before the last `@`, all after a `?`."""
+    _, at, host = url.rpartition("@")
+    return f"***@{host.partition('?')[0]}" if at else host.partition("?")[0]
+
+
+def mask_urls(text: str) -> str:
+    """A text in which each URL that names a user is without the user and the password."""
+    return WITH_USER.sub(r"\1***@", text) if "://" in text else text

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from exporter.gateway import Gateway
+from exporter.model import Gateway
 
 Outcome = Literal["ok", "throttled", "failed"]
 

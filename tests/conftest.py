@@ -4,12 +4,17 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.object_server import ObjectServer, serving_objects
+from exporter.emulator.scenario import Scenario
+from exporter.emulator.server import Emulator
+from tests.support.object_server import ObjectServer, serving_objects
+from tests.support.program import SCENARIO, Program, ProgramFor, build_program, serving
 
 # How long an example takes tells of the machine and of what else runs on it, not of the code.
 AT_ANY_PACE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -47,3 +52,41 @@ def bucket(judge: Any) -> str:
     name = f"bucket-{secrets.token_hex(4)}"
     judge.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[Emulator]:
+    with serving(SCENARIO) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def slow_emulator() -> Iterator[Emulator]:
+    """The same account behind answers that take long enough to be interrupted."""
+    from dataclasses import replace
+
+    with serving(replace(SCENARIO, latency_s=0.3)) as running:
+        yield running
+
+
+@pytest.fixture
+def program(emulator: Emulator, tmp_path: Path) -> Program:
+    """Pointed at the emulator by the environment, in an empty folder with another one as home."""
+    return build_program(emulator, tmp_path)
+
+
+@pytest.fixture
+def slow_program(slow_emulator: Emulator, tmp_path: Path) -> Program:
+    return build_program(slow_emulator, tmp_path)
+
+
+@pytest.fixture
+def program_for(tmp_path: Path) -> Iterator[ProgramFor]:
+    """An emulator of any scenario, and the program pointed at it; one a test."""
+    with ExitStack() as stack:
+
+        def build(scenario: Scenario) -> tuple[Program, Emulator]:
+            emulator = stack.enter_context(serving(scenario))
+            return build_program(emulator, tmp_path), emulator
+
+        yield build

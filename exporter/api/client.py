@@ -14,15 +14,15 @@ import aiohttp
 import anyio
 from yarl import URL
 
-from exporter.api import roa
+from exporter.api import calls
 from exporter.api.body import MAX_BYTES, BodyTooLargeError, read_body
 from exporter.api.credentials import Credential, Identity
-from exporter.api.failures import Route, translate
-from exporter.api.gate import Gate
-from exporter.api.pacing import Pacer, Ticket
+from exporter.api.error_codes import TOO_LARGE, build_api_error
+from exporter.api.error_map import Route, translate
+from exporter.api.limiter import Gate
+from exporter.api.pacer import Pacer, Ticket
 from exporter.api.proxy import Proxy, find_proxy
-from exporter.api.refusals import TOO_LARGE, build_api_error
-from exporter.api.retrying import (
+from exporter.api.retry import (
     Circumstances,
     Silence,
     compute_wait_s,
@@ -30,6 +30,7 @@ from exporter.api.retrying import (
     explain_hint,
     may_retry,
 )
+from exporter.api.signature import sign
 from exporter.errors import (
     ApiError,
     BadAnswerError,
@@ -106,7 +107,7 @@ class Client:
         """The quota as far as it was met, in requests a second; None when it never was."""
         return self._gate.pacer.learnt_rps
 
-    async def send(self, call: roa.Call[T]) -> T:
+    async def send(self, call: calls.Call[T]) -> T:
         """The value of a call, after as many attempts as the settings allow.
 
         Raises the last attempt's error: ApiError, NetworkError or CredentialsError.
@@ -118,7 +119,7 @@ class Client:
         except ExporterError as exc:
             return await self._retry(call, failure=exc)
 
-    async def _retry(self, call: roa.Call[T], *, failure: ExporterError) -> T:
+    async def _retry(self, call: calls.Call[T], *, failure: ExporterError) -> T:
         """Go on after a failed first attempt, which tenacity is told of as its own first."""
         # Imported when something failed: most runs never need it.
         import tenacity
@@ -179,12 +180,12 @@ class Client:
         )
 
     def _note_retry(
-        self, call: roa.Call[T], attempt: int, error: BaseException | None, wait_s: float
+        self, call: calls.Call[T], attempt: int, error: BaseException | None, wait_s: float
     ) -> None:
         self.counts.retried += 1
         self._emit(RetryScheduled(call.label, attempt, wait_s, str(error), call.gateway))
 
-    async def _attempt(self, call: roa.Call[T]) -> T:
+    async def _attempt(self, call: calls.Call[T]) -> T:
         """One attempt, made a second time after a failure that we can remedy at once."""
         credential = await self._identity.get()
         try:
@@ -206,7 +207,7 @@ class Client:
             return True
         return await self._identity.renew(credential)
 
-    async def _ask(self, call: roa.Call[T], credential: Credential) -> T:
+    async def _ask(self, call: calls.Call[T], credential: Credential) -> T:
         """Wait for a turn, send, and keep count of how it ended."""
         ticket = await self._gate.enter()
         started_s = self._now_s()
@@ -241,7 +242,7 @@ class Client:
             self._answered = True
         self._silence.note_end(outcome, started_s=started_s, ended_s=ended_s)
 
-    async def _exchange(self, call: roa.Call[T], credential: Credential) -> T:
+    async def _exchange(self, call: calls.Call[T], credential: Credential) -> T:
         sent_count = 0
 
         async def sign_and_send(
@@ -255,7 +256,7 @@ class Client:
             self.counts.sent += 1
             sent_count = 1
             request.headers.update(
-                roa.sign(
+                sign(
                     call,
                     host=self._host,
                     credential=credential,
@@ -279,7 +280,7 @@ class Client:
                 exc, label=call.label, route=self._route, answered=self._answered
             ) from exc
         try:
-            value = roa.read_answer(
+            value = calls.read_answer(
                 call,
                 status=response.status,
                 headers=response.headers,

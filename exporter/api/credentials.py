@@ -22,9 +22,9 @@ from typing import Any
 import anyio
 import orjson
 
-from exporter.api.refusals import scrub
+from exporter.api.error_codes import scrub
 from exporter.errors import CredentialsError
-from exporter.local_files import read_regular
+from exporter.settings.files import read_regular
 
 logger = logging.getLogger(__name__)
 

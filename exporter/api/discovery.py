@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.api import roa
+from exporter.api import calls
 from exporter.api.client import Client
 from exporter.errors import ExporterError, UnknownIdError
-from exporter.gateway import Gateway
+from exporter.model import Gateway
 
 ALL = "all"
 
@@ -21,16 +21,16 @@ class Found:
     status: str
 
 
-async def discover_workspaces(client: Client, *, region_id: str) -> list[roa.Workspace]:
+async def discover_workspaces(client: Client, *, region_id: str) -> list[calls.Workspace]:
     """Every workspace of a region, in the service's order.
 
     Raises ExporterError when the service hands out a page token twice: the list would never end.
     """
-    found: list[roa.Workspace] = []
+    found: list[calls.Workspace] = []
     seen: set[str] = set()
     token: str | None = None
     while True:
-        page = await client.send(roa.list_workspaces(region_id=region_id, next_token=token))
+        page = await client.send(calls.list_workspaces(region_id=region_id, next_token=token))
         found += page.workspaces
         token = page.next_token
         if token is None:
@@ -54,7 +54,7 @@ async def discover_gateways(
     found: list[Found] = []
     for workspace in await choose_workspaces(client, region_id=region_id, wanted=workspaces):
         descriptions = await client.send(
-            roa.list_gateways(region_id=region_id, workspace_id=workspace.workspace_id)
+            calls.list_gateways(region_id=region_id, workspace_id=workspace.workspace_id)
         )
         found += (
             Found(
@@ -80,9 +80,9 @@ async def discover_gateways(
 
 async def choose_workspaces(
     client: Client, *, region_id: str, wanted: Sequence[str]
-) -> list[roa.Workspace]:
+) -> list[calls.Workspace]:
     if ALL not in wanted:
-        return [roa.Workspace(each, "", "") for each in dict.fromkeys(wanted)]
+        return [calls.Workspace(each, "", "") for each in dict.fromkeys(wanted)]
     return await discover_workspaces(client, region_id=region_id)
 
 

@@ -10,11 +10,11 @@ from urllib.parse import unquote
 
 import orjson
 
-from exporter.emulator.churning import ClockedSessions, Truth, tell_truth
-from exporter.emulator.history import SessionList
-from exporter.emulator.refusal import RequestRefusedError
+from exporter.emulator.answers import RequestRefusedError
+from exporter.emulator.generated_list import SessionList
+from exporter.emulator.moving_list import ClockedSessions, Truth, tell_truth
 from exporter.emulator.scenario import EmulatedWorkspace, Scenario
-from exporter.gateway import Gateway
+from exporter.model import Gateway
 
 VERSION = "2023-08-08"
 

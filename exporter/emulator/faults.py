@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import orjson
 
-from exporter.emulator.history import mix64
-from exporter.emulator.refusal import Answer, RefusalStyle, RequestRefusedError, build_refusal
+from exporter.emulator.answers import Answer, RefusalStyle, RequestRefusedError, build_refusal
+from exporter.emulator.generated_list import mix64
 from exporter.errors import UsageError
 
 

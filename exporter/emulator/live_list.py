@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 
 from exporter.emulator.churn import Order
-from exporter.emulator.history import mix64
+from exporter.emulator.generated_list import mix64
 
 SERIAL_BITS = 40
 SERIAL_MASK = (1 << SERIAL_BITS) - 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Literal, assert_never
 
-from exporter.emulator.refusal import RefusalStyle, RequestRefusedError
+from exporter.emulator.answers import RefusalStyle, RequestRefusedError
 from exporter.errors import UsageError
 
 QuotaKind = Literal["token-bucket", "fixed-window", "sliding-window"]

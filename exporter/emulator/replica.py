@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.emulator.drift import Drift
 from exporter.emulator.live_list import LiveList
+from exporter.emulator.timeline import Drift
 
 
 @dataclass(frozen=True, slots=True)

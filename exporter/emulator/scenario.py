@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from exporter.emulator.churn import Churn
-from exporter.emulator.churning import ChurningSessions, ClockedSessions
 from exporter.emulator.faults import FaultRule
-from exporter.emulator.history import GeneratedSessions, PageCache, SessionList
+from exporter.emulator.generated_list import GeneratedSessions, PageCache, SessionList
+from exporter.emulator.moving_list import ChurningSessions, ClockedSessions
 from exporter.emulator.quota import Quota
-from exporter.emulator.recording import RecordedSessions, read_ndjson
+from exporter.emulator.recorded_list import RecordedSessions, read_ndjson
 from exporter.errors import UsageError
-from exporter.gateway import Gateway
+from exporter.model import Gateway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

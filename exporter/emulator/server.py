@@ -12,8 +12,8 @@ from ipaddress import ip_address
 import anyio
 from aiohttp import web
 
-from exporter.emulator.churning import Truth
-from exporter.emulator.history import RawSession
+from exporter.emulator.generated_list import RawSession
+from exporter.emulator.moving_list import Truth
 from exporter.emulator.scenario import Scenario
 from exporter.emulator.service import Service
 from exporter.emulator.stats import EmulatorStats

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from exporter.emulator.admission import Admission
+from exporter.emulator.answers import Answer, RequestRefusedError, build_refusal
+from exporter.emulator.authentication import Admission
 from exporter.emulator.calls import Call, Catalog, Route, parse_path
 from exporter.emulator.faults import Fault, FaultPlan, Strike, build_false_answer, spoil
 from exporter.emulator.quota import Meter, build_quota_refusal
-from exporter.emulator.refusal import Answer, RequestRefusedError, build_refusal
 from exporter.emulator.scenario import Scenario
 from exporter.emulator.signature import ReceivedRequest
 from exporter.emulator.stats import Tally

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from exporter.emulator.churn import Churn, TimeForm
-from exporter.emulator.drift import Drift
-from exporter.emulator.history import RawSession, SessionSeries, without_end
+from exporter.emulator.generated_list import RawSession, SessionSeries, without_end
+from exporter.emulator.timeline import Drift
 
 UNSETTLED_SHARE = 0.9
 """Of the last `cuHours`, until they are settled."""

@@ -3,7 +3,7 @@
 import random
 
 from exporter.emulator.churn import Churn
-from exporter.emulator.history import mix64
+from exporter.emulator.generated_list import mix64
 
 
 class Traits:

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import anyio.lowlevel
 from aiohttp import web
 
+from exporter.emulator.answers import Answer
 from exporter.emulator.faults import Fault, Strike
-from exporter.emulator.refusal import Answer
 
 Sleep = Callable[[float], Awaitable[None]]
 

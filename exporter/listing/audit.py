@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from exporter.api.roa import SessionPage
-from exporter.listing.known import Anchor, Known
+from exporter.listing.bookmark import Anchor, Known
 from exporter.listing.lookups import Lookup
 from exporter.listing.meetings import Meeting
+from exporter.model import SessionPage
 
 MAX_ANCHORS_TRIED: Final = 4
 """Known sessions that are looked for in vain, before only a full listing will do."""

@@ -1,124 +1,215 @@
-"""What an incremental run leaves for the next one; performs no I/O."""
+"""What earlier runs proved of one gateway's list: all that the next one needs; performs no I/O.
 
-from collections.abc import Iterable, Sequence
+The list is newest first. A session's *serial* is its rank, counted from the end of the list, plus
+the number of sessions that have expired from the end so far: it stays what it is while sessions
+come at the head and go at the end. All sessions of the list at the last run's instant have left by
+then, in the version that is told by a digest, or in a final one.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
 
-from exporter.listing.audit import Audit
-from exporter.listing.known import Anchor, Known, Thinned, Unfinished, cut_head, is_newest_first
-from exporter.listing.lookups import Lookup
-from exporter.listing.meetings import KnownHead
+from exporter.listing.overlap import find_longest_rise
+from exporter.model import RawSession
+from exporter.records.encode import encode_json
+from exporter.times import read_create_time
+
+TOLERANCE_MS = 60_000
+"""By how much newer than a session in front of it a session may be."""
+DAY_MS = 24 * 3600 * 1000
+
+FINAL_STATES = frozenset({"terminated", "error"})
+"""In any case of letters; a session in any other state may change."""
+ACTIVE_STATES = frozenset({"starting", "running", "terminating"})
+"""A session in any state but these and the final ones has ended when it stays as it is for a day.
+"""
+AS_DOCUMENTED = tuple(FINAL_STATES)
+"""As they are counted; any other spelling is looked at alone."""
+MAX_HEAD_ROWS = 100
+MAX_ANCHORS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Came:
-    """A new session, where it was seen first."""
+class Watch:
+    """Which sessions may still change, at the time of a run."""
 
-    place: int
-    total_count: int
+    now_ms: int
+    settle_ms: int
+    """How long a session that has ended is looked at again."""
+
+    def watches(self, session: RawSession, *, since_ms: int) -> bool:
+        """Whether a session may change; `since_ms` is when its present version was seen first."""
+        state = session.get("state")
+        name = state.casefold() if isinstance(state, str) else ""
+        if name in ACTIVE_STATES:
+            return True
+        end_ms = read_create_time(session.get("endTime"))
+        # A time that is not there yet tells no more than when it was seen.
+        changed_ms = since_ms if end_ms is None else min(end_ms, since_ms)
+        if name not in FINAL_STATES:
+            return self.now_ms - changed_ms < DAY_MS
+        return self.now_ms - changed_ms < self.settle_ms
+
+    def find(self, sessions: Sequence[RawSession]) -> list[int]:
+        """The positions of those that may change, all seen for the first time."""
+        ends: list[Any] = [session.get("endTime") for session in sessions]
+        bound_ms = self.now_ms - self.settle_ms
+        if set(map(type, ends)) == {int} and min(ends) > 0 and max(ends) <= bound_ms:
+            found = find_unfinished(sessions)
+        else:
+            found = list(range(len(sessions)))
+        return [
+            at
+            for at in found
+            if self.watches(sessions[at], since_ms=self.now_ms) and not self._is_old(sessions[at])
+        ]
+
+    def _is_old(self, session: RawSession) -> bool:
+        """Whether a session that is seen for the first time, and has ended, though it does not tell
+        when, is taken to have ended long ago.
+        """
+        create_ms = read_create_time(session.get("createTime"))
+        tells_end = read_create_time(session.get("endTime")) is not None
+        if tells_end or create_ms is None or not is_final(session):
+            return False
+        return self.now_ms - create_ms >= DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A session that tells, by where it is found, how many came or went in front of it."""
+
+    serial: int
     session_id: str
-    create_time_ms: int | None
-    digest: str | None
-    """None of one that does not change any more."""
+    create_time_ms: int | None = None
+    """None where it is not known: it is looked for by its serial alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeadPage:
-    """An answer about page 1 that is evidence, without its rows."""
+class Unfinished:
+    """A session that may change: it has not ended, or not long ago."""
 
-    page: int
-    """Its index among the answers."""
+    serial: int
+    session_id: str
+    create_time_ms: int
+    digest: str
+    """Of the version that left last."""
+    since_ms: int = 0
+    """When that version was seen first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """One gateway's list at the instant of one answer."""
+
     total_count: int
-    session_ids: Sequence[str]
-    times: Sequence[int | None]
-    is_whole: bool
-    """Whether it shows the whole list."""
+    expired_count: int
+    """Sessions that went from the end of the list since serials are counted."""
+    head: tuple[str, ...]
+    """Ids of the first rows, in list order."""
+    head_oldest_ms: int
+    """The create time of the last of them."""
+    head_newest_ms: int | None = None
+    """The create time of the first of them; None where it was not kept."""
+    anchors: tuple[Anchor, ...]
+    """Spread over the whole list, from its end on."""
+    unfinished: tuple[Unfinished, ...]
+    slack: int = 0
+    """How far serials may be off, because sessions vanished while they were taken down."""
+    page_cap: int | None = None
+    """Rows on a page where the service puts fewer than it is asked for; None: as many."""
+    full_at_ms: int = 0
+    """When the list was last read in full."""
 
 
-def choose_head_page(pages: Iterable[HeadPage]) -> HeadPage | None:
-    """The one that shows the newest session; the latest of these."""
-    return max(
-        pages,
-        key=lambda each: (max((time or 0 for time in each.times), default=0), each.page),
-        default=None,
-    )
+def tell_why_due(known: Known, *, now_ms: int, every_s: float) -> str:
+    """Why a gateway is to be listed in full, for a reader; empty while its last full listing is
+    recent enough. Where the clock was set back nothing can be told.
+    """
+    age_ms = now_ms - known.full_at_ms
+    if known.full_at_ms > 0 and 0 <= age_ms < every_s * 1000:
+        return ""
+    days = every_s / 86_400
+    return f"no full listing in the last {days:.3g} day{'' if days == 1 else 's'}"
 
 
-def build_known(
-    known: Known,
-    *,
-    head: KnownHead,
-    page: HeadPage,
-    audit: Audit,
-    lookups: Sequence[Lookup],
-    came: Sequence[Came],
-    now_ms: int,
-) -> Known | None:
-    """What is known by now; None where only a full listing can tell what is new next time."""
-    times = [time for time in page.times if time is not None]
-    count = cut_head(page.session_ids, page.times, is_whole=page.is_whole)
-    head_times = [time for time in page.times[:count] if time is not None]
-    if not head_times or not is_newest_first(times):
-        return None
-    base = head.estimate_base(page.total_count)
-    kept = audit.find_kept(head.deepest)
-    found = [each for each in lookups if each.place is not None]
-    return Known(
-        total_count=page.total_count,
-        expired_count=base + 1 - page.total_count,
-        head=tuple(page.session_ids[:count]),
-        head_oldest_ms=min(head_times),
-        head_newest_ms=max(head_times),
-        anchors=build_anchors(kept, head=head, audit=audit, found=found, came=came, base=base),
-        unfinished=(
-            *(
-                Unfinished(
-                    head.estimate_base(each.total_count) - each.place,
-                    each.session_id,
-                    each.create_time_ms or 0,
-                    each.digest,
-                    now_ms,
-                )
-                for each in came
-                if each.digest is not None
-            ),
-            *(
-                Unfinished(
-                    each.serial,
-                    each.session_id,
-                    each.create_time_ms or 0,
-                    each.digest,
-                    each.since_ms,
-                )
-                for each in found
-                if each.digest is not None
-            ),
-        ),
-        slack=abs(page.total_count - head.deepest.total_count) + (known.slack if kept else 0),
-        page_cap=known.page_cap,
-        full_at_ms=known.full_at_ms,
-    )
+def is_final(session: RawSession) -> bool:
+    state = session.get("state")
+    return isinstance(state, str) and state.casefold() in FINAL_STATES
 
 
-def build_anchors(
-    kept: Sequence[Anchor],
-    *,
-    head: KnownHead,
-    audit: Audit,
-    found: Sequence[Lookup],
-    came: Sequence[Came],
-    base: int,
-) -> tuple[Anchor, ...]:
-    """Those that are where they were, and all sessions whose place this run has seen."""
-    anchors = Thinned()
-    for anchor in kept:
-        anchors.add(anchor)
-    looked_for = audit.anchor
-    if not kept and looked_for is not None and looked_for.place is not None:
-        serial = head.estimate_base(looked_for.total_count) - looked_for.place
-        anchors.add(Anchor(serial, looked_for.session_id, looked_for.create_time_ms))
-    for each in found:
-        anchors.add(Anchor(each.serial, each.session_id, each.create_time_ms))
-    for new in came:
-        serial = head.estimate_base(new.total_count) - new.place
-        anchors.add(Anchor(serial, new.session_id, new.create_time_ms))
-    return tuple(anchor for anchor, _ in anchors.kept() if anchor.serial <= base)
+def find_unfinished(sessions: Sequence[RawSession]) -> list[int]:
+    """The positions of those that may change; hardly ever any, so that one look must do."""
+    states = [session.get("state") for session in sessions]
+    if sum(map(states.count, AS_DOCUMENTED)) == len(states):
+        return []
+    return [position for position, session in enumerate(sessions) if not is_final(session)]
+
+
+def digest_of(session: RawSession) -> str:
+    """Equal for two versions of a session that say the same."""
+    return blake2b(encode_json(dict(sorted(session.items()))), digest_size=8).hexdigest()
+
+
+def is_newest_first(times: Sequence[int]) -> bool:
+    """Whether new sessions can be told by where they stand.
+
+    A service may order by another time that is not quite the create time, and a session may bear an
+    old one. But where newer sessions stand behind older ones, new ones may come anywhere.
+    """
+    falling = [-time for time in times]
+    if falling == sorted(falling):
+        return True
+    kept = find_longest_rise([(each, at) for at, each in enumerate(falling)])
+    if len(kept) * 10 < len(times) * 9:
+        return False
+    in_order = set(kept)
+    reached = falling[kept[0]]
+    for at, each in enumerate(falling):
+        if at in in_order:
+            reached = each
+        elif each < reached - TOLERANCE_MS:
+            # Newer than one that keeps the order and stands in front of it.
+            return False
+    return True
+
+
+def cut_head(session_ids: Sequence[str], times: Sequence[int | None], *, is_whole: bool) -> int:
+    """How many of the first rows to keep as the head; `is_whole` if they are all of the list.
+
+    Where the list goes on, the last row may share its time with one that is not seen, and the two
+    may change places: the head ends before such a tie. It ends with a row that has a time.
+    """
+    count = min(len(session_ids), MAX_HEAD_ROWS)
+    if is_whole and count == len(session_ids):
+        return count
+    timed = [at for at in range(count) if times[at] is not None]
+    if not timed:
+        return count
+    last_ms = times[timed[-1]]
+    kept = [at for at in timed if times[at] != last_ms]
+    # All of one time: better met than not at all.
+    return kept[-1] + 1 if kept else count
+
+
+class Thinned:
+    """So many anchors at most, spread evenly over the serials they are added by."""
+
+    def __init__(self) -> None:
+        self._stride = 1
+        self._by_stretch: dict[int, tuple[Anchor, int]] = {}
+
+    def add(self, anchor: Anchor, number: int = 0) -> None:
+        self._by_stretch.setdefault(anchor.serial // self._stride, (anchor, number))
+        while len(self._by_stretch) > MAX_ANCHORS:
+            kept = self.kept()
+            self._stride *= 2
+            self._by_stretch = {}
+            for each in kept:
+                self._by_stretch.setdefault(each[0].serial // self._stride, each)
+
+    def kept(self) -> list[tuple[Anchor, int]]:
+        """From the end of the list on, each with the number it was added with."""
+        return sorted(self._by_stretch.values(), key=lambda each: each[0].serial)

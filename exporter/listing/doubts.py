@@ -6,8 +6,8 @@ An answer with a session twice hides another one, and one that is cut short may 
 from collections import Counter
 from collections.abc import Sequence
 
-from exporter.api.roa import SessionPage
 from exporter.listing.windows import Window
+from exporter.model import SessionPage
 
 MAX_TELLS = 4
 """A page is asked for so many times at most, while it is evidence of nothing."""

@@ -10,79 +10,16 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 import anyio.to_thread
 
-from exporter.api.roa import SessionPage, read_session_page
+from exporter.api.calls import read_session_page
 from exporter.events import Event, ListingFinished, ListingStarted, Movement, PageRead
-from exporter.gateway import Gateway
-from exporter.listing.facts import Listing, ListingFacts, PageRequest
+from exporter.listing.interface import Listing, PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog, Replay
-from exporter.records import RawSession
+from exporter.listing.schedule import LEAST_WINDOW, Schedule
+from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 
 FetchPage = Callable[[PageRequest], Awaitable[SessionPage]]
 HandOn = Callable[[Gateway, list[RawSession]], Awaitable[None]]
 Note = Callable[[Listing, PageRequest, SessionPage], None]
-
-LEAST_WINDOW = 64
-ROWS_AT_ONCE = 2000
-"""Rows handed on in one step, if as many are there: steps this large cost little each."""
-
-
-class Schedule:
-    """What to ask next over all gateways, and which rows may leave; performs no I/O.
-
-    Gateways are listed in the order given: a later one is asked only while no earlier one has
-    anything to ask, and its rows wait until the earlier ones are through. At most `window` pages
-    are held for the gateway at the head and as many for all others, whatever the number of gateways
-    and sessions.
-    """
-
-    def __init__(self, listings: Sequence[Listing], *, page_size: int, window: int) -> None:
-        self._listings = listings
-        self._head = 0
-        self._started = 0
-        self._window = window
-        # Less than half of the window is kept waiting for a full step, so that there is always room
-        # to ask.
-        self._pages_at_once = max(1, min(window // 2, ROWS_AT_ONCE // page_size))
-        self._owed: deque[tuple[Listing, PageRequest]] = deque()
-        self.facts: list[ListingFacts] = []
-
-    @property
-    def finished(self) -> bool:
-        return self._head == len(self._listings)
-
-    def owe(self, asked: Sequence[tuple[Listing, PageRequest]]) -> None:
-        """Give these requests, which a run before this one asked in vain, before any other."""
-        self._owed.extend(asked)
-
-    def next_request(self) -> tuple[Listing, PageRequest] | None:
-        """The next page to ask for; None until an answer comes or rows are taken."""
-        if self._owed:
-            return self._owed.popleft()
-        while self._started < len(self._listings) and self._listings[self._started].asked_count > 0:
-            self._started += 1
-        later = self._listings[self._head + 1 : self._started]
-        held_later = sum(listing.held_count for listing in later)
-        for place in range(self._head, min(self._started + 1, len(self._listings))):
-            listing = self._listings[place]
-            held = listing.held_count if place == self._head else held_later
-            request = listing.next_request() if held < self._window else None
-            if request is not None:
-                return listing, request
-        return None
-
-    def take_rows(self) -> tuple[Gateway, list[RawSession]] | None:
-        """The next rows of the output; None until enough of them are there."""
-        while self._head < len(self._listings):
-            listing = self._listings[self._head]
-            if listing.facts is not None or listing.ready_count >= self._pages_at_once:
-                rows = listing.take_rows(ROWS_AT_ONCE)
-                if rows:
-                    return listing.gateway, rows
-            if listing.facts is None:
-                return None
-            self.facts.append(listing.facts)
-            self._head += 1
-        return None
 
 
 class Sleepers:

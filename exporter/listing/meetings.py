@@ -7,7 +7,7 @@ place 0, and so about where any other known session is by now.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.listing.known import Known
+from exporter.listing.bookmark import Known
 
 MIN_KNOWN_ROWS = 10
 """So many have to be met: a session that is shown late may stand behind some of them."""

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from math import inf
 
-from exporter.api.roa import SessionPage
-from exporter.listing.known import find_unfinished
+from exporter.listing.bookmark import find_unfinished
 from exporter.listing.order import ListOrder, find_span
 from exporter.listing.overlap import Overlap, find_overlap, is_one_run
-from exporter.listing.rows import RowIndex
+from exporter.listing.row_index import RowIndex
 from exporter.listing.windows import Window
+from exporter.model import SessionPage
 
 MIN_HELD = 10
 """Pairs of rows that have to be seen in one order twice, before sessions that two answers share

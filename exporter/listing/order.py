@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Literal
 
-from exporter.records import RawSession
-from exporter.span import read_create_time
+from exporter.model import RawSession
+from exporter.times import read_create_time
 
 Direction = Literal["newest first", "oldest first", "none"]
 

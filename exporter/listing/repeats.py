@@ -7,8 +7,8 @@ one, and an empty one may be an accident. Each of them is asked for again.
 from collections import Counter
 from typing import Final
 
-from exporter.api.roa import SessionPage
 from exporter.listing.windows import Window
+from exporter.model import SessionPage
 
 MAX_TELLS: Final = 4
 """A page is asked for so many times at most, while it is evidence of nothing."""

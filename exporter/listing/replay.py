@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from exporter.api.roa import SessionPage
 from exporter.errors import ReplayError
-from exporter.gateway import Gateway
-from exporter.listing.facts import Listing, PageRequest
+from exporter.listing.interface import Listing, PageRequest
+from exporter.model import Gateway, SessionPage
 
 
 @dataclass(frozen=True, slots=True)

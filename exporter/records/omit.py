@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from exporter.errors import UsageError
-from exporter.records import RawSession
+from exporter.model import RawSession
 from exporter.records.decode import RECEIVED
 
 COLUMNS: Final = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
-from exporter.records import RawSession, UnreadableRow
+from exporter.model import RawSession, UnreadableRow
 from exporter.records.decode import RECEIVED
 from exporter.records.encode import encode_json
 

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporter.errors import ExporterError
-from exporter.gateway import Gateway
-from exporter.records import RawSession
+from exporter.model import Gateway, RawSession
 from exporter.records.encode import encode_json
 
 INSTANT: Final = pa.timestamp("ms", tz="UTC")

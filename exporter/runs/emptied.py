@@ -8,14 +8,14 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from exporter.destinations import Destination, is_part
+from exporter.destinations.dataset import is_part
+from exporter.destinations.destination import Destination
 from exporter.errors import DestinationError, EmptiedError
-from exporter.gateway import Gateway
-from exporter.listing.facts import ListingFacts
-from exporter.listing.known import Known
-from exporter.runs.reading import Unreadable, read_keys
-from exporter.span import Span, format_ms
+from exporter.listing.bookmark import Known
+from exporter.model import Gateway, ListingFacts, Span
+from exporter.sinks.keys import Unreadable, read_keys
 from exporter.tables.interface import Table
+from exporter.times import format_ms
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from exporter.destinations import Home
-from exporter.runs.manifests import is_manifest, parse_json
-from exporter.stores import StoredFile
+from exporter.destinations.destination import Home
+from exporter.runs.manifest_log import is_manifest, parse_json
+from exporter.stores.interface import StoredFile
 
 
 @dataclass(frozen=True, slots=True)

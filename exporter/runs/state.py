@@ -4,15 +4,16 @@ I/O.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
 import orjson
 
 from exporter.errors import UsageError
-from exporter.gateway import Gateway
-from exporter.listing.known import Anchor, Known, Unfinished
+from exporter.listing.bookmark import Anchor, Known, Unfinished
+from exporter.model import Gateway
+from exporter.times import from_ms, to_ms
 
 STATE_VERSION = 2
 """Version 1 told neither when anything was seen nor how new the head is; it is still read."""
@@ -182,11 +183,3 @@ def parse_entry(entry: Mapping[str, Any]) -> Known:
 
 def sum_content(content: Mapping[str, Any]) -> str:
     return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def to_ms(at: datetime) -> int:
-    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-
-
-def from_ms(at_ms: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from exporter.api.roa import SessionPage
 from exporter.errors import IncompleteError
 from exporter.events import Event, ListingFinished
-from exporter.gateway import Gateway
-from exporter.listing.facts import ListingFacts, PageRequest
-from exporter.records import RawSession
-from exporter.span import Span
+from exporter.listing.interface import PageRequest
+from exporter.model import Gateway, ListingFacts, RawSession, SessionPage, Span
 
 MAX_NAMED: Final = 100
 """Rows that a manifest names; all are counted."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from exporter.errors import IncompleteError
-from exporter.listing.facts import ListingFacts
+from exporter.model import ListingFacts
 from exporter.runs.manifest import Status
 from exporter.runs.unreadable import UnreadableRows
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from exporter.gateway import Gateway
-from exporter.held import NO_LOCK, HeldLock
-from exporter.records import RawSession
-from exporter.sinks import Format, OutputFacts
-from exporter.sinks.single import FileOutput, OpenSink
-from exporter.stores import StagedFile, Store
+from exporter.model import Gateway, RawSession
+from exporter.sinks.file import FileOutput, OpenSink
+from exporter.sinks.interface import Format, OutputFacts
+from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store
 
 
 class Parts:

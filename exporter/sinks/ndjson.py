@@ -6,18 +6,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, assert_never
 
-from exporter.gateway import Gateway
-from exporter.records import RawSession
+from exporter.model import Gateway, RawSession
 from exporter.records.encode import encode_json
-from exporter.sinks import (
+from exporter.sinks.interface import (
     GATHERED_BYTES,
     GATHERED_ROWS,
-    BorrowedStream,
     ByteStream,
     FileCodec,
     Rows,
     SinkFacts,
 )
+from exporter.sinks.row_groups import BorrowedStream
 
 _CHUNK_BYTES: Final = 1 << 18
 _OVERHEAD_BYTES: Final = 1 << 8
@@ -88,7 +87,7 @@ class NdjsonGathering:
         return len(self._lines) >= GATHERED_ROWS or self._size_bytes >= GATHERED_BYTES
 
     def add(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
-        from exporter.sinks.partitions import build_key
+        from exporter.sinks.hive import build_key
 
         lines = list(build_lines(gateway, sessions, self._exported_at))
         self._lines += lines
@@ -99,7 +98,7 @@ class NdjsonGathering:
     def part(self) -> list[tuple[str, Rows]]:
         import pyarrow as pa
 
-        from exporter.sinks.partitions import group_rows
+        from exporter.sinks.hive import group_rows
 
         lines, self._lines, self._size_bytes = self._lines, [], 0
         if not lines:

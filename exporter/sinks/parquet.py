@@ -9,41 +9,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporter.errors import UsageError
-from exporter.gateway import Gateway
-from exporter.records import RawSession
+from exporter.model import Gateway, RawSession
 from exporter.records.schema import SCHEMA, build_batch
-from exporter.sinks import (
+from exporter.sinks.hive import group_rows
+from exporter.sinks.interface import (
     GATHERED_BYTES,
     GATHERED_ROWS,
-    BorrowedStream,
     ByteStream,
     ParquetCodec,
     Rows,
     SinkFacts,
 )
-from exporter.sinks.partitions import group_rows
-
-ROW_GROUP_ROWS: Final = 1 << 15
-ROW_GROUP_BYTES: Final = 16 << 20
-"""Whichever comes first ends a row group: 12 MB of usual sessions, bounded for large ones.
-
-Twice as many rows made no smaller file and were measured at 40 MiB more of peak memory.
-"""
-
-DICTIONARY_COLUMNS: Final = [
-    "region_id",
-    "workspace_id",
-    "compute_id",
-    "state",
-    "queue",
-    "info",
-    "exported_at",
-]
-"""Columns of few values, which readers then group and filter by number.
-
-Dictionaries for all columns, the library's default, were measured at 1.5 times the CPU seconds and
-1.2 times the size: what is nearly unique fills a dictionary first and is written plain after that.
-"""
+from exporter.sinks.row_groups import (
+    DICTIONARY_COLUMNS,
+    ROW_GROUP_BYTES,
+    ROW_GROUP_ROWS,
+    BorrowedStream,
+)
 
 _STATISTICS_COLUMNS: Final = [
     name for name in SCHEMA.names if name not in {"info", "web_ui", "spark_conf", "extra"}

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from exporter.gateway import Gateway
-from exporter.held import NO_LOCK, HeldLock
-from exporter.records import RawSession
-from exporter.sinks import Gathering, OutputFacts, Rows
+from exporter.model import Gateway, RawSession
 from exporter.sinks.dataset import Parts
-from exporter.sinks.single import FileOutput
-from exporter.stores import StagedFile
+from exporter.sinks.file import FileOutput
+from exporter.sinks.interface import Gathering, OutputFacts, Rows
+from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile
 
 MOST_OPEN: Final = 32
 """Parts that are open at a time, each with a file of its own."""

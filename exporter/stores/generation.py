@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from exporter.stores.partials import is_partial, sync_folder, write_all
+from exporter.stores.posix import sync_folder, write_all
+from exporter.stores.staging import is_partial
 
 SUFFIX: Final = ".generation"
 RUN_ID: Final = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"

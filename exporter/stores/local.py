@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from exporter.errors import DestinationError
-from exporter.local_files import open_regular
-from exporter.stores import StagedFile, StoredFile
+from exporter.settings.files import open_regular
 from exporter.stores.generation import remove_generations, replace_generation
-from exporter.stores.partials import (
+from exporter.stores.interface import StagedFile, StoredFile
+from exporter.stores.posix import folder_error, make_folder, translated
+from exporter.stores.staging import (
     PartialFile,
     create_exclusively,
-    folder_error,
     is_partial,
-    make_folder,
     new_token,
     remove_dead_partial,
-    translated,
 )
 
 T = TypeVar("T")

@@ -7,17 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from exporter.errors import DestinationError
-from exporter.stores import StoredFile
-from exporter.stores.addresses import Address
-from exporter.stores.failures import Failures, read_code
-from exporter.stores.leftovers import OpenUploads
-from exporter.stores.uploading import (
-    PART_BYTES,
-    PARTS_IN_FLIGHT,
-    Spool,
-    StagedObject,
-    Ways,
-)
+from exporter.stores.error_map import Failures, read_code
+from exporter.stores.interface import StoredFile
+from exporter.stores.multipart import OpenUploads
+from exporter.stores.uploads import PART_BYTES, PARTS_IN_FLIGHT, Spool, StagedObject, Ways
+from exporter.stores.url import Address
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined] # of Python 3.12

@@ -8,10 +8,6 @@ import pyarrow as pa
 from exporter.errors import DestinationError
 from exporter.records.schema import SCHEMA
 
-SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")
-KEY_COLUMNS: Final = (*SCOPE_COLUMNS, "session_id")
-"""What tells two sessions apart."""
-
 DAY: Final = "dt"
 """A column that no session has, to partition by: the UTC date of `create_time`."""
 

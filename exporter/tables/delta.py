@@ -25,14 +25,13 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError
 
-from exporter.errors import DestinationError, ExporterError, UsageError
-from exporter.messages import shorten
-from exporter.sinks import ParquetCodec
-from exporter.stores.addresses import scheme_of
-from exporter.stores.partials import mode_of
-from exporter.stores.partials import translated as file_errors
-from exporter.tables.columns import KEY_COLUMNS
-from exporter.tables.delta_fit import (
+from exporter.errors import DestinationError, ExporterError, UsageError, mask_urls, shorten
+from exporter.model import KEY_COLUMNS
+from exporter.sinks.interface import ParquetCodec
+from exporter.stores.posix import mode_of
+from exporter.stores.posix import translated as file_errors
+from exporter.stores.url import scheme_of
+from exporter.tables.delta_compat import (
     build_new_schema,
     build_schema,
     check_layout,
@@ -43,7 +42,6 @@ from exporter.tables.delta_folder import DeltaFolder, open_folder
 from exporter.tables.delta_partitions import list_terms
 from exporter.tables.interface import Commit, Conflict, TableRequest, show_reason
 from exporter.tables.spool import Spool
-from exporter.urls import mask_urls
 
 logger = logging.getLogger(__name__)
 

@@ -6,22 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from exporter.errors import CredentialsError, UsageError
-from exporter.messages import shorten
-from exporter.stores import Store
-from exporter.stores.addresses import (
-    Endpoint,
-    KeySource,
-    StoreAccess,
-    choose_oss_endpoint,
-    choose_s3_endpoint,
-    parse_address,
-    scheme_of,
-)
-from exporter.stores.aws import choose_aws_identity
+from exporter.errors import CredentialsError, UsageError, mask_urls, shorten
+from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
-from exporter.stores.opening import open_store
-from exporter.urls import mask_urls
+from exporter.stores.oss import choose_oss_endpoint
+from exporter.stores.registry import open_store
+from exporter.stores.s3 import choose_aws_identity, choose_s3_endpoint
+from exporter.stores.url import Endpoint, KeySource, StoreAccess, parse_address, scheme_of
 
 TIMEOUTS: Final = {"connect_timeout": "10s", "timeout": "90s"}
 

@@ -40,8 +40,8 @@ from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update.snapshot import _ManifestMergeManager, _OverwriteFiles
 from pyiceberg.typedef import Record
 
-from exporter.held import HeldLock
 from exporter.records.schema import SCHEMA
+from exporter.stores.interface import HeldLock
 from exporter.tables.iceberg_catalog import (
     TableName,
     describe,
@@ -50,14 +50,14 @@ from exporter.tables.iceberg_catalog import (
     quiet,
     translated,
 )
-from exporter.tables.iceberg_fit import (
+from exporter.tables.iceberg_compat import (
     build_partition_spec,
     build_row_schema,
     build_schema,
     check_table,
     type_of,
 )
-from exporter.tables.iceberg_leftovers import name_attempt, remove_files_of
+from exporter.tables.iceberg_orphans import name_attempt, remove_files_of
 from exporter.tables.iceberg_rows import (
     TARGET_BYTES,
     TARGET_PROPERTY,

@@ -16,10 +16,10 @@ from exporter.errors import (
     DestinationError,
     ExporterError,
     UsageError,
+    mask_urls,
+    shorten,
 )
-from exporter.messages import shorten
 from exporter.tables.interface import show_reason
-from exporter.urls import mask_urls
 
 
 @dataclass(frozen=True, slots=True)

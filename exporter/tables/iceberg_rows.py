@@ -27,7 +27,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import TimeTransform, VoidTransform
 from pyiceberg.typedef import Record
 
-from exporter.tables.columns import KEY_COLUMNS
+from exporter.model import KEY_COLUMNS
 from exporter.tables.spool import Spool
 
 TARGET_PROPERTY: Final = "write.target-file-size-bytes"

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from exporter.catalogs import Catalogs
-from exporter.errors import DestinationError
-from exporter.held import NO_LOCK, HeldLock
-from exporter.messages import shorten
-from exporter.sinks import ParquetCodec
-from exporter.stores.addresses import StoreAccess
-from exporter.urls import mask_urls
+from exporter.errors import DestinationError, mask_urls, shorten
+from exporter.settings.catalogs import Catalogs
+from exporter.sinks.interface import ParquetCodec
+from exporter.stores.interface import NO_LOCK, HeldLock
+from exporter.stores.url import StoreAccess
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,3 +104,10 @@ class Table(Protocol):
 
         Only for who holds the output's lock and has read of that run in its intent.
         """
+
+
+TableFormat = Literal["delta", "iceberg", "paimon"]
+
+
+TableMode = Literal["replace", "upsert"]
+"""All rows of a table for those of the run; or only the rows of the sessions it has read."""

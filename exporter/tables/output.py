@@ -8,15 +8,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from exporter.errors import DestinationError, ExporterError
-from exporter.gateway import Gateway
-from exporter.held import NO_LOCK, HeldLock
-from exporter.records import RawSession
+from exporter.errors import DestinationError, ExporterError, mask_urls
+from exporter.model import Gateway, RawSession
 from exporter.records.schema import build_batch
-from exporter.sinks import OutputFacts, TableMode
-from exporter.tables.interface import Commit, Conflict, Table
+from exporter.sinks.interface import OutputFacts
+from exporter.stores.interface import NO_LOCK, HeldLock
+from exporter.tables.interface import Commit, Conflict, Table, TableMode
 from exporter.tables.spool import Spool, keep_newest
-from exporter.urls import mask_urls
 
 logger = logging.getLogger(__name__)
 

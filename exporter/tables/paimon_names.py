@@ -10,12 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from exporter.catalogs import SIDECARS, Catalogs, Options, find_options, hide_secrets
-from exporter.errors import CredentialsError, DestinationError, ExporterError, UsageError
-from exporter.messages import shorten
-from exporter.stores.addresses import scheme_of
+from exporter.errors import (
+    CredentialsError,
+    DestinationError,
+    ExporterError,
+    UsageError,
+    mask_url,
+    mask_urls,
+    shorten,
+)
+from exporter.settings.catalogs import SIDECARS, Catalogs, Options, find_options, hide_secrets
+from exporter.stores.url import scheme_of
 from exporter.tables.interface import Conflict, show_reason
-from exporter.urls import mask_url, mask_urls
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
 
-from exporter.errors import MissingExtraError, UsageError
-from exporter.messages import shorten
-from exporter.sinks import TableFormat
-from exporter.stores.addresses import StoreAccess, is_known, parse_address, scheme_of
-from exporter.stores.opening import open_store
-from exporter.tables.interface import Table, TableRequest
-from exporter.urls import mask_urls
+from exporter.errors import MissingExtraError, UsageError, mask_urls, shorten
+from exporter.stores.registry import open_store
+from exporter.stores.url import StoreAccess, is_known, parse_address, scheme_of
+from exporter.tables.interface import Table, TableFormat, TableRequest
 
 
 @dataclass(frozen=True, slots=True)

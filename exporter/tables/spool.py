@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporter.errors import DestinationError
+from exporter.model import KEY_COLUMNS
 from exporter.records.schema import SCHEMA
-from exporter.tables.columns import DAY, KEY_COLUMNS, add_day
+from exporter.tables.columns import DAY, add_day
 
 MEMORY_BYTES: Final = 16 << 20
 """Rows beyond this wait on disk: an hourly run stays below, a bulk run does not."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from exporter.emulator.churn import Churn, Flow, Order
-from tests.simulation import build_list, read_by_coverage, read_naively
+from tests.support.simulation import build_list, read_by_coverage, read_naively
 
 IN_FLIGHT = 16
 LATENCY_S = 0.04

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import orjson
 
-from exporter.listing.increment import Increment
+from exporter.listing.incremental import Increment
 from tests.benchmarks.measuring import EXPORTER, Row, emulator, read_stats, spread
-from tests.simulation import GATEWAY, LATER, HeldList
+from tests.support.simulation import GATEWAY, LATER, HeldList
 
 SESSIONS = 20_000
 PAGE_SIZE = 100

@@ -15,7 +15,7 @@ from tests.benchmarks.measuring import (
     measure,
     spread,
 )
-from tests.object_server import ObjectServer, serving_objects
+from tests.support.object_server import ObjectServer, serving_objects
 
 SESSIONS = 500_000
 PLAIN = "a local Parquet file"

@@ -9,7 +9,7 @@ from statistics import median
 
 from exporter.emulator.quota import Quota, QuotaKind
 from tests.benchmarks.measuring import Row, spread
-from tests.unit.pacing_simulation import (
+from tests.support.pacing_simulation import (
     STARVED_S,
     Sharing,
     measure_recovery_s,

@@ -21,7 +21,7 @@ from tests.benchmarks.measuring import (
 )
 
 SESSIONS = 200_000
-READING = [sys.executable, "-m", "tests.journalled", WORKSPACE, GATEWAY]
+READING = [sys.executable, "-m", "tests.support.journals", WORKSPACE, GATEWAY]
 
 
 def read(environment: dict[str, str], *flags: str) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from exporter.destinations import resolve_destination
-from exporter.emulator.history import SessionSeries
-from exporter.gateway import Gateway
-from exporter.outputs import open_output
-from exporter.records import RawSession
-from exporter.sinks import Format, Output, TableFormat
+from exporter.destinations.open import open_output
+from exporter.destinations.resolve import resolve_destination
+from exporter.emulator.generated_list import SessionSeries
+from exporter.model import Gateway, RawSession
+from exporter.sinks.interface import Format, Output
+from exporter.tables.interface import TableFormat
 from tests.benchmarks.measuring import Cost, Row, describe_machine, measure, spread
 
 HOME = Gateway("cn-hangzhou", "w-bench", "lc-bench")

@@ -5,21 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from exporter.emulator.churn import Order, OrderBy
-from exporter.emulator.churning import ChurningSessions, Truth
-from exporter.emulator.history import PageCache
-from exporter.listing.coverage import Coverage
-from exporter.listing.facts import Listing
-from exporter.records import RawSession
-from exporter.span import ALL_TIME, Span
+from exporter.emulator.generated_list import PageCache
+from exporter.emulator.moving_list import ChurningSessions, Truth
+from exporter.listing.full import Coverage
+from exporter.listing.interface import Listing
+from exporter.model import ALL_TIME, RawSession, Span
 from tests.campaign.kinds import KINDS_BY_NAME, Case, draw_case
-from tests.campaign.wire import (
-    FAULTS_OF_LISTINGS,
-    CampaignWire,
-    Trace,
-    find_max_requests,
-    no_trace,
-)
-from tests.simulation import GATEWAY, NEWEST_MS, drive
+from tests.campaign.wire import FAULTS_OF_LISTINGS, CampaignWire, Trace, find_max_requests, no_trace
+from tests.support.simulation import GATEWAY, NEWEST_MS, drive
 
 MAX_EXAMPLES = 5
 

@@ -7,21 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from exporter.emulator.churning import ChurningSessions
-from exporter.listing.growth import EMPTY, TURNED_OVER
-from exporter.listing.increment import Increment
-from exporter.listing.known import Known, Watch
+from exporter.emulator.moving_list import ChurningSessions
+from exporter.listing.bookmark import Known, Watch
+from exporter.listing.changes import EMPTY, TURNED_OVER
+from exporter.listing.incremental import Increment
 from exporter.runs.state import FullRunNeeded, State, dump_state, read_state
 from tests.campaign.listings import Judgement, build_sessions, choose_examples, count_pages
 from tests.campaign.sequences import SEQUENCES_BY_NAME, draw_sequence
-from tests.campaign.wire import (
-    FAULTS_OF_LISTINGS,
-    CampaignWire,
-    Trace,
-    find_max_requests,
-    no_trace,
-)
-from tests.simulation import GATEWAY, NEWEST_MS, drive
+from tests.campaign.wire import FAULTS_OF_LISTINGS, CampaignWire, Trace, find_max_requests, no_trace
+from tests.support.simulation import GATEWAY, NEWEST_MS, drive
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

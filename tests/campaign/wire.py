@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from exporter.api.roa import SessionPage
-from exporter.emulator.churning import ChurningSessions
-from exporter.listing.facts import PageRequest
-from exporter.records import RawSession
-from tests.simulation import EndlessError, StuckError, Wire
+from exporter.emulator.moving_list import ChurningSessions
+from exporter.listing.interface import PageRequest
+from exporter.model import RawSession, SessionPage
+from tests.support.simulation import EndlessError, StuckError, Wire
 
 MAX_REQUESTS_PER_PAGE = 30
 MAX_REQUESTS_BESIDES = 300

@@ -1,0 +1,46 @@
+"""Shell completion scripts, made of the parser; alone in knowing shtab, imported only here."""
+
+import argparse
+from collections.abc import Iterator
+
+import shtab
+
+from exporter.errors import UsageError, quote
+from exporter.settings.load import suggest
+from exporter.settings.settings import read_fields
+
+SHELLS = ("bash", "zsh", "tcsh")
+
+FILES = ("config", "source")
+"""Arguments that name a file and are no settings."""
+
+
+def build_script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """The completion script of a shell, which adds to `parser` what shells complete values with.
+
+    Raises UsageError for a shell that has none.
+    """
+    if shell not in SHELLS:
+        raise UsageError(f"no completion for {quote(shell)}", hint=suggest(shell, list(SHELLS)))
+    fields = {field.name: field for field in read_fields()}
+    for action in walk(parser):
+        field = fields.get(action.dest)
+        if action.dest == "show_completion":
+            action.choices = SHELLS
+        elif field is not None and field.choices:
+            action.choices = field.choices
+        elif action.dest in FILES or (field is not None and field.option.completes == "file"):
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # how shtab is told
+        elif action.dest == "directory":
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # how shtab is told
+    script: str = shtab.complete(parser, shell)
+    return script + "\n"
+
+
+def walk(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Every argument of the parser and of its commands."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
+        yield action
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+            for command in action.choices.values():
+                yield from walk(command)

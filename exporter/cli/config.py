@@ -1,0 +1,74 @@
+"""The commands `config show` and `config schema`."""
+
+import argparse
+import os
+from collections.abc import Mapping
+
+from exporter.api.connect import resolve_service
+from exporter.api.credentials import read_environment_credential
+from exporter.api.proxy import find_proxy
+from exporter.cli.runner import read_settings
+from exporter.errors import CredentialsError, UsageError
+from exporter.settings.catalogs import merge_catalogs
+from exporter.settings.load import (
+    Loaded,
+    build_json_schema,
+    dump_catalogs,
+    dump_toml,
+)
+from exporter.settings.settings import Settings
+from exporter.ui.errors import Teller
+from exporter.ui.stdout import print_json, print_text, printable
+
+
+def run(arguments: argparse.Namespace, teller: Teller) -> int:
+    match arguments.command:
+        case "config show":
+            show_config(read_settings(arguments, teller), environ=os.environ)
+        case "config schema":
+            print_json(build_json_schema())
+        case _:
+            raise UsageError(
+                f"{arguments.parser.prog} needs to know what",
+                hint="say `config show` or `config schema`",
+            )
+    return 0
+
+
+def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:
+    """The effective settings as TOML, then who would ask and where, secrets masked, as comments."""
+    try:
+        service = resolve_service(loaded.settings, environ=environ)
+    except UsageError as exc:
+        where = f"{exc} ({exc.hint})"
+    else:
+        where = f"{service.endpoint} (region {service.region_id})"
+        where += name_proxy(service.endpoint, environ=environ)
+    identity = describe_identity(loaded.settings, environ=environ)
+    described = dump_catalogs(merge_catalogs(loaded.settings.paimon, environ))
+    print_text(
+        f"{dump_toml(loaded)}\n# identity: {printable(identity)}\n# endpoint: {printable(where)}\n"
+        f"{described}"
+    )
+
+
+def name_proxy(endpoint: str, *, environ: Mapping[str, str]) -> str:
+    """What to add to an endpoint for a reader: nothing where there is no proxy."""
+    try:
+        proxy = find_proxy(endpoint, environ=environ)
+    except UsageError as exc:
+        return f", {exc}"
+    return "" if proxy is None else f", through the proxy {proxy.url} of {proxy.variable}"
+
+
+def describe_identity(settings: Settings, *, environ: Mapping[str, str]) -> str:
+    if settings.profile is not None:
+        return f"profile {settings.profile} of the aliyun CLI"
+    try:
+        credential = read_environment_credential(environ)
+    except CredentialsError as exc:
+        return f"{exc} ({exc.hint})"
+    if credential is None:
+        return "the default credential chain (profile, role)"
+    token = "" if credential.security_token is None else ", with a security token"
+    return f"access key {credential.access_key_id[:4]}*** of the environment, secret ***{token}"

@@ -1,0 +1,46 @@
+"""The command `export`."""
+
+import argparse
+import os
+from collections.abc import Mapping
+
+from exporter.cli.runner import name_run, read_settings, run_async
+from exporter.cli.watch import watching
+from exporter.events import Event, Listener
+from exporter.runs.export import export
+from exporter.settings.settings import Settings
+from exporter.ui.errors import Teller
+
+
+async def show_export(
+    settings: Settings, *, run_id: str, environ: Mapping[str, str], listen: Listener | None
+) -> None:
+    """Export, drawing what happens; `listen` hears of it too."""
+    with watching(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as draw:
+
+        def emit(event: Event) -> None:
+            draw(event)
+            if listen is not None:
+                listen(event)
+
+        await export(settings, run_id=run_id, environ=environ, emit=emit)
+
+
+def run(arguments: argparse.Namespace, teller: Teller) -> int:
+    settings = read_settings(arguments, teller).settings
+    from exporter.ui.prometheus import open_metrics, run_with_metrics
+
+    run_id = name_run(teller)
+    metrics = open_metrics(
+        settings.metrics_file, output=settings.output, manifest=settings.manifest
+    )
+    # What has gone to stdout cannot be taken back.
+    fate = "the output is cut short" if settings.output == "-" else "nothing was published"
+    return run_with_metrics(
+        lambda: run_async(
+            lambda: show_export(settings, run_id=run_id, environ=os.environ, listen=metrics),
+            on_interrupt=lambda: teller.tell_interrupt(fate),
+        ),
+        metrics,
+        teller=teller,
+    )

@@ -1,0 +1,102 @@
+"""A destination: an output's kind, format and store, and the names of its sidecar files."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from exporter.sinks.interface import FileCodec, Format
+from exporter.stores.interface import Store
+from exporter.stores.local import LocalStore
+from exporter.tables.interface import Table, TableFormat
+
+Kind = Literal["file", "stream", "dataset", "table"]
+"""One file; stdout, a pipe or a device; a folder of parts; what has a log of its own."""
+
+
+OutputFormat = Format | TableFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a run keeps its own files beside the output: a store, and their names in it."""
+
+    store: Store
+    manifest: str
+    intent: str
+    """What a run is about to publish, while it does."""
+    lock: str
+    journal: str
+    """What a run has read so far."""
+    state: str | None
+    """What the next run builds on; None where runs cannot."""
+    manifests: str | None = None
+    """The folder of the numbered manifests; None where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An output as its name and the settings tell it; nothing was written yet."""
+
+    output: str
+    """As the user named it."""
+    kind: Kind
+    file_format: Format
+    """Of its files; a table has its own."""
+    file_codec: FileCodec
+    store: Store
+    """Where its files are; for a stream the working folder, where it has none; for a table the
+    folder that its own folder is in."""
+    name: str
+    """Of the file, or the table's folder, in the store; empty for a dataset."""
+    table: Table | None = None
+    table_format: TableFormat | None = None
+
+    @property
+    def format(self) -> OutputFormat:
+        return self.table_format or self.file_format
+
+    @property
+    def key(self) -> str:
+        """The output's name, the same however it was spelled: what a state or a journal is of."""
+        path = self.store.path_of(self.name)
+        if isinstance(self.store, LocalStore):
+            # It becomes JSON, and the working folder's name may be no UTF-8.
+            return os.path.realpath(path).encode("utf-8", "backslashreplace").decode()
+        return path
+
+    @property
+    def home(self) -> Home | None:
+        """Where a run keeps its own files; None for a stream, which has no place beside it."""
+        match self.kind:
+            case "stream":
+                return None
+            case "file":
+                return Home(
+                    self.store,
+                    manifest=f"{self.name}.manifest.json",
+                    intent=f".{self.name}.publishing.json",
+                    lock=f".{self.name}.lock",
+                    journal=f".{self.name}.journal",
+                    state=None,
+                )
+            case "table":
+                return Home(
+                    self.store,
+                    manifest=f"{self.name}.manifest.json",
+                    intent=f".{self.name}.publishing.json",
+                    lock=f".{self.name}.lock",
+                    journal=f".{self.name}.journal",
+                    state=f"{self.name}.state.json",
+                )
+            case "dataset":
+                return Home(
+                    self.store,
+                    manifest="_manifest.json",
+                    intent="_exporter/publishing.json",
+                    lock="_exporter/lock",
+                    journal="_exporter/journal",
+                    state="_exporter/state.json",
+                    manifests="_manifests/",
+                )
+            case _:
+                assert_never(self.kind)

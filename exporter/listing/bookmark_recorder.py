@@ -1,0 +1,142 @@
+"""What a full listing leaves behind for the next run, taken down as its answers come; performs no
+I/O.
+"""
+
+from dataclasses import dataclass, replace
+
+from exporter.listing.bookmark import (
+    TOLERANCE_MS,
+    Anchor,
+    Known,
+    Thinned,
+    Unfinished,
+    Watch,
+    cut_head,
+    digest_of,
+    is_newest_first,
+)
+from exporter.listing.interface import PageRequest
+from exporter.listing.order import read_times
+from exporter.listing.windows import Window
+from exporter.model import ListingFacts, SessionPage
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSeen:
+    """An answer to page 1 behind whose first row every session was seen."""
+
+    total_count: int
+    session_ids: list[str]
+    times: list[int | None]
+    number: int
+    is_whole: bool
+    """Whether it shows the whole list."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedSeen:
+    rank: int
+    number: int
+    create_time_ms: int
+    digest: str
+
+
+class Ledger:
+    """Sees every answer of a listing before the listing takes it in: the first version of a session
+    that comes by is the one that leaves.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._head: HeadSeen | None = None
+        self._unfinished: dict[str, UnfinishedSeen] = {}
+        self._anchors = Thinned()
+        self._is_orderly = True
+        self._newest_ms = 0
+        self._head_newest_ms = 0
+        self._most_wanted = 0
+        self._most_on_page = 0
+
+    def note(self, request: PageRequest, page: SessionPage) -> None:
+        ids = page.session_ids
+        times = read_times(page.sessions)
+        if not ids or not self._is_orderly:
+            return
+        timed = [time for time in times if time is not None]
+        if not timed or not is_newest_first(timed):
+            self._is_orderly = False
+            return
+        self._most_on_page = max(self._most_on_page, len(ids))
+        self._newest_ms = max(self._newest_ms, *timed)
+        if request.page_num == 1:
+            self._head_newest_ms = max(self._head_newest_ms, *timed)
+        top_rank = page.total_count - 1 - Window(request.page_num, request.page_size).start
+        if request.page_num == 1:
+            self._most_wanted = max(self._most_wanted, min(request.page_size, page.total_count))
+            is_whole = page.total_count <= len(ids) < request.page_size
+            self._note_head(HeadSeen(page.total_count, list(ids), times, request.number, is_whole))
+        self._anchors.add(Anchor(top_rank, ids[0], times[0]), request.number)
+        for position in self._watch.find(page.sessions):
+            first = self._unfinished.get(ids[position])
+            self._unfinished[ids[position]] = UnfinishedSeen(
+                top_rank - position,
+                request.number,
+                times[position] or 0,
+                digest_of(page.sessions[position]) if first is None else first.digest,
+            )
+
+    def known(self, facts: ListingFacts) -> Known | None:
+        """For the next run; None where only a full listing can tell what is new."""
+        head = self._head
+        if self._newest_ms > self._head_newest_ms + TOLERANCE_MS:
+            # Some of the newest stand further back, such as those that have not ended.
+            return None
+        if head is None or not self._is_orderly or facts.proof == "unproven":
+            return None
+        vanished = facts.deleted_count
+
+        def settle(rank: int, number: int) -> int:
+            # Sessions that vanished while the list was read made the ranks told before too high;
+            # when each went is not known, so they are taken to have gone at an even pace.
+            late = (head.number - number) / head.number
+            # Behind the end that a total of fewer rows tells, ranks are below zero.
+            return rank - round(vanished * late)
+
+        count = cut_head(head.session_ids, head.times, is_whole=head.is_whole)
+        timed = [time for time in head.times[:count] if time is not None]
+        if not timed:
+            return None
+        top = {each: place for place, each in enumerate(head.session_ids)}
+        return Known(
+            total_count=head.total_count,
+            expired_count=0,
+            head=tuple(head.session_ids[:count]),
+            head_oldest_ms=min(timed),
+            head_newest_ms=max(timed),
+            anchors=tuple(
+                replace(anchor, serial=settle(anchor.serial, number))
+                for anchor, number in self._anchors.kept()
+                if anchor.session_id not in top
+            ),
+            unfinished=tuple(
+                Unfinished(
+                    head.total_count - 1 - top[session_id]
+                    if session_id in top
+                    else settle(seen.rank, seen.number),
+                    session_id,
+                    seen.create_time_ms,
+                    seen.digest,
+                    self._watch.now_ms,
+                )
+                for session_id, seen in self._unfinished.items()
+            ),
+            slack=vanished,
+            page_cap=self._most_on_page if self._most_on_page < self._most_wanted else None,
+            full_at_ms=self._watch.now_ms,
+        )
+
+    def _note_head(self, seen: HeadSeen) -> None:
+        # Sessions that came since the listing began may have passed by unseen, unless this answer
+        # goes down to what it began with.
+        if self._head is None or not set(self._head.session_ids).isdisjoint(seen.session_ids):
+            self._head = seen

@@ -1,0 +1,36 @@
+"""Whether one more sweep finds what the ones before it found; performs no I/O.
+
+A session that was seen both before an instant and after it was in the list at that instant. If
+there are as many of these as the total, they are the whole list, whatever its order.
+"""
+
+from exporter.listing.keyset import KeySet
+from exporter.model import SessionPage
+
+
+class Recount:
+    """One more sweep; its first answer is asked for alone, after all others came."""
+
+    def __init__(self, expected_count: int) -> None:
+        self._keys = KeySet(expected_count)
+        self._total_count: int | None = None
+        self._differs = False
+
+    @property
+    def has_begun(self) -> bool:
+        return self._total_count is not None
+
+    def add(self, page: SessionPage, *, start: int, new_count: int) -> None:
+        """Take in an answer from place `start` on; `new_count` of its sessions no sweep has seen
+        before.
+        """
+        if self._total_count is None:
+            self._total_count = page.total_count
+        # A total that moves, or lets rows stand behind it, may be one that lags.
+        self._differs |= new_count > 0 or page.total_count != self._total_count
+        self._differs |= start + len(page.session_ids) > page.total_count
+        self._keys.add_all(page.session_ids)
+
+    @property
+    def agrees(self) -> bool:
+        return not self._differs and len(self._keys) == self._total_count

@@ -1,0 +1,190 @@
+"""The lock of an output on a local disk: a file that its holder has locked."""
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from exporter.errors import LockLostError
+from exporter.locks.interface import Holder, Refusal, dump_holder, parse_holder
+from exporter.stores.local import LocalStore
+from exporter.stores.posix import make_folder, translated, write_all
+
+POLL_S: Final = 0.25
+RENEW_S: Final = 20.0
+NAMELESS_S: Final = 1.0
+"""The longest a holder may take from locking the file to writing who it is."""
+MOST_BYTES: Final = 4096
+TRIES: Final = 100
+NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+Flock = Callable[[int, int], None]
+
+
+class NoLocksError(Exception):
+    """Raised when the file system has no locks; never leaves `runs`."""
+
+
+class LockFile:
+    """A claim by `flock`: the kernel frees it when its holder dies, however that happens.
+
+    The file names the holder for whoever is refused. That it is there means nothing: a dead
+    holder's is taken over, and a holder removes its own.
+    """
+
+    is_lease = False
+    poll_s = POLL_S
+    renew_s = RENEW_S
+    valid_until_s = float("inf")
+
+    def __init__(
+        self,
+        store: LocalStore,
+        name: str,
+        holder: Holder,
+        *,
+        now_s: Callable[[], float],
+        output: str | None = None,
+        flock: Flock = fcntl.flock,
+    ) -> None:
+        """`output` is what failures name: a user knows nothing of the lock file beside it."""
+        self._shown = store.path_of(name)
+        self._blamed = self._shown if output is None else output
+        with translated(self._blamed):
+            root = Path(os.path.realpath(store.url))
+        # Absolute, for the working folder may change; the file itself is never a link.
+        self._path = root / name
+        self._folders = [
+            folder
+            for folder in reversed(self._path.parents)
+            if root in folder.parents or (folder == root and store.makes_folder)
+        ]
+        self._holder = holder
+        self._now_s = now_s
+        self._flock = flock
+        self._nameless_since_s: float | None = None
+        # Guards what follows: an attempt whose caller is gone may still be going on when the claim
+        # is released, and must not leave a locked file behind.
+        self._mutex = threading.Lock()
+        self._fd = -1
+        self._released = False
+        self._made_folders: list[Path] = []
+
+    def attempt(self) -> Refusal | None:
+        """As in Claim; NoLocksError where the file system has none."""
+        with self._mutex, translated(self._blamed):
+            while not self._released:
+                fd = self._open()
+                keep = False
+                try:
+                    if not self._lock(fd):
+                        return self._refuse(fd)
+                    if not self._is_in_place(fd):
+                        continue  # its holder removed it while we came
+                    if self._is_read_only(fd):
+                        # Left by a dead run of another user, not ours to write: have an own one.
+                        self._path.unlink()
+                        continue
+                    self._sign(fd)
+                    keep = True
+                finally:
+                    if not keep:
+                        os.close(fd)
+                self._fd = fd
+                return None
+            return Refusal(None)
+
+    def renew(self) -> None:
+        with self._mutex:
+            if self._fd == -1 or not self._is_in_place(self._fd):
+                raise LockLostError(
+                    f"the lock file '{self._shown}' was removed while the run went on",
+                    hint="nothing was published: leave that file alone, the run removes it",
+                )
+
+    def release(self) -> None:
+        with self._mutex:
+            self._released = True
+            if self._fd != -1:
+                with suppress(OSError):
+                    if self._is_in_place(self._fd):
+                        self._path.unlink()
+                # Closing would not do if a forked child had it too.
+                with suppress(OSError):
+                    self._flock(self._fd, fcntl.LOCK_UN)
+                os.close(self._fd)
+                self._fd = -1
+            self._remove_made_folders()
+
+    def _open(self) -> int:
+        for _ in range(TRIES - 1):
+            # Who removes a file of the folder may remove the empty folder with it.
+            with suppress(FileNotFoundError):
+                self._make_folders()
+                return self._open_in_folder()
+        self._make_folders()
+        return self._open_in_folder()
+
+    def _make_folders(self) -> None:
+        """The store's own, if it makes that, and those below; what it is in must be there."""
+        for folder in self._folders:
+            if not folder.is_dir():
+                with suppress(FileExistsError):
+                    make_folder(folder)
+                    self._made_folders.append(folder)
+
+    def _open_in_folder(self) -> int:
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+        except PermissionError:
+            # Another user's, perhaps: to see whether it is held, reading is enough.
+            if not self._path.exists():
+                raise
+            return os.open(self._path, os.O_RDONLY | flags)
+
+    def _remove_made_folders(self) -> None:
+        with suppress(OSError):  # one that is in use ends it
+            while self._made_folders:
+                self._made_folders.pop().rmdir()
+
+    def _lock(self, fd: int) -> bool:
+        try:
+            self._flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno not in NO_LOCKS:
+                raise
+            self._path.unlink(missing_ok=True)
+            self._remove_made_folders()
+            raise NoLocksError from exc
+        return True
+
+    def _is_in_place(self, fd: int) -> bool:
+        """Whether the path is that file, and not another one of the same name, or none."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return os.path.samestat(os.fstat(fd), os.lstat(self._path))
+        return False
+
+    def _is_read_only(self, fd: int) -> bool:
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+
+    def _sign(self, fd: int) -> None:
+        os.ftruncate(fd, 0)
+        write_all(fd, orjson.dumps(dump_holder(self._holder), option=orjson.OPT_APPEND_NEWLINE))
+
+    def _refuse(self, fd: int) -> Refusal:
+        holder = parse_holder(os.pread(fd, MOST_BYTES, 0))
+        if holder is not None:
+            self._nameless_since_s = None
+            return Refusal(holder)
+        if self._nameless_since_s is None:
+            self._nameless_since_s = self._now_s()
+        return Refusal(None, clear_at_s=self._nameless_since_s + NAMELESS_S)

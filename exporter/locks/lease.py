@@ -1,0 +1,283 @@
+"""The lock of an output in a store that can do no more than put a file where none is.
+
+The lock is a row of small files, NAME.00000001, NAME.00000002 and so on: the highest one is the
+lease that counts, and its run the holder. Whoever finds it released, or its holder dead, puts the
+next one; the store lets one of several do so. The highest is never removed, only marked released:
+numbers that came again would let a run that was asleep take one that means something else by now.
+
+A holder writes its lease anew before it ends, and is the holder for `duration_s` from the moment it
+began to write, by its own steady clock. Whoever has seen a lease unchanged for that long, by its
+own, knows that it has ended. So clocks that differ between hosts, or jump, cannot make two holders:
+the time of day that is in a lease only tells whether it is worth watching.
+"""
+
+import math
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import orjson
+
+from exporter.errors import LockLostError, StoreUnfitError
+from exporter.locks.interface import Holder, Refusal, dump_holder, parse_holder
+from exporter.stores.interface import Store
+from exporter.times import format_second
+
+DURATION_S: Final = 60.0
+POLL_S: Final = 2.0
+CLOCKS_DIFFER_S: Final = 10.0
+"""A lease that ended less than this ago may still be held: the clocks of two hosts differ."""
+PROBE: Final = b"livy-exporter tries to write this twice, to see that it cannot\n"
+TRIES: Final = 16
+"""How often a run that is overtaken while it takes a lease looks again at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What is in a lease's file."""
+
+    holder: Holder | None
+    """None when the file cannot be read."""
+    duration_s: float
+    expires_at: datetime | None
+    released: bool
+
+    def seems_alive(self, at: datetime) -> bool:
+        """By the time of day: a guess, which saves watching a lease that was just renewed."""
+        if self.expires_at is None:
+            return False
+        left_s = (self.expires_at - at).total_seconds()
+        return -CLOCKS_DIFFER_S <= left_s <= self.duration_s + CLOCKS_DIFFER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A lease as it was first seen with this content."""
+
+    generation: int
+    content: bytes
+    since_s: float
+    """By the steady clock."""
+    was_renewed: bool
+    """It had another content when it was seen before: its holder lived then."""
+
+
+class LeaseClaim:
+    """A claim by leases; it needs no more of a store than `Store` promises."""
+
+    is_lease = True
+    poll_s = POLL_S
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        holder: Holder,
+        *,
+        now_s: Callable[[], float],
+        now: Callable[[], datetime],
+        duration_s: float = DURATION_S,
+    ) -> None:
+        self.renew_s = duration_s / 3
+        self._store = store
+        self._name = name
+        self._holder = holder
+        self._now_s = now_s
+        self._now = now
+        self._duration_s = duration_s
+        # Guards what follows: an attempt or renewal whose caller is gone may still be going on when
+        # the claim is released, and must not write after that.
+        self._mutex = threading.Lock()
+        self._sighting: Sighting | None = None
+        self._generation: int | None = None
+        """Of our lease, from before it is written."""
+        self._valid_until_s = -math.inf
+        self._write_count = 0
+        self._released = False
+
+    @property
+    def valid_until_s(self) -> float:
+        return self._valid_until_s
+
+    def attempt(self) -> Refusal | None:
+        with self._mutex:
+            for _ in range(TRIES):
+                if self._released:
+                    break
+                asked_s = self._now_s()
+                found = self._read_highest()
+                if found is not None:
+                    refusal = self._judge(*found, asked_s=asked_s)
+                    if refusal is not None:
+                        return refusal
+                if self._take(1 if found is None else found[0] + 1):
+                    return None
+            return Refusal(None)
+
+    def renew(self) -> None:
+        with self._mutex:
+            if self._generation is None or self._released:
+                raise lost(self._path, "it is not held")
+            begun_s = self._now_s()
+            if begun_s >= self._valid_until_s:
+                raise lost(self._path, f"it could not be renewed for {self._duration_s:g}s")
+            self._require_highest(self._generation)
+            self._store.replace(self._name_of(self._generation), self._build(released=False))
+            # Last, and after the write: whoever came in between is seen.
+            self._require_highest(self._generation)
+            # A renewal that ends late is none: others were free to take the lease meanwhile.
+            if self._now_s() >= self._valid_until_s:
+                raise lost(self._path, f"it could not be renewed for {self._duration_s:g}s")
+            self._valid_until_s = begun_s + self._duration_s
+
+    def release(self) -> None:
+        with self._mutex:
+            if self._released:
+                return
+            self._released = True
+            if self._generation is None:
+                return
+            name = self._name_of(self._generation)
+            content = self._store.read(name)
+            # Not ours: never written, or another run has it and removed ours.
+            if content is None or parse_holder(content) != self._stored_holder:
+                return
+            self._store.replace(name, self._build(released=True))
+            self._store.remove(
+                [
+                    self._name_of(generation)
+                    for generation in self._list_generations()
+                    if generation < self._generation
+                ]
+            )
+
+    @property
+    def _path(self) -> str:
+        return self._store.path_of(self._name)
+
+    @property
+    def _stored_holder(self) -> Holder | None:
+        """As it is read back, to the second."""
+        return parse_holder(orjson.dumps(dump_holder(self._holder)))
+
+    def _name_of(self, generation: int) -> str:
+        return f"{self._name}.{generation:08d}"
+
+    def _list_generations(self) -> list[int]:
+        found = (
+            re.fullmatch(r"\.([0-9]{8,})", each.name.removeprefix(self._name))
+            for each in self._store.list_files(f"{self._name}.")
+        )
+        return [int(match[1]) for match in found if match is not None]
+
+    def _read_highest(self) -> tuple[int, bytes] | None:
+        highest = 0
+        for _ in range(TRIES):
+            highest = max(self._list_generations(), default=0)
+            if highest == 0:
+                return None
+            content = self._store.read(self._name_of(highest))
+            if content is not None:
+                return highest, content
+            # A higher one came, and this was removed.
+        return highest, b""
+
+    def _judge(self, generation: int, content: bytes, *, asked_s: float) -> Refusal | None:
+        """None when the lease is free to be followed by ours."""
+        lease = parse_lease(content)
+        if lease.released:
+            return None
+        sighting = self._sight(generation, content, self._now_s())
+        ends_s = sighting.since_s + lease.duration_s
+        # It is the question that must come after the end: an answer may be old when it arrives.
+        if asked_s >= ends_s:
+            return None
+        if sighting.was_renewed or lease.seems_alive(self._now()):
+            return Refusal(lease.holder)
+        return Refusal(lease.holder, clear_at_s=ends_s)
+
+    def _sight(self, generation: int, content: bytes, seen_s: float) -> Sighting:
+        before = self._sighting
+        if before is None or (before.generation, before.content) != (generation, content):
+            was_renewed = before is not None and before.generation == generation
+            before = self._sighting = Sighting(generation, content, seen_s, was_renewed)
+        return before
+
+    def _take(self, generation: int) -> bool:
+        """Whether the lease of this number is ours and counts."""
+        self._generation = generation
+        begun_s = self._now_s()
+        name, content = self._name_of(generation), self._build(released=False)
+        # A put that was repeated on the way may find what it wrote itself.
+        if not self._store.create(name, content) and self._store.read(name) != content:
+            self._generation = None
+            return False
+        if max(self._list_generations(), default=0) > generation:
+            # We were asleep: others had this number, went on, and removed it.
+            self._store.remove([name])
+            self._generation = None
+            return False
+        self._valid_until_s = begun_s + self._duration_s
+        return True
+
+    def _require_highest(self, generation: int) -> None:
+        if max(self._list_generations(), default=0) > generation:
+            raise lost(self._path, "another run took it")
+
+    def _build(self, *, released: bool) -> bytes:
+        self._write_count += 1
+        now = self._now()
+        known: dict[str, Any] = {
+            **dump_holder(self._holder),
+            "renewed_at": format_second(now),
+            "expires_at": format_second(now + timedelta(seconds=self._duration_s)),
+            "duration_s": self._duration_s,
+            # Makes each content another, however coarse the clock.
+            "write_count": self._write_count,
+            "released": released,
+        }
+        return orjson.dumps(known, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def require_conditions(store: Store, name: str) -> None:
+    """Raises StoreUnfitError where the store writes over a file that it was told not to write over.
+
+    The file stays, so that a run asks for one write, and its first one for two.
+    """
+    probe = f"{name}.probe"
+    if store.create(probe, PROBE) and store.create(probe, PROBE):
+        store.remove([probe])
+        raise unfit(
+            f"the store of '{store.url}' ignores conditions: it wrote '{store.path_of(probe)}'"
+            " twice, though it was told not to"
+        )
+
+
+def unfit(message: str) -> StoreUnfitError:
+    return StoreUnfitError(
+        message,
+        hint="two runs could write here at once: name a bucket without versioning (OSS), or a store"
+        " that knows If-None-Match; or a table of a catalog that commits through a server,"
+        " iceberg://CATALOG/NAMESPACE.TABLE, with its files in such a bucket",
+    )
+
+
+def parse_lease(content: bytes) -> Lease:
+    """What can be read of it; what cannot be read ends as any other lease does."""
+    try:
+        known = orjson.loads(content)
+        duration_s = float(known["duration_s"])
+        expires_at = datetime.fromisoformat(known["expires_at"]).astimezone(UTC)
+        return Lease(parse_holder(content), duration_s, expires_at, known["released"] is True)
+    except (KeyError, TypeError, ValueError):
+        return Lease(parse_holder(content), DURATION_S, None, released=False)
+
+
+def lost(path: str, reason: str) -> LockLostError:
+    return LockLostError(
+        f"the lock '{path}' was lost: {reason}",
+        hint="nothing was published: run again",
+    )

@@ -1,0 +1,262 @@
+"""One run per output at a time: who comes second is told who is first, or waits."""
+
+import fcntl
+import logging
+import math
+import os
+import platform
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from exporter.errors import DestinationError, LockHeldError, LockLostError
+from exporter.locks.flock import LockFile, NoLocksError
+from exporter.locks.interface import Claim, Holder
+from exporter.locks.lease import DURATION_S, LeaseClaim, require_conditions
+from exporter.stores.interface import Store
+from exporter.stores.local import LocalStore
+
+logger = logging.getLogger(__name__)
+
+RELEASE_S: Final = 5.0
+"""The longest an ending run waits for a store to free its lock; a lease ends by itself."""
+
+MIN_RENEWALS_LEFT: Final = 1.5
+"""How much of a lease has to be left before what cannot be undone, in times between renewals: half
+of it. The renewals that go on meanwhile keep it above that, unless the store is out of reach.
+"""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+def read_steady_clock() -> float:
+    """Seconds that go on while the machine sleeps, where the system has such a clock."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockKnobs:
+    """What a lock takes from the machine it runs on."""
+
+    host: str
+    pid: int
+    now: Callable[[], datetime]
+    now_s: Callable[[], float]
+    """Steady: it never jumps."""
+    sleep: Sleep
+    jitter: Callable[[], float]
+    """Between 0 and 1."""
+    flock: Callable[[int, int], None] = fcntl.flock
+    lease_s: float = DURATION_S
+
+
+def build_knobs() -> LockKnobs:
+    return LockKnobs(
+        host=platform.node() or "unknown",
+        pid=os.getpid(),
+        now=lambda: datetime.now(UTC),
+        now_s=read_steady_clock,
+        sleep=anyio.sleep,
+        jitter=random.random,
+    )
+
+
+class Lock:
+    """An output's lock while this run holds it."""
+
+    def __init__(self, claim: Claim, knobs: LockKnobs) -> None:
+        self._claim = claim
+        self._knobs = knobs
+        self.lost: LockLostError | None = None
+        """Why the run does not hold it any more."""
+
+    def check(self) -> None:
+        """Raises LockLostError when it is known that the lock was lost; asks nobody."""
+        if self.lost is not None:
+            raise self.lost
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether it ends by itself while its holder lives, and a holder may not know yet."""
+        return self._claim.is_lease
+
+    def ensure_held(self) -> float:
+        """See `HeldLock`."""
+        self.check()
+        left_s = self._claim.valid_until_s - self._knobs.now_s()
+        if not self._claim.is_lease or left_s < MIN_RENEWALS_LEFT * self._claim.renew_s:
+            try:
+                self._claim.renew()
+            except LockLostError as exc:
+                self.lost = self.lost or exc
+                raise
+        return self._claim.valid_until_s - self._knobs.now_s()
+
+    async def assure(self) -> None:
+        """To be called right before publishing: look again, and hold a lease for its whole
+        duration from now on.
+
+        Raises LockLostError when another run may have the lock, DestinationError when that cannot
+        be told.
+        """
+        self.check()
+        try:
+            await anyio.to_thread.run_sync(self._claim.renew, abandon_on_cancel=True)
+        except LockLostError as exc:
+            self.lost = self.lost or exc
+            raise
+
+    async def keep(self, scope: anyio.CancelScope) -> None:
+        """Renew the lock for ever; cancels the scope once it is lost."""
+        pause_s = self._claim.renew_s
+        while True:
+            await self._knobs.sleep(pause_s)
+            try:
+                await anyio.to_thread.run_sync(self._claim.renew, abandon_on_cancel=True)
+                pause_s = self._claim.renew_s
+            except LockLostError as exc:
+                self._lose(exc, scope)
+                return
+            except DestinationError as exc:
+                logger.info("cannot renew the lock, trying again: %s", exc)
+                pause_s = self._claim.renew_s / 4
+
+    async def watch_end(self, scope: anyio.CancelScope) -> None:
+        """Cancel the scope once the lock is past its end, however long a renewal takes."""
+        while True:
+            left_s = self._claim.valid_until_s - self._knobs.now_s()
+            if left_s == math.inf:
+                return
+            if left_s <= 0:
+                error = LockLostError(
+                    "the lock was lost: it could not be renewed in time",
+                    hint="nothing was published: see whether the store can be reached, run again",
+                )
+                self._lose(error, scope)
+                return
+            await self._knobs.sleep(left_s)
+
+    def _lose(self, error: LockLostError, scope: anyio.CancelScope) -> None:
+        self.lost = self.lost or error
+        scope.cancel()
+
+
+@asynccontextmanager
+async def hold_lock(
+    store: Store,
+    name: str,
+    *,
+    output: str,
+    run_id: str,
+    wait_s: float | None,
+    knobs: LockKnobs | None = None,
+) -> AsyncIterator[Lock]:
+    """Hold the output's lock, named `name` in its store, for the block.
+
+    Raises LockHeldError when another run holds it, at once or after `wait_s`, DestinationError
+    when that cannot be told, and StoreUnfitError when no lock would hold in that store. A block
+    whose lock is lost is cancelled, and LockLostError raised; errors of the block come as they are.
+    `output` is its name for messages.
+    """
+    knobs = knobs or build_knobs()
+    holder = Holder(knobs.host, knobs.pid, run_id, knobs.now())
+    lease = LeaseClaim(
+        store, name, holder, now_s=knobs.now_s, now=knobs.now, duration_s=knobs.lease_s
+    )
+    claim: Claim = lease
+    if isinstance(store, LocalStore):
+        claim = LockFile(store, name, holder, output=output, now_s=knobs.now_s, flock=knobs.flock)
+    else:
+        await anyio.to_thread.run_sync(require_conditions, store, name, abandon_on_cancel=True)
+    try:
+        try:
+            await acquire(claim, output=output, wait_s=wait_s, knobs=knobs)
+        except NoLocksError:
+            logger.info("no file can be locked where '%s' is: taking a lease instead", output)
+            claim = lease
+            await acquire(claim, output=output, wait_s=wait_s, knobs=knobs)
+        async with keep_held(Lock(claim, knobs)) as lock:
+            yield lock
+    finally:
+        await release(claim)
+
+
+async def acquire(claim: Claim, *, output: str, wait_s: float | None, knobs: LockKnobs) -> None:
+    """Attempt until it is ours. Raises LockHeldError when that takes too long."""
+    begun_s = knobs.now_s()
+    told = False
+    while True:
+        asked_s = knobs.now_s()
+        refusal = await anyio.to_thread.run_sync(claim.attempt, abandon_on_cancel=True)
+        if refusal is None:
+            return
+        patient_until_s = begun_s + (wait_s or 0.0)
+        give_up_s = max(patient_until_s, refusal.clear_at_s)
+        if asked_s >= give_up_s:
+            raise held_error(output, refusal.holder, waited_s=asked_s - begun_s if wait_s else None)
+        left_s = give_up_s - knobs.now_s()
+        if not told and refusal.holder is not None:
+            told = True
+            logger.warning(
+                "%s: %s",
+                f"waiting up to {left_s:.0f}s for another run that writes '{output}'"
+                if asked_s < patient_until_s
+                else f"making sure for up to {left_s:.0f}s that the run that wrote '{output}' died",
+                refusal.holder,
+            )
+        await knobs.sleep(min(claim.poll_s * (0.5 + knobs.jitter()), max(left_s, 0.0)))
+
+
+def held_error(output: str, holder: Holder | None, *, waited_s: float | None) -> LockHeldError:
+    waited = "" if waited_s is None else f"; waited {waited_s:.0f}s for it"
+    return LockHeldError(
+        f"another run is writing '{output}': {holder or 'it does not say who it is'}{waited}",
+        hint="wait for its end with --wait, such as --wait 10m, or name another output"
+        if waited_s is None
+        else "wait longer with --wait, or end that run",
+    )
+
+
+@asynccontextmanager
+async def keep_held(lock: Lock) -> AsyncIterator[Lock]:
+    """Renew the lock during the block, which is cancelled when that fails."""
+    failure: BaseException | None = None
+    done = False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lock.keep, tasks.cancel_scope)
+        tasks.start_soon(lock.watch_end, tasks.cancel_scope)
+        try:
+            yield lock
+            done = True
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:  # noqa: BLE001 - raised below, not as a group of one
+            failure = exc
+        finally:
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if lock.lost is not None and done:
+        logger.warning("%s, when the run was over", lock.lost)
+    elif lock.lost is not None:
+        raise lock.lost
+
+
+async def release(claim: Claim) -> None:
+    """Free what is held, whatever ended the run; what fails is only told."""
+    with anyio.move_on_after(RELEASE_S, shield=True) as scope:
+        try:
+            await anyio.to_thread.run_sync(claim.release, abandon_on_cancel=True)
+        except DestinationError as exc:
+            logger.warning("the lock was not freed, and will end by itself: %s", exc)
+    if scope.cancelled_caught:
+        logger.warning("the lock is not freed yet, and will end by itself")

@@ -1,0 +1,122 @@
+"""Values that every stage knows: gateways, sessions, pages, time ranges, listing facts."""
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final, Literal
+
+from exporter.times import read_create_time
+
+RawSession = dict[str, Any]
+"""One session as it was decoded; lives only between the service's answer and the sink."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row of a page that has no id by which its session could be known."""
+
+    place: int
+    """On its page, from 0."""
+    stand_in_id: str
+    """Of the session that keeps the row's place on the page: the same wherever the row is met."""
+    reason: str
+    """Why it is none, for a reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """One answer of ListLivyComputeSessions: a contiguous piece of the list at one instant."""
+
+    total_count: int
+    sessions: list[RawSession]
+    session_ids: list[str]
+    """Of `sessions`, in the same order."""
+    unreadable: tuple[UnreadableRow, ...] = ()
+    """Rows without an id, in the order of their places. In `sessions` each has a stand-in with an
+    id of its own, so that a listing counts it like any other; what is written leaves it out."""
+    body: bytes = field(default=b"", compare=False, repr=False)
+    """The answer as it came, for whoever keeps it; `read_session_page` makes a page of it again."""
+
+    @property
+    def row_count(self) -> int:
+        """Rows that the service put on the page."""
+        return len(self.session_ids)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Gateway:
+    """A Livy gateway, named in full: three services' ids that together key one session list."""
+
+    region_id: str
+    workspace_id: str
+    gateway_id: str
+    """`livyComputeId` in the request's path, `computeId` in a session."""
+
+    def __str__(self) -> str:
+        return f"{self.workspace_id}/{self.gateway_id}"
+
+
+Proof = Literal["quiescent", "anchored", "stitched", "recounted", "unproven"]
+
+
+Mode = Literal["full", "incremental"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListingFacts:
+    """What was read of one gateway, and what that proves."""
+
+    gateway: Gateway
+    session_count: int
+    """Distinct sessions that were handed on: of those seen, the ones within the span asked for, and
+    if incremental only those that are new or changed.
+    """
+    total_count_first: int
+    total_count_last: int
+    inserted_count: int
+    """Sessions in front of the first answer's, when the head was read again; at least so many."""
+    deleted_count: int
+    """As the totals and the insertions tell; at least so many."""
+    overlap_count: int
+    """Rows that were seen again and left out, but for those of the sentinel."""
+    page_count: int
+    """Pages read in all, the sentinel and repairs included."""
+    repair_page_count: int
+    proof: Proof
+    missing: str = ""
+    """Why the listing is unproven, for a reader; empty if it is proven."""
+    mode: Mode = "full"
+    full_because: str = ""
+    """Why a listing that was to be incremental is a full one, for a reader; empty if it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Create times from `since_ms` up to, but not including, `until_ms`; None: no bound."""
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    @property
+    def has_bounds(self) -> bool:
+        return self.since_ms is not None or self.until_ms is not None
+
+    def wants(self, create_time: object) -> bool:
+        """Whether to keep a session that was created then. One that does not tell is kept: nothing
+        shows that it was not created within the span.
+        """
+        at_ms = read_create_time(create_time)
+        if at_ms is None:
+            return True
+        least = -inf if self.since_ms is None else self.since_ms
+        most = inf if self.until_ms is None else self.until_ms
+        return least <= at_ms < most
+
+
+ALL_TIME = Span()
+
+
+SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")
+
+
+KEY_COLUMNS: Final = (*SCOPE_COLUMNS, "session_id")
+"""What tells two sessions apart."""

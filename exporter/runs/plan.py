@@ -1,0 +1,88 @@
+"""What can be told before an export: the gateways there are, and what listing them would take."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import anyio
+
+from exporter.api import calls
+from exporter.api.connect import open_service, resolve_service
+from exporter.api.discovery import ALL, Found, choose_gateways, discover_gateways
+from exporter.events import Event
+from exporter.journal.segments import estimate_journal_bytes
+from exporter.model import Gateway
+from exporter.runs.prepare import require_workspace
+from exporter.settings.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedListing:
+    """What exporting one gateway would take."""
+
+    gateway: Gateway
+    session_count: int
+    page_count: int
+    request_count: int
+    """Pages, and what completeness takes beyond them."""
+    journal_bytes: int
+    """What a run has read and keeps on disk until it has published, to be resumed if killed."""
+    latency_s: float
+    """How long its one page took."""
+
+
+async def plan(
+    settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
+) -> list[PlannedListing]:
+    """Ask each gateway for one page and say what exporting all of it would take; writes nothing."""
+    require_workspace(settings)
+    service = resolve_service(settings, environ=environ)
+    async with open_service(settings, service, emit=emit, environ=environ) as client:
+        gateways = await choose_gateways(
+            client,
+            region_id=service.region_id,
+            workspaces=settings.workspace,
+            gateways=settings.gateway,
+        )
+        planned: dict[Gateway, PlannedListing] = {}
+
+        # One page may hold fewer rows than asked for, so the total alone does not tell the number
+        # of pages.
+        async def ask(gateway: Gateway, limiter: anyio.CapacityLimiter) -> None:
+            async with limiter:
+                started_s = time.monotonic()
+                page = await client.send(
+                    calls.list_sessions(gateway, page_num=1, page_size=settings.page_size)
+                )
+                latency_s = time.monotonic() - started_s
+            page_size = len(page.sessions) or settings.page_size
+            pages = max(1, -(-page.total_count // page_size))
+            sentinel = 0 if pages == 1 else 1
+            planned[gateway] = PlannedListing(
+                gateway,
+                session_count=page.total_count,
+                page_count=pages,
+                request_count=pages + sentinel,
+                journal_bytes=estimate_journal_bytes(page.total_count, page),
+                latency_s=latency_s,
+            )
+
+        async with anyio.create_task_group() as tasks:
+            limiter = anyio.CapacityLimiter(settings.concurrency)
+            for gateway in gateways:
+                tasks.start_soon(ask, gateway, limiter)
+    return [planned[gateway] for gateway in gateways]
+
+
+async def find_gateways(
+    settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
+) -> list[Found]:
+    """What discovery finds in the workspaces named, or in all."""
+    service = resolve_service(settings, environ=environ)
+    async with open_service(settings, service, emit=emit, environ=environ) as client:
+        return await discover_gateways(
+            client,
+            region_id=service.region_id,
+            workspaces=settings.workspace or (ALL,),
+            gateways=settings.gateway,
+        )

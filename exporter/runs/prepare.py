@@ -1,0 +1,165 @@
+"""What one run is about, checked before anything is asked for or touched."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from exporter.api.connect import Service, resolve_service
+from exporter.destinations.access import build_store_access
+from exporter.destinations.destination import Destination
+from exporter.destinations.neighbours import require_apart
+from exporter.destinations.resolve import hold_file, resolve_destination
+from exporter.errors import UsageError, quote, shorten
+from exporter.events import Event
+from exporter.model import Span
+from exporter.records.omit import resolve_fields
+from exporter.settings.annotations import EXAMPLES, parse_instant
+from exporter.settings.settings import Settings
+from exporter.stores.interface import Store
+from exporter.stores.url import StoreAccess
+from exporter.times import format_ms, read_ms
+
+
+def build_run_id(started_at: datetime) -> str:
+    """A name for a run that sorts by its start and is not given twice."""
+    return f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run is about, from its start to its end."""
+
+    settings: Settings
+    run_id: str
+    started_at: datetime
+    span: Span
+    service: Service
+    destination: Destination
+    omit: tuple[str, ...]
+    """The service's names of the fields that are left out."""
+    state_at: tuple[Store, str] | None
+    """The store and name of the state; None where runs cannot build on each other."""
+    environ: Mapping[str, str]
+    emit: Callable[[Event], None]
+
+    @property
+    def output_key(self) -> str:
+        """The output as the state names it: the same however it is spelled."""
+        return self.destination.key
+
+
+def prepare(
+    settings: Settings,
+    *,
+    run_id: str,
+    environ: Mapping[str, str],
+    emit: Callable[[Event], None],
+) -> Run:
+    """What can be checked before anything is touched; blocks. Raises UsageError,
+    DestinationError and CredentialsError.
+    """
+    output = require_output(settings)
+    require_workspace(settings)
+    started_at = datetime.now(UTC)
+    service = resolve_service(settings, environ=environ)
+    access = build_store_access(settings, region_id=service.region_id, environ=environ)
+    destination = resolve_destination(
+        output,
+        chosen=settings.format,
+        access=access,
+        partition_by=settings.partition_by,
+        catalogs=settings.paimon,
+    )
+    require_sequel(settings, destination)
+    require_folder(settings, destination)
+    require_apart(destination)
+    return Run(
+        settings=settings,
+        run_id=run_id,
+        started_at=started_at,
+        span=resolve_span(settings.since, settings.until, now=started_at),
+        service=service,
+        destination=destination,
+        omit=resolve_fields(settings.omit, partition_by=settings.partition_by),
+        state_at=place_state(settings, destination, access=access),
+        environ=environ,
+        emit=emit,
+    )
+
+
+def require_sequel(settings: Settings, destination: Destination) -> None:
+    """Raises UsageError for an incremental run, or a state, of what runs cannot build on."""
+    home = destination.home
+    if (settings.incremental or settings.state) and (home is None or home.state is None):
+        what = "an incremental run" if settings.incremental else "a state"
+        raise UsageError(
+            f"{what} needs a folder or a table, not '{shorten(destination.output)}'",
+            hint="name a folder to add parts to, such as --output sessions/",
+        )
+    if settings.incremental and (settings.since or settings.until):
+        raise UsageError(
+            "an incremental run takes no --since and no --until",
+            hint="filter by create_time when you query, or leave out --incremental",
+        )
+
+
+def require_folder(settings: Settings, destination: Destination) -> None:
+    """Raises UsageError for partitions of what is no folder."""
+    if settings.partition_by and destination.kind in {"file", "stream"}:
+        raise UsageError(
+            f"partitions need a folder, not '{shorten(destination.output)}'",
+            hint="name a folder, such as --output sessions/, or leave out --partition-by",
+        )
+
+
+def place_state(
+    settings: Settings, destination: Destination, *, access: StoreAccess
+) -> tuple[Store, str] | None:
+    home = destination.home
+    if home is None or home.state is None:
+        return None
+    if settings.state is None:
+        return home.store, home.state
+    return hold_file(settings.state, access=access)
+
+
+def require_output(settings: Settings) -> str:
+    if settings.output is None:
+        raise UsageError("no output", hint="name a file with --output, or - for stdout")
+    return settings.output
+
+
+def require_workspace(settings: Settings) -> None:
+    if not settings.workspace:
+        raise UsageError("no workspace", hint="name it with --workspace ID, or --workspace all")
+
+
+def resolve_span(since: str | None, until: str | None, *, now: datetime) -> Span:
+    """What two settings mean for a run that starts `now`.
+
+    Raises UsageError for one that is no instant, and where no session can be between them.
+    """
+    since_ms, until_ms = (
+        None if text is None else read_setting(flag, text, now=now)
+        for flag, text in (("--since", since), ("--until", until))
+    )
+    if since_ms is not None and since_ms > read_ms(now):
+        raise UsageError(
+            f"--since {since} is in the future: {format_ms(since_ms)}",
+            hint=f"no session was created since; give an earlier one, such as {EXAMPLES}",
+        )
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise UsageError(
+            f"--since {since} is not before --until {until}:"
+            f" {format_ms(since_ms)}, {format_ms(until_ms)}",
+            hint="sessions are kept that were created at --since or later, and before --until",
+        )
+    return Span(since_ms, until_ms)
+
+
+def read_setting(flag: str, text: str, *, now: datetime) -> int:
+    try:
+        return parse_instant(text, now=now)
+    except ValueError as exc:
+        raise UsageError(f"{flag} {quote(text)} {exc}", hint=f"give {EXAMPLES}") from exc

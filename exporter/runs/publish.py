@@ -1,0 +1,397 @@
+"""Publishing as one act, though it takes several writes: what a crash cuts short is completed.
+
+A run's data, manifest and state have names of their own, and no store replaces three names at once.
+So a run that has written its data, still invisible, first writes what it is about to publish: the
+*intent*, with the manifest and the state in it. From then on a crash leaves the intent behind, and
+the next run goes by it: if all data files stand as the manifest says, the publish is completed, and
+if not, it never happened.
+
+Under a lease a run may be cut off, be followed by another one, and wake up later. Then what it left
+stays for a while, and what it does after that has no effect: see `manifests`.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from exporter.destinations.dataset import is_own, is_part
+from exporter.destinations.destination import Destination, Home
+from exporter.errors import DestinationError, LockLostError
+from exporter.runs.intents import Intent, dump_intent, find_intents, name_intent, parse_intent
+from exporter.runs.manifest import dump_manifest
+from exporter.runs.manifest_log import ManifestLog, PlainManifest, Published
+from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks.interface import Output
+from exporter.sinks.partitioned import PartitionedOutput
+from exporter.stores.interface import NO_LOCK, HeldLock, Store
+from exporter.stores.local import LocalStore
+from exporter.tables.interface import Commit
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES = 1 << 20
+
+
+class Publisher:
+    """Where one run publishes its manifest and state; blocks, as stores do."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        home: Home,
+        *,
+        state_at: tuple[Store, str] | None,
+        lock: HeldLock = NO_LOCK,
+        keep_s: float | None = None,
+    ) -> None:
+        """`keep_s` is how old what others left has to be before it is removed; None where who holds
+        the lock knows that they are dead.
+        """
+        self._destination = destination
+        self._home = home
+        self._state_at = state_at
+        """The store and name of the state; None where there is none."""
+        self._lock = lock
+        self._is_fenced = keep_s is not None
+        """Whether another run may have the lock already, and this one not know."""
+        self._keep_s = keep_s or 0.0
+        self._log: ManifestLog | None = None
+        if keep_s is not None and home.manifests is not None:
+            self._log = ManifestLog(home, folder=home.manifests, lock=lock)
+        self._base: Published | None = None
+        """What was published when this run began."""
+        self._is_committed = False
+        """Whether what is being published is what readers find from now on, whatever fails."""
+        self._undone_run_id: str | None = None
+        """Of the run whose intent was taken back: of a table, only it can have left files."""
+
+    def publish(self, output: Output, manifest: dict[str, Any], state: bytes | None) -> None:
+        """Show the output, its manifest and its state; a crash at any point is put right later.
+
+        Parts that were shown when another one cannot be are taken back at once. What failed and is
+        found done after all is published. Raises LockLostError when another run has published
+        meanwhile; of that nothing is touched.
+        """
+        intent = self._build_intent(manifest, state)
+        tags = self._read_tags()
+        self._is_committed = False
+        is_shown = self._replace_folder(output, intent)
+        if not is_shown:
+            self._lock.ensure_held()
+            self._home.store.replace(self._name_of(intent), dump_intent(intent))
+        try:
+            if not is_shown:
+                output.publish(self._lock)
+            self._is_committed = self._log is None
+            self._complete(intent, tags)
+        except DestinationError:
+            if not self._is_done_after_all(intent):
+                raise
+        except LockLostError as exc:
+            if not self._is_committed and not self._was_completed(intent):
+                raise
+            tell_of_loss(exc, intent)
+
+    def _replace_folder(self, output: Output, intent: Intent) -> bool:
+        """Have a reader of the folder see all of the publish at once, where more than one file
+        comes or goes and the disk can do so. The intent is part of it: what is left then is to
+        complete it.
+        """
+        store = self._destination.store
+        if (
+            self._is_fenced
+            or not isinstance(store, LocalStore)
+            or not isinstance(output, DatasetOutput | PartitionedOutput)
+            or len(output.staged) + len(intent.superseded) < 2
+        ):
+            return False
+        self._lock.ensure_held()
+        return store.replace_together(
+            output.staged,
+            run_id=intent.run_id,
+            is_own=is_own,
+            removed=intent.superseded,
+            contents={
+                self._home.manifest: dump_manifest(intent.manifest),
+                self._home.intent: dump_intent(intent),
+            },
+        )
+
+    def recover(self) -> None:
+        """Complete, or undo, what a killed run began to publish, and remove what it left.
+
+        Only for who holds the output's lock. May itself be cut short at any point.
+        """
+        for each in find_intents(self._home):
+            content = self._home.store.read(each.name)
+            intent = None if content is None else parse_intent(content)
+            if intent is not None:
+                self._recover(each.name, intent)
+            elif content is not None:  # written as one act, so nobody went by it: damaged since
+                path = self._home.store.path_of(each.name)
+                logger.warning("removed '%s', which is damaged", path)
+                self._home.store.remove([each.name])
+        if self._log is not None:
+            self._log.write_copy()
+        self._base = self._read_published()
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what dead runs staged, and under a lease what they left long ago."""
+        store = self._destination.store
+        if self._state_at is not None:
+            state_store, state_name = self._state_at
+            state_store.remove_leftovers([state_name], keep_s=self._keep_s)
+        if self._destination.kind == "dataset":
+            store.remove_leftovers(keep_s=self._keep_s)
+            if isinstance(store, LocalStore) and not self._is_fenced:
+                store.remove_generations(is_own)
+        else:
+            names = [self._destination.name, self._home.manifest, self._home.intent]
+            store.remove_leftovers(names, keep_s=self._keep_s)
+            table, run_id = self._destination.table, self._undone_run_id
+            if table is not None and run_id is not None:
+                table.remove_leftovers(run_id, keep_s=self._keep_s)
+        if self._is_fenced:
+            self._remove_abandoned()
+
+    def compact(self, commit: Commit) -> None:
+        """Merge small files where the output is a table that has many; never raises."""
+        table = self._destination.table
+        if table is not None:
+            from exporter.tables.output import compact
+
+            compact(table, replace(commit, lock=self._lock), output=self._destination.output)
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """The published manifest; None when there is none, or none that can be read."""
+        return self._read_published().manifest
+
+    def require_manifest(self) -> None:
+        """Raises DestinationError for parts that no manifest names: a run that adds would leave
+        them out of its own, and they would be removed.
+        """
+        store = self._destination.store
+        if self.read_manifest() is None and any(is_part(each.name) for each in store.list_files()):
+            raise DestinationError(
+                f"'{self._destination.output}' has parts, and no manifest that names them",
+                hint=f"put {store.path_of(self._home.manifest)} back, or have a run without"
+                " --incremental replace the parts",
+            )
+
+    def _read_published(self) -> Published:
+        return PlainManifest(self._home).read() if self._log is None else self._log.read()
+
+    def _name_of(self, intent: Intent) -> str:
+        return name_intent(self._home, intent.run_id, is_shared=not self._is_fenced)
+
+    def _build_intent(self, manifest: dict[str, Any], state: bytes | None) -> Intent:
+        base = self._base = self._base or self._read_published()
+        superseded: tuple[str, ...] = ()
+        if self._destination.kind == "dataset":
+            named = {each["path"] for each in manifest["files"]}
+            former = (
+                self._find_unnamed()
+                if base.manifest is None
+                else [each["path"] for each in base.manifest["files"]]
+            )
+            superseded = tuple(path for path in former if path not in named and is_part(path))
+        return Intent(
+            manifest,
+            None if state is None else state.decode(),
+            number=None if self._log is None else base.number + 1,
+            superseded=superseded,
+        )
+
+    def _find_unnamed(self) -> list[str]:
+        """The parts that a run replaces where the manifest that named them is gone; not those that
+        another run may be about to publish.
+        """
+        files = list(self._destination.store.list_files())
+        named = {part for intent in self._read_intents().values() for part in intent.own_parts}
+        return [each.name for each in files if is_part(each.name) and each.name not in named]
+
+    def _read_intents(self) -> dict[str, Intent]:
+        """By their names."""
+        found = {}
+        for each in find_intents(self._home):
+            content = self._home.store.read(each.name)
+            intent = None if content is None else parse_intent(content)
+            if intent is not None:
+                found[each.name] = intent
+        return found
+
+    def _recover(self, name: str, intent: Intent) -> None:
+        if self._is_shown(intent):
+            tags = self._read_tags()
+            self._complete(intent, tags, name=name)
+            logger.warning(
+                "completed the publish of run %s, which was cut short", intent.manifest["run_id"]
+            )
+        elif not self._is_fenced:
+            self._undo(name, intent)
+
+    def _is_done_after_all(self, intent: Intent) -> bool:
+        """Whether a publish that failed midway is found done, or can be ended now; else what it
+        showed is taken back, unless that fails too: then the next run does either.
+        """
+        with suppress(DestinationError):
+            try:
+                self._lock.ensure_held()
+            except LockLostError as exc:
+                if not self._is_committed:
+                    raise
+                tell_of_loss(exc, intent)
+                return True
+            if self._is_shown(intent):
+                self._complete(intent, self._read_tags())
+                logger.info("the publish failed midway, and was found done or ended since")
+                return True
+            self._undo(self._name_of(intent), intent)
+        return False
+
+    def _is_shown(self, intent: Intent) -> bool:
+        """Whether the data of the run are there to be read, and nothing was published since: a
+        table's own log tells.
+        """
+        table = self._destination.table
+        if table is not None:
+            return table.find_commit(intent.run_id) is not None
+        if self._log is not None:
+            if intent.number is not None and self._log.has(intent.number, intent.run_id):
+                return True
+            if intent.number is not None and intent.number <= self._log.read().number:
+                return False
+        return all(self._stands(each) for each in intent.manifest["files"])
+
+    def _was_completed(self, intent: Intent) -> bool:
+        """Whether the run that took the lock has ended this publish: all of its parts were there.
+        Not so where that cannot be told.
+        """
+        with suppress(DestinationError):
+            return (
+                self._log is not None
+                and intent.number is not None
+                and self._log.has(intent.number, intent.run_id)
+            )
+        return False
+
+    def _stands(self, file: dict[str, Any]) -> bool:
+        """Whether a file is there as the manifest says; a part's name is given to one file only."""
+        destination = self._destination
+        name = destination.name or file["path"]
+        if destination.store.size_of(name) != file["size_bytes"]:
+            return False
+        return destination.kind == "dataset" or digest(destination.store, name) == file["sha256"]
+
+    def _read_tags(self) -> "Tags":
+        """Of what is about to be replaced, to leave alone what others put in its place."""
+        if not self._is_fenced:
+            return {}
+        places = [(self._home.store, self._home.manifest)]
+        if self._state_at is not None:
+            places.append(self._state_at)
+        return {name: store.tag_of(name) for store, name in places}
+
+    def _complete(self, intent: Intent, tags: "Tags", *, name: str | None = None) -> None:
+        """From data that are shown to the end; for a dataset under a lease the commit is here."""
+        home = self._home
+        if self._log is not None:
+            number = self._log.read().number + 1 if intent.number is None else intent.number
+            self._log.commit(number, intent.manifest)
+            self._is_committed = True
+        if not self._is_fenced:
+            home.store.replace(home.manifest, dump_manifest(intent.manifest))
+        elif self._log is None:
+            self._put(home.store, home.manifest, dump_manifest(intent.manifest), tags)
+        else:
+            self._log.write_copy()
+        if self._is_newest(intent):
+            self._publish_state(intent, tags)
+        if intent.superseded:
+            self._lock.ensure_held()
+            home.store.remove(self._list_superseded(intent))
+        home.store.remove([name or self._name_of(intent)])
+
+    def _is_newest(self, intent: Intent) -> bool:
+        """Whether nothing was published since: an older run's state is of no use then."""
+        return self._log is None or self._log.has(self._log.read().number, intent.run_id)
+
+    def _publish_state(self, intent: Intent, tags: "Tags") -> None:
+        if self._state_at is None:
+            return
+        store, name = self._state_at
+        if intent.state is None:  # one that is there knows nothing of what was published now
+            store.remove([name])
+        elif self._is_fenced:
+            self._put(store, name, intent.state.encode(), tags)
+        else:
+            store.replace(name, intent.state.encode())
+
+    def _put(self, store: Store, name: str, content: bytes, tags: "Tags") -> None:
+        within_s = self._lock.ensure_held()
+        if not store.replace_version(name, content, tag=tags.get(name), within_s=within_s):
+            logger.info("'%s' is another run's already", store.path_of(name))
+
+    def _list_superseded(self, intent: Intent) -> list[str]:
+        published = self.read_manifest()
+        named = set() if published is None else {each["path"] for each in published["files"]}
+        return [path for path in intent.superseded if path not in named]
+
+    def _undo(self, name: str, intent: Intent) -> None:
+        """Remove what a run had shown already. The intent goes last: only it names those parts when
+        there is no manifest yet.
+        """
+        self._undone_run_id = intent.manifest["run_id"]
+        if self._destination.kind == "dataset":
+            published = self.read_manifest()
+            named = set() if published is None else {each["path"] for each in published["files"]}
+            parts = [path for path in intent.own_parts if path not in named]
+            self._lock.ensure_held()
+            self._destination.store.remove(parts)
+        self._home.store.remove([name])
+
+    def _remove_abandoned(self) -> None:
+        """What runs left that can publish no more, once it is old by the store's own clock."""
+        lease_at = max(
+            (each.modified_at for each in self._home.store.list_files(f"{self._home.lock}.")),
+            default=None,
+        )
+        if lease_at is None:
+            return
+
+        def is_old(modified_at: datetime) -> bool:
+            return (lease_at - modified_at).total_seconds() >= self._keep_s
+
+        number = self._read_published().number
+        intents = self._read_intents()
+        for each in find_intents(self._home):
+            intent = intents.get(each.name)
+            # A number that is not taken yet is what its run may still commit with.
+            is_out = intent is not None and (intent.number is None or intent.number <= number)
+            if intent is not None and is_out and is_old(each.modified_at):
+                self._undo(each.name, intent)
+        if self._log is not None:
+            self._log.prune(is_old=is_old)
+
+
+def tell_of_loss(error: LockLostError, intent: Intent) -> None:
+    """What is committed stays so: who has the lock now completes the rest."""
+    logger.warning("run %s is published, and another one goes on from it: %s", intent.run_id, error)
+
+
+Tags = Mapping[str, str | None]
+"""What tells versions apart, by the names of the files."""
+
+
+def digest(store: Store, name: str) -> str:
+    """The file's SHA-256 in lower-case hexadecimal, read in pieces."""
+    hashed = hashlib.sha256()
+    with store.open_input(name) as stream:
+        while chunk := stream.read(READ_BYTES):
+            hashed.update(chunk)
+    return hashed.hexdigest()

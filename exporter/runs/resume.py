@@ -1,0 +1,107 @@
+"""What a killed run had read, and how a run of the same output goes on from there; blocks."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from exporter.destinations.destination import Home
+from exporter.journal.journal import Journal
+from exporter.journal.spool import remove_stale
+from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
+from exporter.model import Gateway, Span
+from exporter.runs.prepare import Run, resolve_span
+from exporter.runs.previous import Past
+from exporter.runs.state import dump_state
+from exporter.stores.local import LocalStore
+from exporter.version import __version__
+
+logger = logging.getLogger(__name__)
+
+
+def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog | Journal:
+    """The journal of what is read, taken over from a killed run where that fits; blocks."""
+    settings = run.settings
+    spool = None if settings.spool is None else Path(settings.spool)
+    home = run.destination.home
+    path = None if home is None else place_journal(home, key=run.output_key, spool=spool)
+    if path is None:
+        return NO_ANSWER_LOG
+    state = b"" if past.state is None else dump_state(past.state)
+    journal = Journal(
+        path,
+        identity={
+            "exporter_version": __version__,
+            "endpoint": run.service.endpoint,
+            "region": run.service.region_id,
+            "output": run.output_key,
+            "format": run.destination.format,
+            "page_size": settings.page_size,
+            "since": settings.since,
+            "until": settings.until,
+            "incremental": settings.incremental,
+            "settle": settings.settle,
+            "full_every": settings.full_every,
+            "state": hashlib.sha256(state).hexdigest(),
+            # What was published since is newer than what the journal has.
+            "predecessor": past.run_id,
+            # It holds whole answers; what is made of them differs.
+            **({"selection_of_fields": list(run.omit)} if run.omit else {}),
+        },
+        gateways=gateways,
+        run_id=run.run_id,
+        started_at=run.started_at,
+        resume_within_s=settings.resume_within,
+        fresh=not settings.resume,
+    )
+    if spool is not None:
+        remove_stale(spool, now=run.started_at, resume_within_s=settings.resume_within)
+    if journal.dropped is not None:
+        logger.warning("starting afresh: %s", journal.dropped)
+    if journal.resumed is not None:
+        logger.info(
+            "going on where run %s was: %s pages are here already",
+            journal.resumed.run_id,
+            f"{journal.resumed.answer_count:,}",
+        )
+    if settings.resume:
+        return journal
+    journal.remove()
+    return NO_ANSWER_LOG
+
+
+def find_beginning(started_at: datetime, journal: AnswerLog | Journal) -> datetime:
+    """When the run started whose requests are gone on with: all that a listing decides by time is
+    decided by that instant, or the recorded answers would not fit.
+    """
+    if isinstance(journal, Journal) and journal.resumed is not None:
+        return journal.resumed.started_at
+    return started_at
+
+
+def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
+    """A duration counts back from the start of the run whose requests are gone on with."""
+    settings = run.settings
+    now = find_beginning(run.started_at, journal)
+    return resolve_span(settings.since, settings.until, now=now)
+
+
+def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:
+    if isinstance(journal, Journal):
+        if not keep:
+            journal.remove()
+        elif (kept_count := journal.close()) > 0:
+            logger.warning("%s pages read are kept: the next run goes on from there", kept_count)
+
+
+def place_journal(home: Home, *, key: str, spool: Path | None) -> Path | None:
+    """Where the journal of the output with this key is kept; None where there is no place for it.
+
+    Beside a local output, or in the folder `spool`.
+    """
+    if spool is not None:
+        return spool / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.journal"
+    if isinstance(home.store, LocalStore):
+        return Path(home.store.path_of(home.journal))
+    return None

@@ -1,0 +1,244 @@
+"""Re-reads a published output against its manifest: files, bytes, rows and keys; blocks, as stores
+do.
+
+Every file is read twice: once for its SHA-256, then for its rows, of Parquet only the key's
+columns. Memory does not grow with the files, but by 12 to 24 bytes a row for the keys: see
+`listing.keys`. Of n rows two look alike that are not with probability n²/2⁶⁵, one in a million at
+six million rows.
+"""
+
+from dataclasses import dataclass
+
+from exporter.destinations.destination import Destination, Home
+from exporter.errors import DestinationError, UsageError
+from exporter.listing.keyset import KeySet
+from exporter.runs.intents import find_intents
+from exporter.runs.manifest import Promise, PromisedFile, parse_promise
+from exporter.runs.publish import digest
+from exporter.sinks.interface import FileCodec, Format
+from exporter.sinks.keys import COLUMNS, Unreadable, join_keys, read_keys
+from exporter.tables.interface import Table
+
+MOST_EXPECTED = 10_000_000
+"""Keys that room is made for before they are seen: a manifest may promise anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One way in which an output is not as its manifest says."""
+
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One thing that was counted."""
+
+    what: str
+    promised: int
+    """As the manifest says."""
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What came of reading an output again."""
+
+    output: str
+    promise: Promise | None
+    """None where there is no manifest that can be read."""
+    checked: tuple[Checked, ...]
+    problems: tuple[Problem, ...]
+
+
+def verify(destination: Destination) -> Verification:
+    """Read the output, as it is now, against the manifest beside it.
+
+    Raises UsageError for a stream, which has no manifest beside it, and DestinationError where the
+    manifest or the folder cannot be read.
+    """
+    home = destination.home
+    if home is None:
+        raise UsageError(
+            f"'{destination.output}' cannot be read again",
+            hint="name a file or a folder that an export wrote",
+        )
+    problems = find_unfinished(home)
+    content = home.store.read(home.manifest)
+    if content is None:
+        place = home.store.path_of(home.manifest)
+        missing = Problem(
+            f"'{destination.output}' has no manifest: there is no '{place}'",
+            "name the output as --output named it; a moved output takes its manifest along",
+        )
+        return Verification(destination.output, None, (), (*problems, missing))
+    try:
+        promise = parse_promise(content)
+    except ValueError as exc:
+        broken = Problem(f"'{home.store.path_of(home.manifest)}' is no manifest: {exc}")
+        return Verification(destination.output, None, (), (*problems, broken))
+    if destination.table is not None:
+        return verify_table(destination.table, promise, output=destination.output, found=problems)
+    check = Check(destination, promise)
+    check.run()
+    return Verification(destination.output, promise, check.counts, (*problems, *check.problems))
+
+
+def verify_table(
+    table: Table, promise: Promise, *, output: str, found: tuple[Problem, ...]
+) -> Verification:
+    """A table's own log names its files, and others may have written to it since: what is read is
+    whether the run is in that log, and whether each key is there once.
+    """
+    keys = KeySet(promise.session_count)
+    row_count = repeated_count = 0
+    for batch in table.read_columns(COLUMNS):
+        row_count += batch.num_rows
+        repeated_count += len(keys.add_all(join_keys(batch, with_version=False)))
+    problems = list(found)
+    if promise.session_count > 0 and table.find_commit(promise.run_id) is None:
+        problems.append(
+            Problem(
+                f"'{output}' has no commit of run {promise.run_id}",
+                "a table forgets it where old snapshots are expired; else export again",
+            )
+        )
+    if repeated_count > 0:
+        problems.append(Problem(f"'{output}' has {repeated_count:,} rows whose key is there twice"))
+    checked = (Checked("distinct keys", row_count, len(keys)),)
+    return Verification(output, promise, checked, tuple(problems))
+
+
+def find_unfinished(home: Home) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            f"a publish was cut short, or is going on: there is '{home.store.path_of(each.name)}'",
+            "run the export again, which completes it",
+        )
+        for each in find_intents(home)
+    )
+
+
+class Check:
+    """Counts what is there of what a manifest promises."""
+
+    def __init__(self, destination: Destination, promise: Promise) -> None:
+        self.problems: list[Problem] = []
+        self._destination = destination
+        self._promise = promise
+        self._keys = KeySet(min(promise.row_count, MOST_EXPECTED))
+        self._file_count = 0
+        self._size_bytes = 0
+        self._intact_count = 0
+        self._row_count = 0
+
+    @property
+    def counts(self) -> tuple[Checked, ...]:
+        files = self._promise.files
+        return (
+            Checked("files", len(files), self._file_count),
+            Checked("bytes", sum(each.size_bytes for each in files), self._size_bytes),
+            Checked("files of equal SHA-256", len(files), self._intact_count),
+            Checked("rows", self._promise.row_count, self._row_count),
+            Checked("distinct keys", self._promise.row_count, len(self._keys)),
+        )
+
+    def run(self) -> None:
+        files = self._promise.files
+        if self._destination.kind == "file" and len(files) != 1:
+            self._note(f"its manifest names {len(files):,} files, not one")
+        else:
+            for each in files:
+                self._check_file(each)
+        self._check_session_count()
+        if self._destination.kind == "dataset":
+            self._check_foreign()
+
+    def _note(self, message: str) -> None:
+        self.problems.append(Problem(message))
+
+    def _check_file(self, file: PromisedFile) -> None:
+        store = self._destination.store
+        # A single file may have been moved since: it is where the user says, not where it was.
+        name = self._destination.name or file.path
+        shown = f"'{store.path_of(name)}'"
+        try:
+            size_bytes = store.size_of(name)
+            if size_bytes is None:
+                self._note(f"{shown} is missing")
+                return
+            self._file_count += 1
+            self._size_bytes += size_bytes
+            if size_bytes != file.size_bytes:
+                self._note(
+                    f"{shown} has {size_bytes:,} bytes, its manifest says {file.size_bytes:,}"
+                )
+                return
+            sha256 = digest(store, name)
+            if sha256 != file.sha256:
+                self._note(f"{shown} has SHA-256 {sha256}, its manifest says {file.sha256}")
+                return
+            self._intact_count += 1
+            self._check_rows(name, shown, file)
+        except (DestinationError, Unreadable) as exc:
+            self._note(f"{shown} cannot be read: {exc}")
+        except OSError as exc:
+            self._note(f"{shown} cannot be read: {exc.strerror or exc}")
+
+    def _check_rows(self, name: str, shown: str, file: PromisedFile) -> None:
+        """Only for a file that is, byte for byte, what was written: else its rows say nothing."""
+        row_count = repeated_count = 0
+        first = ""
+        with self._destination.store.open_input(name) as stream:
+            for keys in read_keys(
+                stream,
+                output_format=self._format,
+                codec=self._codec,
+                # A dataset has a row for each version of a session.
+                with_version=self._destination.kind == "dataset",
+            ):
+                row_count += len(keys)
+                repeated = self._keys.add_all(keys)
+                if repeated and repeated_count == 0:
+                    first = keys[repeated[0]]
+                repeated_count += len(repeated)
+        self._row_count += row_count
+        if row_count != file.row_count:
+            self._note(f"{shown} has {row_count:,} rows, its manifest says {file.row_count:,}")
+        if repeated_count > 0:
+            self._note(
+                f"{shown} has {repeated_count:,} rows whose key was there before,"
+                f" the first is {first.replace(chr(0), ' ')}"
+            )
+
+    @property
+    def _format(self) -> Format:
+        return "ndjson" if self._promise.format == "ndjson" else "parquet"
+
+    @property
+    def _codec(self) -> FileCodec:
+        """How a file is compressed as a whole; parts of a dataset never are."""
+        return self._destination.file_codec if self._destination.kind == "file" else "none"
+
+    def _check_session_count(self) -> None:
+        """The sessions of the run are the rows it wrote; a dataset may hold those of other runs."""
+        promise = self._promise
+        if promise.session_count not in {promise.row_count, promise.own_row_count}:
+            self._note(
+                f"the manifest counts {promise.session_count:,} sessions, and"
+                f" {promise.own_row_count:,} rows in the files of its run"
+            )
+
+    def _check_foreign(self) -> None:
+        """Files that a reader of the whole folder would take for part of it."""
+        store = self._destination.store
+        known = {each.path for each in self._promise.files}
+        for name in sorted(each.name for each in store.list_files()):
+            if name not in known and is_read(name):
+                self._note(f"'{store.path_of(name)}' is not named by the manifest")
+
+
+def is_read(name: str) -> bool:
+    """Whether engines read a file of that name: what begins with `_` or `.` is none of the data."""
+    return not any(part.startswith(("_", ".")) for part in name.split("/"))

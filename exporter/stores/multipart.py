@@ -1,0 +1,267 @@
+"""Uploads that killed runs began and never ended: listed and aborted by requests of our own.
+
+The client library knows only the uploads it began itself. They hold storage that is paid for, and
+nothing shows them.
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from typing import Final
+from urllib.parse import quote, urlencode, urlsplit
+from xml.etree import ElementTree as ET
+
+from exporter.errors import ExporterError
+from exporter.stores.url import AccessKey, Address, Endpoint, KeySource
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S: Final = 20.0
+PAGES_MOST: Final = 100
+RUN_ID: Final = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    key: str
+    upload_id: str
+    begun_at: datetime | None = None
+    """By the store's clock; None when it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPage:
+    """One answer of a listing of uploads."""
+
+    uploads: tuple[OpenUpload, ...]
+    next_markers: dict[str, str] | None
+    """What asks for the next page; None after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    content: bytes
+    at: datetime | None
+    """The store's time, as it says itself."""
+
+
+class OpenUploads:
+    """The uploads of one bucket that are neither completed nor aborted."""
+
+    def __init__(
+        self,
+        address: Address,
+        endpoint: Endpoint,
+        *,
+        fetch_key: KeySource,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._address = address
+        self._endpoint = endpoint
+        self._fetch_key = fetch_key
+        self._now = now
+        self._spared: list[OpenUpload] = []
+        """Those that were too young to be aborted."""
+
+    def abort(
+        self,
+        *,
+        folder: str,
+        keys: Collection[str] | None,
+        spared: Collection[str],
+        keep_s: float,
+    ) -> None:
+        """Abort the uploads to these keys that began longer than `keep_s` ago; without keys those
+        to names in the folder that hold a run's id. Never raises: what stays open is said.
+        """
+        with self._told():
+            found, listed_at = self._list(common_start(folder, keys))
+            meant = [
+                each
+                for each in found
+                if each.key not in spared and is_meant(each.key, folder=folder, keys=keys)
+            ]
+            due = [each for each in meant if is_due(each, listed_at=listed_at, keep_s=keep_s)]
+            self._spared = [each for each in meant if each not in due]
+            self._abort(due)
+
+    def abort_spared(self, key: str) -> None:
+        """Abort the uploads to a key that were spared by their age; never raises.
+
+        For who is about to publish that object: a run that began one, lost its lock and does not
+        know would end it later. Uploads that were begun since are of somebody who has the lock now.
+        """
+        with self._told():
+            self._abort([each for each in self._spared if each.key == key])
+
+    def _abort(self, uploads: Iterable[OpenUpload]) -> None:
+        for each in uploads:
+            try:
+                self._send("DELETE", each.key, {"uploadId": each.upload_id})
+            except urllib.error.HTTPError as exc:
+                if exc.code == 404:  # it was ended meanwhile
+                    continue
+                raise
+            logger.info(
+                "aborted an upload that was never ended, to '%s://%s/%s'",
+                self._address.scheme,
+                self._address.bucket,
+                each.key,
+            )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, HTTPException, ValueError, ET.ParseError, ExporterError) as exc:
+            reason = exc.code if isinstance(exc, urllib.error.HTTPError) else type(exc).__name__
+            logger.info(
+                "cannot abort uploads that were never ended, to '%s' (%s):"
+                " let a lifecycle rule of the bucket abort incomplete uploads",
+                self._address.url,
+                reason,
+            )
+
+    def _list(self, prefix: str) -> tuple[list[OpenUpload], datetime]:
+        """What is open, and the store's time."""
+        found: list[OpenUpload] = []
+        markers: dict[str, str] | None = {}
+        listed_at = self._now()
+        for _ in range(PAGES_MOST):
+            if markers is None:
+                break
+            answer = self._send("GET", "", {"uploads": "", "prefix": prefix} | markers)
+            listed_at = answer.at or listed_at
+            page = parse_uploads(answer.content)
+            found += page.uploads
+            markers = page.next_markers
+        return found, listed_at
+
+    def _send(self, method: str, key: str, query: Mapping[str, str]) -> "Answer":
+        path = key if self._endpoint.is_virtual else f"{self._address.bucket}/{key}"
+        request = build_request(
+            method,
+            f"{self._endpoint.url}/{quote(path, safe='/-_.~')}",
+            query,
+            key=self._fetch_key(),
+            region=self._endpoint.region,
+            at=self._now(),
+        )
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as configured
+            return Answer(answer.read(), parse_date(answer.headers.get("Date")))
+
+
+def common_start(folder: str, keys: Collection[str] | None) -> str:
+    if keys is None:
+        return f"{folder}/" if folder else ""
+    return min(keys, key=len, default="") if len(keys) == 1 else (f"{folder}/" if folder else "")
+
+
+def is_meant(key: str, *, folder: str, keys: Collection[str] | None) -> bool:
+    if keys is not None:
+        return key in keys
+    start = f"{folder}/" if folder else ""
+    return key.startswith(start) and re.search(RUN_ID, key.rpartition("/")[2]) is not None
+
+
+def is_due(upload: OpenUpload, *, listed_at: datetime, keep_s: float) -> bool:
+    """Whether it began so long ago; one that does not say when is kept, unless all go."""
+    if keep_s <= 0:
+        return True
+    return upload.begun_at is not None and (listed_at - upload.begun_at).total_seconds() > keep_s
+
+
+def parse_date(text: str | None) -> datetime | None:
+    """The time in a header, None where that is none."""
+    try:
+        return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def parse_begin(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def parse_uploads(content: bytes) -> UploadPage:
+    """Raises ElementTree's ParseError for what is no XML."""
+    root = ET.fromstring(content)  # noqa: S314 - from the store that also holds our data
+    for each in root.iter():
+        each.tag = each.tag.rpartition("}")[2]
+    uploads = tuple(
+        OpenUpload(
+            each.findtext("Key", ""),
+            each.findtext("UploadId", ""),
+            parse_begin(each.findtext("Initiated", "")),
+        )
+        for each in root.iter("Upload")
+    )
+    if root.findtext("IsTruncated") != "true":
+        return UploadPage(uploads, None)
+    markers = {
+        "key-marker": root.findtext("NextKeyMarker", ""),
+        "upload-id-marker": root.findtext("NextUploadIdMarker", ""),
+    }
+    return UploadPage(uploads, markers)
+
+
+def build_request(
+    method: str,
+    url: str,
+    query: Mapping[str, str],
+    *,
+    key: AccessKey,
+    region: str,
+    at: datetime,
+) -> urllib.request.Request:
+    """A request without a body, signed as AWS Signature Version 4.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+    """
+    parts = urlsplit(url)
+    stamp = f"{at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    query_text = urlencode(sorted(query.items()), quote_via=quote, safe="-_.~")
+    headers = {
+        "host": parts.netloc,
+        "x-amz-content-sha256": EMPTY_SHA256,
+        "x-amz-date": stamp,
+    }
+    if key.security_token:
+        headers["x-amz-security-token"] = key.security_token
+    signed = ";".join(sorted(headers))
+    canonical = "\n".join(
+        [
+            method,
+            parts.path,
+            query_text,
+            *(f"{name}:{headers[name]}" for name in sorted(headers)),
+            "",
+            signed,
+            EMPTY_SHA256,
+        ]
+    )
+    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    to_sign = "\n".join(
+        ["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()]
+    )
+    secret = f"AWS4{key.access_key_secret}".encode()
+    for each in (*scope.split("/"), to_sign):
+        secret = hmac.digest(secret, each.encode(), "sha256")
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={key.access_key_id}/{scope},"
+        f"SignedHeaders={signed},Signature={secret.hex()}"
+    )
+    return urllib.request.Request(f"{url}?{query_text}", headers=headers, method=method)  # noqa: S310 - as configured

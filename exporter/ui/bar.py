@@ -1,0 +1,207 @@
+"""One live row at the bottom of a terminal; alone in knowing rich, imported when needed."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import ControlType, Segment, Segments
+from rich.text import Text
+
+from exporter.events import Event
+from exporter.ui.stats import Tally
+from exporter.ui.text import (
+    count_of,
+    eta_text,
+    expected_text,
+    format_duration,
+    format_rate,
+    new_text,
+    percent_text,
+    quota_text,
+    waiting_text,
+)
+
+REDRAWS_PER_S = 8
+BAR_WIDTH_MIN = 10
+BAR_WIDTH_MAX = 40
+GAP = "  "
+
+# A terminal that is made narrower wraps the row it shows into several and keeps the cursor on the
+# character it was on. So the cursor is parked on the row's first character: whatever it became, it
+# reaches from there to the end of the screen. rich has no name for these codes.
+ERASE_BELOW = Segment("\x1b[J", None, [(ControlType.CLEAR,)])
+PARK_CURSOR = Segment("\r", None, [(ControlType.CARRIAGE_RETURN,)])
+# A terminal can be narrower already than it says it is. Cut off there, the row still is one row.
+WRAP_OFF = Segment("\x1b[?7l", None, [(ControlType.CLEAR,)])
+WRAP_ON = Segment("\x1b[?7h", None, [(ControlType.CLEAR,)])
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    text: str
+    importance: int
+    """Where a row is too long, the least important field goes first."""
+    style: str = ""
+    short: str | None = None
+    """What to say instead where the row is too long; None where the text cannot be shorter."""
+
+
+BAR_FIELD = Field(" " * BAR_WIDTH_MIN, importance=6)
+"""Where the bar itself goes; it takes what the others leave."""
+
+
+def build_fields(tally: Tally, now_s: float) -> list[Field]:
+    """All fields of the row, in order; padded, so that it does not shake as the numbers grow."""
+    percent = percent_text(tally)
+    if tally.listings_started == 0:
+        return [
+            BAR_FIELD,
+            Field(waiting_text(tally), importance=9),
+            Field(format_duration(tally.elapsed_s(now_s)), importance=8, style="dim"),
+        ]
+    throttled = tally.requests_throttled
+    return [
+        BAR_FIELD,
+        *(_count_new(tally) if percent is None else _measure(tally, percent, now_s)),
+        Field(f"{tally.in_flight:>2} in flight", importance=4),
+        Field(
+            f"{throttled:,} throttled",
+            importance=5 if throttled > 0 else 2,
+            style="yellow" if throttled > 0 else "",
+        ),
+        *([] if tally.learnt_rps is None else [Field(quota_text(tally.learnt_rps), importance=1)]),
+        Field(f"{eta_text(tally, now_s):<11}", importance=9, style="cyan"),
+    ]
+
+
+def _measure(tally: Tally, percent: str, now_s: float) -> list[Field]:
+    """How much of the whole is done."""
+    expected = expected_text(tally)
+    pages_expected = f"{max(tally.pages_expected, tally.pages_read):,}"
+    sessions = f"{tally.sessions_written:>{len(expected)},}/{expected}"
+    rate = tally.rate(now_s)
+    return [
+        Field(f"{percent:>4}", importance=10, style="bold"),
+        Field(f"{sessions} sessions", importance=8, short=sessions),
+        Field(f"{tally.pages_read:>{len(pages_expected)},}/{pages_expected} pages", importance=3),
+        Field(f"{'-' if rate is None else format_rate(rate):>8}", importance=7),
+    ]
+
+
+def _count_new(tally: Tally) -> list[Field]:
+    """What was found so far where nobody knows how much there is."""
+    return [
+        Field(
+            new_text(tally.sessions_written), importance=8, short=f"{tally.sessions_written:,} new"
+        ),
+        Field(count_of(tally.pages_read, "page"), importance=3),
+    ]
+
+
+def fit(fields: list[Field], width: int) -> list[Field]:
+    """The fields that have room in `width` columns, shortened before any is left out.
+
+    At least one stays, whatever its width.
+    """
+    kept = list(fields)
+    if _width_of(kept) > width:
+        kept = [each if each.short is None else replace(each, text=each.short) for each in kept]
+    while len(kept) > 1 and _width_of(kept) > width:
+        kept.remove(min(kept, key=lambda field: field.importance))
+    return kept
+
+
+def _width_of(fields: list[Field]) -> int:
+    return sum(len(field.text) for field in fields) + len(GAP) * (len(fields) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The row as rich draws it, in as many columns as there are but one: the last one may wrap."""
+
+    tally: Tally
+    now_s: float
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = max(1, options.max_width - 1)
+        fields = fit(build_fields(self.tally, self.now_s), width)
+        room = width - _width_of(fields) + BAR_WIDTH_MIN
+        yield WRAP_OFF
+        for position, field in enumerate(fields):
+            if position > 0:
+                yield Segment(GAP)
+            if field is BAR_FIELD:
+                yield self._bar(min(room, BAR_WIDTH_MAX))
+            else:
+                yield Text(field.text[:width], style=field.style, end="")
+        yield ERASE_BELOW
+        yield WRAP_ON
+        yield PARK_CURSOR
+
+    def _bar(self, width: int) -> ProgressBar:
+        fraction = self.tally.fraction
+        return ProgressBar(
+            total=1.0,
+            completed=fraction or 0.0,
+            width=width,
+            pulse=fraction is None,
+            complete_style="cyan",
+            finished_style="green",
+            pulse_style="cyan",
+            animation_time=self.now_s,
+        )
+
+
+class Bar:
+    """Draws the tally some times a second, in a thread of rich's: an event costs nearly nothing."""
+
+    def __init__(self, tally: Tally, *, stream: TextIO, now_s: Callable[[], float]) -> None:
+        self._tally = tally
+        self._now_s = now_s
+        self._stream = stream
+        self._console = Console(file=stream, force_terminal=True, highlight=False, markup=False)
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._row,
+            refresh_per_second=REDRAWS_PER_S,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def draw(self, event: Event, now_s: float) -> None:
+        """Nothing: the next redraw sees the tally."""
+
+    def write_line(self, line: str) -> None:
+        """Put a line above the bar."""
+        with suppress(OSError):
+            self._console.print(
+                Segments([ERASE_BELOW]), Text(line), sep="", soft_wrap=True, crop=False
+            )
+
+    def _row(self) -> Row:
+        # Asked of the stream itself each time: rich would rather believe $COLUMNS, or stdin. A
+        # terminal that nobody told its size, such as a serial line, says 0: then rich knows better.
+        with suppress(OSError):
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+            if columns > 0:
+                self._console.width = columns
+        return Row(self._tally, self._now_s())

@@ -1,0 +1,303 @@
+"""A run's events drawn as a bar, plain lines or JSON lines, and its summary at the end."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Literal, Protocol, TextIO, assert_never
+
+from exporter.events import Event, ListingFinished, ListingStarted, RetryScheduled, RunFinished
+from exporter.ui.logs import LogFormat, WriteLine, gateway_fields, json_line, line_writer
+from exporter.ui.stats import Tally
+from exporter.ui.text import progress_line, retry_line, summary_lines
+
+ProgressMode = Literal["auto", "bar", "plain", "none"]
+DrawingName = Literal["bar", "plain", "json", "none"]
+
+LINE_INTERVAL_S = 10.0
+"""Between two lines of progress where there is no bar."""
+
+logger = logging.getLogger(__name__)
+
+
+class Drawing(Protocol):
+    """One way to show a tally."""
+
+    def draw(self, event: Event, now_s: float) -> None:
+        """Show what `event` changed; the tally has counted it already. Must not wait."""
+
+    def write_line(self, line: str) -> None:
+        """Show a line that is not progress, without harm to what is drawn."""
+
+
+class Progress:
+    """A listener that counts a run's events and has them drawn."""
+
+    def __init__(self, tally: Tally, drawing: Drawing, *, now_s: Callable[[], float]) -> None:
+        self.tally = tally
+        self._drawing = drawing
+        self._now_s = now_s
+
+    def __call__(self, event: Event) -> None:
+        now_s = self._now_s()
+        self.tally.apply(event, now_s)
+        self._drawing.draw(event, now_s)
+        if isinstance(event, RetryScheduled):
+            logger.info(
+                "%s",
+                retry_line(event),
+                extra={
+                    "event": "retry",
+                    "gateway": event.gateway,
+                    "call": event.call,
+                    "attempt": event.attempt,
+                    "wait_s": event.wait_s,
+                    "error": event.error,
+                },
+            )
+
+    def write_line(self, line: str) -> None:
+        """Write a line to the stream, above the bar if there is one. From any thread."""
+        self._drawing.write_line(line)
+
+
+@contextmanager
+def open_progress(
+    *,
+    mode: ProgressMode,
+    log_format: LogFormat,
+    stream: TextIO,
+    quiet: bool,
+    environ: Mapping[str, str],
+    now_s: Callable[[], float] = time.monotonic,
+    now_at: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Iterator[Progress]:
+    """A listener that draws on `stream` until the block ends and then sums up a run that finished.
+
+    With `quiet` nothing is drawn, and only an incomplete run is summed up. `now_s` is a clock in
+    seconds that never goes back, `now_at` the time of day for JSON lines.
+    """
+    name = choose_drawing(
+        mode, log_format=log_format, is_terminal=stream.isatty(), quiet=quiet, environ=environ
+    )
+    tally = Tally()
+    drawing, drawn = _open_drawing(name, tally, stream=stream, now_s=now_s, now_at=now_at)
+    try:
+        with drawn:
+            yield Progress(tally, drawing, now_s=now_s)
+    finally:
+        finished = tally.finished
+        if finished is not None and (not quiet or finished.status == "incomplete"):
+            write_line = line_writer(stream)
+            match log_format:
+                case "text":
+                    for line in summary_lines(tally, finished):
+                        write_line(line)
+                case "json":
+                    write_line(_finished_json(tally, finished, now_at()))
+                case _:
+                    assert_never(log_format)
+
+
+def choose_drawing(
+    mode: ProgressMode,
+    *,
+    log_format: LogFormat,
+    is_terminal: bool,
+    quiet: bool,
+    environ: Mapping[str, str],
+) -> DrawingName:
+    """What to draw: JSON lines are never mixed with anything else, a bar needs a terminal that can
+    move its cursor, and where $CI says that nobody watches it has to be asked for.
+    """
+    if quiet or mode == "none":
+        return "none"
+    if log_format == "json":
+        return "json"
+    has_bar = is_terminal and environ.get("TERM", "") not in {"", "dumb", "unknown"}
+    match mode:
+        case "auto":
+            return "bar" if has_bar and environ.get("CI", "") == "" else "plain"
+        case "bar":
+            return "bar" if has_bar else "plain"
+        case "plain":
+            return "plain"
+        case _:
+            assert_never(mode)
+
+
+def _open_drawing(
+    name: DrawingName,
+    tally: Tally,
+    *,
+    stream: TextIO,
+    now_s: Callable[[], float],
+    now_at: Callable[[], datetime],
+) -> tuple[Drawing, AbstractContextManager[object]]:
+    """A drawing, and the context in which it may be used."""
+    match name:
+        case "bar":
+            from exporter.ui.bar import Bar
+
+            bar = Bar(tally, stream=stream, now_s=now_s)
+            return bar, bar
+        case "plain":
+            return PlainLines(tally, line_writer(stream)), nullcontext()
+        case "json":
+            return JsonLines(tally, line_writer(stream), now_at=now_at), nullcontext()
+        case "none":
+            return NoDrawing(line_writer(stream)), nullcontext()
+        case _:
+            assert_never(name)
+
+
+class NoDrawing:
+    """Draws nothing."""
+
+    def __init__(self, write_line: WriteLine) -> None:
+        self.write_line = write_line
+
+    def draw(self, event: Event, now_s: float) -> None:
+        """Nothing."""
+
+
+class Cadence:
+    """When a line is due: once all totals are known or an interval is over, then each interval.
+
+    Where only what is new is asked for, a total promises nothing: then not before an interval.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._is_first = True
+        self._due_s: float | None = None
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether to write a line now; asked once an event, it takes a yes as done."""
+        if self._due_s is None:
+            self._due_s = now_s + LINE_INTERVAL_S
+        knows_most = self._tally.has_all_totals and self._tally.listings_in_full > 0
+        if now_s < self._due_s and not (self._is_first and knows_most):
+            return False
+        self._is_first = False
+        self._due_s = now_s + LINE_INTERVAL_S
+        return True
+
+
+class PlainLines:
+    """A line of text now and then."""
+
+    def __init__(self, tally: Tally, write_line: WriteLine) -> None:
+        self._tally = tally
+        self._cadence = Cadence(tally)
+        self.write_line = write_line
+
+    def draw(self, event: Event, now_s: float) -> None:
+        if self._cadence.is_due(now_s) and not isinstance(event, RunFinished):
+            self.write_line(progress_line(self._tally, now_s))
+
+
+class JsonLines:
+    """A JSON object a line: each listing's start and finish, and progress now and then."""
+
+    def __init__(
+        self, tally: Tally, write_line: WriteLine, *, now_at: Callable[[], datetime]
+    ) -> None:
+        self._tally = tally
+        self._cadence = Cadence(tally)
+        self._now_at = now_at
+        self.write_line = write_line
+
+    def draw(self, event: Event, now_s: float) -> None:
+        match event:
+            case ListingStarted():
+                self._write(
+                    "listing_started",
+                    {
+                        **gateway_fields(event.gateway),
+                        "total_count": event.total_count,
+                        "page_count": event.page_count,
+                        "mode": mode_text(event.incremental),
+                    },
+                )
+            case ListingFinished():
+                self._write(
+                    "listing_finished",
+                    {
+                        **gateway_fields(event.gateway),
+                        "session_count": event.session_count,
+                        "proof": event.proof,
+                        **asdict(event.movement),
+                        "mode": mode_text(event.incremental),
+                        "full_because": event.full_because or None,
+                    },
+                )
+            case _:
+                pass
+        if self._cadence.is_due(now_s) and not isinstance(event, RunFinished):
+            self._write("progress", progress_fields(self._tally, now_s))
+
+    def _write(self, event: str, fields: Mapping[str, object]) -> None:
+        named = {"event": event, "run_id": self._tally.run_id, **fields}
+        self.write_line(json_line(named, at=self._now_at(), level="info"))
+
+
+def mode_text(incremental: bool) -> str:
+    """As the manifest names it."""
+    return "incremental" if incremental else "full"
+
+
+def progress_fields(tally: Tally, now_s: float) -> dict[str, object]:
+    """Where the run stands, for a JSON line; null where nothing is known yet."""
+    rate, eta_s = tally.rate(now_s), tally.eta_s(now_s)
+    return {
+        "sessions": tally.sessions_written,
+        "sessions_expected": tally.sessions_expected if tally.is_exact else None,
+        "pages": tally.pages_read,
+        "pages_resumed": tally.pages_resumed,
+        "pages_expected": tally.pages_expected if tally.is_exact else None,
+        "gateways": tally.gateway_count,
+        "gateways_finished": tally.listings_finished,
+        "sessions_per_s": None if rate is None else round(rate, 1),
+        "in_flight": tally.in_flight,
+        "sent": tally.requests_sent,
+        "throttled": tally.requests_throttled,
+        "retried": tally.retries,
+        "failed": tally.requests_failed,
+        "learnt_rps": None if tally.learnt_rps is None else round(tally.learnt_rps, 2),
+        "eta_s": None if eta_s is None else round(eta_s, 1),
+    }
+
+
+def _finished_json(tally: Tally, finished: RunFinished, at: datetime) -> str:
+    fields: dict[str, object] = {
+        "event": "run_finished",
+        "run_id": tally.run_id,
+        "status": finished.status,
+        "mode": mode_text(finished.incremental),
+        "output": finished.output,
+        "session_count": finished.session_count,
+        "size_bytes": finished.size_bytes,
+        "elapsed_s": round(finished.elapsed_s, 3),
+        "pages_resumed": tally.pages_resumed,
+        "gateways": [
+            {
+                **gateway_fields(gateway),
+                "session_count": listing.session_count,
+                "proof": listing.proof,
+                "mode": mode_text(listing.incremental),
+                "full_because": listing.full_because or None,
+            }
+            for gateway, listing in sorted(tally.gateways.items())
+        ],
+        "requests": {
+            "sent": tally.requests_sent,
+            "ok": tally.requests_ok,
+            "throttled": tally.requests_throttled,
+            "retried": tally.retries,
+            "failed": tally.requests_failed,
+        },
+    }
+    return json_line(fields, at=at, level="info" if finished.status == "complete" else "warning")

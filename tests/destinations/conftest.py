@@ -1,0 +1,47 @@
+"""The program, the service and the stores that the contract of the lake is held against."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.emulator.server import Emulator
+from tests.support.forks import Forks, forking
+from tests.support.lake import Account, Bucket, Disk, Place, newest_first
+from tests.support.object_server import ObjectServer
+from tests.support.program import serving
+
+pytest.register_assert_rewrite("tests.support.lake_contract")  # imported after this file
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    with forking() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[tuple[Account, Emulator]]:
+    account = Account()
+    with serving(account.scenario) as emulator:
+        yield account, emulator
+
+
+@pytest.fixture
+def account(served: tuple[Account, Emulator]) -> Account:
+    account, _ = served
+    account.put(newest_first(range(1, 121)), [], newest_first(range(5)))
+    return account
+
+
+@pytest.fixture(params=["local", "s3", "oss"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, object_server: ObjectServer, judge: Any
+) -> Place:
+    if request.param == "local":
+        folder = tmp_path / "lake"
+        folder.mkdir()
+        return Disk(folder)
+    bucket = request.getfixturevalue("bucket")
+    return Bucket(request.param, bucket, object_server, judge, tmp_path / "fetched")

@@ -1,0 +1,170 @@
+import json
+
+import pytest
+
+from exporter.errors import (
+    AuthenticationError,
+    DestinationError,
+    ExporterError,
+    IncompleteError,
+    NetworkError,
+    UsageError,
+)
+from exporter.model import Gateway
+from exporter.ui.errors import Teller, guess_teller
+
+
+def tell(
+    capsys: pytest.CaptureFixture[str], error: BaseException, *, teller: Teller | None = None
+) -> tuple[int, list[str]]:
+    code = (teller or Teller(as_json=False, with_traceback=False)).tell_error(error)
+    said = capsys.readouterr()
+    assert said.out == ""
+    return code, said.err.splitlines()
+
+
+def test_error_is_one_line_and_its_hint_another(capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = tell(capsys, UsageError("no region", hint="name it"))
+
+    assert (code, lines) == (2, ["error: no region", "hint: name it"])
+
+
+def test_error_without_a_remedy_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    _, lines = tell(capsys, DestinationError("cannot write 'x': Input/output error"))
+
+    assert lines == ["error: cannot write 'x': Input/output error"]
+
+
+def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    _, lines = tell(capsys, ExporterError("a\nb\x1b[2J\x9b", hint="c\td"))
+
+    assert lines == ["error: a\\x0ab\\x1b[2J\\x9b", "hint: c\\x09d"]
+
+
+def test_errors_that_are_alike_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    errors = [NetworkError(f"page {n}: no answer", hint="wait") for n in (1, 2, 2, 3)]
+
+    code, lines = tell(capsys, ExceptionGroup("", [errors[0], ExceptionGroup("", errors[1:])]))
+
+    assert code == 1
+    assert lines == ["error: page 1: no answer (and 2 more like it)", "hint: wait"]
+
+
+def test_errors_that_differ_are_each_told(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = AuthenticationError("wrong secret", hint="check it", status=403)
+
+    code, lines = tell(
+        capsys, ExceptionGroup("", [NetworkError("no answer", hint="wait"), refused])
+    )
+
+    assert code == 3
+    assert lines == ["error: no answer", "hint: wait", "error: wrong secret", "hint: check it"]
+
+
+def test_exit_code_is_that_of_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = tell(capsys, IncompleteError("cannot prove it", hint="again"))
+
+    assert code == 4
+
+
+def test_reader_that_has_gone_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    errors = [BrokenPipeError(), NetworkError("cancelled")]
+
+    code, lines = tell(capsys, ExceptionGroup("", errors))
+
+    assert (code, lines) == (1, [])
+
+
+def test_bug_is_told_with_the_way_to_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = tell(capsys, KeyError("page"))
+
+    assert code == 1
+    assert lines == [
+        "error: internal error, KeyError: 'page'",
+        "hint: run again with LIVY_EXPORTER_VERBOSE=2 and report the traceback",
+    ]
+
+
+def test_traceback_follows_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+    teller = Teller(as_json=False, with_traceback=True)
+
+    _, lines = tell(capsys, UsageError("no region"), teller=teller)
+
+    assert lines[0] == "error: no region"
+    assert lines[-1] == "exporter.errors.UsageError: no region"
+
+
+def test_json_has_the_run_once_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    teller = Teller(as_json=True, with_traceback=False)
+    _, (early,) = tell(capsys, UsageError("no region", hint="name it"), teller=teller)
+    teller.run_id = "r-1"
+
+    _, (late,) = tell(capsys, UsageError("no region"), teller=teller)
+
+    assert json.loads(early) | {"ts": ""} == {
+        "ts": "",
+        "level": "error",
+        "event": "error",
+        "error": "no region",
+        "hint": "name it",
+    }
+    assert json.loads(late)["run_id"] == "r-1"
+
+
+def test_interrupt_is_told_with_what_became_of_the_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Teller(as_json=False, with_traceback=False).tell_interrupt("nothing was published")
+    Teller(as_json=True, with_traceback=False, run_id="r-1").tell_interrupt("")
+
+    text, line = capsys.readouterr().err.splitlines()
+    assert text == "interrupted: nothing was published"
+    assert json.loads(line) | {"ts": ""} == {
+        "ts": "",
+        "level": "warning",
+        "event": "interrupted",
+        "run_id": "r-1",
+        "message": "interrupted",
+    }
+
+
+def test_json_names_the_gateway_that_all_alike_are_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second, third = (NetworkError(f"page {n}: refused") for n in (1, 2, 3))
+    first.gateway = second.gateway = Gateway("cn-hangzhou", "w-1", "lc-1")
+    third.gateway = Gateway("cn-hangzhou", "w-1", "lc-2")
+
+    for group in ([first, second], [first, third]):
+        Teller(as_json=True, with_traceback=False).tell_error(ExceptionGroup("two", group))
+
+    same, mixed = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (same["region_id"], same["workspace_id"], same["gateway_id"]) == (
+        "cn-hangzhou",
+        "w-1",
+        "lc-1",
+    )
+    assert mixed["error"] == "page 1: refused (and 1 more like it)"
+    assert "gateway_id" not in mixed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "as_json", "with_traceback"),
+    [
+        ([], {}, False, False),
+        (["--log-format", "json"], {}, True, False),
+        (["--log-format=json"], {}, True, False),
+        (["--log-format", "text", "json"], {}, False, False),
+        ([], {"LIVY_EXPORTER_LOG_FORMAT": "json"}, True, False),
+        (["-v"], {}, False, False),
+        (["-vv"], {}, False, True),
+        (["-v", "export", "--verbose"], {}, False, True),
+        ([], {"LIVY_EXPORTER_VERBOSE": "2"}, False, True),
+    ],
+)
+def test_way_of_telling_is_guessed_from_what_was_typed(
+    arguments: list[str], environ: dict[str, str], as_json: bool, with_traceback: bool
+) -> None:
+    teller = guess_teller(arguments, environ=environ)
+
+    assert (teller.as_json, teller.with_traceback) == (as_json, with_traceback)

@@ -1,0 +1,251 @@
+"""Claims about counting a run, in simulated time."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.events import (
+    Event,
+    GatewaysDiscovered,
+    ListingFinished,
+    ListingStarted,
+    PaceLearnt,
+    PageRead,
+    RequestEnded,
+    RequestStarted,
+    RetryScheduled,
+    RunFinished,
+    RunStarted,
+    SessionsWritten,
+)
+from exporter.model import Gateway
+from exporter.ui.stats import RATE_WINDOW_S, Tally
+
+ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
+TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
+
+ONE_OF_EACH: list[Event] = [
+    RunStarted("r-1", "out.parquet", datetime(2026, 1, 1, tzinfo=UTC)),
+    GatewaysDiscovered(1),
+    ListingStarted(ONE, total_count=200, page_count=2),
+    RequestStarted(in_flight=1),
+    RequestEnded("ok", in_flight=0, elapsed_s=0.1),
+    RetryScheduled("page 2 of w-1/lc-1", attempt=1, wait_s=0.5, error="Throttling.User"),
+    PaceLearnt(40.0),
+    PageRead(ONE, page_num=1, session_count=100),
+    SessionsWritten(100),
+    ListingFinished(ONE, session_count=200, proof="quiescent"),
+    RunFinished("out.parquet", "complete", session_count=200, size_bytes=10, elapsed_s=1.0),
+]
+
+
+def tally_of(events: Iterable[Event], *, at_s: float = 0.0) -> Tally:
+    tally = Tally()
+    for event in events:
+        tally.apply(event, at_s)
+    return tally
+
+
+def steady(tally: Tally, *, from_s: float, to_s: float, per_s: int) -> None:
+    """One write each tenth of a second."""
+    for step in range(round((to_s - from_s) * 10)):
+        tally.apply(SessionsWritten(per_s // 10), from_s + (step + 1) / 10)
+
+
+def test_every_kind_of_event_can_be_counted() -> None:
+    tally = tally_of(ONE_OF_EACH)
+
+    assert {type(event) for event in ONE_OF_EACH} == set(get_args(Event))
+    assert (tally.run_id, tally.output) == ("r-1", "out.parquet")
+    assert (tally.sessions_written, tally.pages_read, tally.retries) == (100, 1, 1)
+    assert tally.finished == ONE_OF_EACH[-1]
+
+
+def test_a_new_tally_knows_nothing() -> None:
+    tally = Tally()
+
+    assert tally.fraction is None
+    assert tally.rate(100.0) is None
+    assert tally.overall_rate(100.0) is None
+    assert tally.eta_s(100.0) is None
+    assert tally.elapsed_s(100.0) == 0.0
+
+
+def test_requests_are_counted_by_outcome() -> None:
+    tally = tally_of(
+        [
+            RequestStarted(in_flight=1),
+            RequestStarted(in_flight=2),
+            RequestStarted(in_flight=3),
+            RequestEnded("ok", in_flight=2, elapsed_s=0.1),
+            RequestEnded("throttled", in_flight=1, elapsed_s=0.1),
+        ]
+    )
+
+    assert tally.requests_sent == 3
+    assert (tally.requests_ok, tally.requests_throttled, tally.requests_failed) == (1, 1, 0)
+    assert tally.in_flight == 1
+
+    tally.apply(RequestEnded("failed", in_flight=0, elapsed_s=0.1), 1.0)
+
+    assert tally.requests_failed == 1
+    assert tally.in_flight == 0
+
+
+def test_expected_counts_are_summed_over_gateways() -> None:
+    some = tally_of([GatewaysDiscovered(2), ListingStarted(ONE, 12_000, 120)])
+    tally = tally_of(
+        [GatewaysDiscovered(2), ListingStarted(ONE, 12_000, 120), ListingStarted(TWO, 8_000, 80)]
+    )
+
+    assert not some.has_all_totals
+    assert tally.has_all_totals
+    assert (tally.sessions_expected, tally.pages_expected) == (20_000, 200)
+
+
+def test_gateways_without_a_total_are_taken_to_be_average() -> None:
+    tally = tally_of([GatewaysDiscovered(4), ListingStarted(ONE, 300, 3)])
+
+    assert tally.sessions_estimated == 1_200
+
+    tally.apply(ListingStarted(TWO, 100, 1), 0.0)
+
+    assert tally.sessions_estimated == 800
+
+
+def test_a_finished_listing_counts_with_what_it_really_had() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(103)])
+
+    tally.apply(ListingFinished(ONE, session_count=103, proof="anchored"), 1.0)
+
+    assert tally.sessions_expected == 103
+    assert tally.gateways[ONE].proof == "anchored"
+    assert tally.fraction == 1.0
+
+
+def test_a_listing_that_finishes_unannounced_is_counted() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingFinished(ONE, 0, "quiescent")])
+
+    assert tally.is_read
+    assert tally.gateways[ONE].session_count == 0
+
+
+def test_fraction_never_passes_one_when_sessions_appear_meanwhile() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(150)])
+
+    assert tally.fraction == 1.0
+    assert not tally.is_read
+
+
+def test_an_empty_gateway_is_done_when_its_listing_is() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 0, 1)])
+
+    assert tally.fraction == 0.0
+
+    tally.apply(ListingFinished(ONE, 0, "quiescent"), 1.0)
+
+    assert tally.fraction == 1.0
+    assert tally.eta_s(1.0) == 0.0
+
+
+def test_rate_waits_until_it_says_something() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
+
+    tally.apply(SessionsWritten(100), 0.01)
+
+    assert tally.rate(0.01) is None
+    assert tally.rate(1.0) == pytest.approx(100)
+
+
+def test_rate_follows_the_last_seconds_and_overall_rate_the_whole() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
+
+    steady(tally, from_s=0, to_s=50, per_s=1_000)
+    steady(tally, from_s=50, to_s=70, per_s=100)
+
+    assert tally.rate(70) == pytest.approx(100, rel=0.02)
+    assert tally.overall_rate(70) == pytest.approx(52_000 / 70)
+
+
+def test_rate_falls_while_nothing_comes() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
+
+    steady(tally, from_s=0, to_s=20, per_s=1_000)
+
+    assert tally.rate(20) == pytest.approx(1_000, rel=0.02)
+    assert tally.rate(30) == pytest.approx(500, rel=0.05)
+    assert tally.rate(10_000) == pytest.approx(1, rel=0.05)
+
+
+def test_eta_is_unknown_until_something_is_written() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
+
+    assert tally.eta_s(5.0) is None
+
+
+def test_eta_counts_down_at_a_steady_rate() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200)])
+
+    steady(tally, from_s=0, to_s=5, per_s=1_000)
+    eta_early_s = tally.eta_s(5)
+    steady(tally, from_s=5, to_s=15, per_s=1_000)
+    eta_late_s = tally.eta_s(15)
+
+    assert eta_early_s == pytest.approx(15)
+    assert eta_late_s == pytest.approx(5)
+
+
+def test_eta_includes_gateways_whose_total_is_unknown() -> None:
+    tally = tally_of([GatewaysDiscovered(2), ListingStarted(ONE, 10_000, 100)])
+
+    steady(tally, from_s=0, to_s=5, per_s=1_000)
+
+    assert tally.eta_s(5) == pytest.approx(15)
+
+
+def test_samples_are_bounded_however_many_writes_come() -> None:
+    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000_000, 10_000)])
+
+    for step in range(100_000):
+        tally.apply(SessionsWritten(1), step / 1_000)
+
+    assert len(tally._samples) <= RATE_WINDOW_S / 0.25 + 2
+
+
+@given(
+    events=st.lists(
+        st.one_of(
+            st.builds(SessionsWritten, st.integers(0, 500)),
+            st.builds(
+                ListingStarted,
+                st.builds(Gateway, st.just("r"), st.just("w"), st.text(min_size=1, max_size=3)),
+                st.integers(0, 1_000),
+                st.integers(0, 10),
+            ),
+            st.builds(
+                ListingFinished,
+                st.builds(Gateway, st.just("r"), st.just("w"), st.text(min_size=1, max_size=3)),
+                st.integers(0, 1_000),
+                st.just("anchored"),
+            ),
+            st.builds(GatewaysDiscovered, st.integers(0, 5)),
+        ),
+        max_size=40,
+    ),
+    steps_s=st.lists(st.floats(0, 20), min_size=40, max_size=40),
+)
+def test_whatever_comes_what_is_told_makes_sense(events: list[Event], steps_s: list[float]) -> None:
+    tally = Tally()
+    now_s = 0.0
+
+    for event, step_s in zip(events, steps_s, strict=False):
+        now_s += step_s
+        tally.apply(event, now_s)
+
+        assert tally.fraction is None or 0.0 <= tally.fraction <= 1.0
+        assert (tally.rate(now_s) or 0.0) >= 0.0
+        assert (tally.eta_s(now_s) or 0.0) >= 0.0
