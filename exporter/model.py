@@ -90,7 +90,7 @@ class ListingFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeRange:
     """Create times from `since_ms` up to, but not including, `until_ms`; None: no bound."""
 
     since_ms: int | None = None
@@ -112,7 +112,7 @@ class Span:
         return least <= at_ms < most
 
 
-ALL_TIME = Span()
+ALL_TIME = TimeRange()
 
 
 SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")

@@ -1,7 +1,7 @@
 import pytest
 
 from exporter.errors import NetworkError, mask_url, mask_urls
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 
 SECRET = "http://user:pa?s/s@word@host:3128/"
 
@@ -42,7 +42,7 @@ def test_error_its_hint_and_its_causes_are_told_with_urls_masked(
     error = NetworkError(f"cannot reach {SECRET}", hint=f"check {SECRET}")
     error.__cause__ = OSError(f"no way to {SECRET}")
 
-    Teller(as_json=as_json, with_traceback=True).tell_error(error)
+    ErrorReporter(as_json=as_json, with_traceback=True).tell_error(error)
 
     told = capsys.readouterr().err
     assert "word" not in told

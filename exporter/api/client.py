@@ -19,11 +19,11 @@ from exporter.api.body import MAX_BYTES, BodyTooLargeError, read_body
 from exporter.api.credentials import Credential, Identity
 from exporter.api.error_codes import TOO_LARGE, build_api_error
 from exporter.api.error_map import Route, translate
-from exporter.api.limiter import Gate
+from exporter.api.limiter import Limiter
 from exporter.api.pacer import Pacer, Ticket
 from exporter.api.proxy import Proxy, find_proxy
 from exporter.api.retry import (
-    Circumstances,
+    RetryState,
     Silence,
     compute_wait_s,
     explain_end,
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CONNECT_MOST_S = 10.0
+MAX_CONNECT_S = 10.0
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Client:
         self._utc_now = utc_now
         self._sleep = sleep
         self._jitter = jitter
-        self._gate = Gate(pacer, now_s=now_s)
+        self._gate = Limiter(pacer, now_s=now_s)
         self._clock_offset = timedelta()
         self._answered = False
         self._silence = Silence(now_s())
@@ -137,7 +137,7 @@ class Client:
                 throttled_count += 1
                 raise
 
-        def look_around(state: "tenacity.RetryCallState") -> Circumstances:
+        def look_around(state: "tenacity.RetryCallState") -> RetryState:
             return self._circumstances(state.attempt_number, throttled_count=throttled_count)
 
         def judge(state: "tenacity.RetryCallState") -> bool:
@@ -167,9 +167,9 @@ class Client:
             ended.gateway = call.gateway
             raise ended from exc.__cause__
 
-    def _circumstances(self, attempt: int, *, throttled_count: int) -> Circumstances:
+    def _circumstances(self, attempt: int, *, throttled_count: int) -> RetryState:
         now_s = self._now_s()
-        return Circumstances(
+        return RetryState(
             attempt=attempt,
             throttled_count=throttled_count,
             retries=self._retries,
@@ -338,7 +338,7 @@ async def open_client(
     connector = aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=60)
     async with aiohttp.ClientSession(
         connector=connector,
-        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, CONNECT_MOST_S)),
+        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, MAX_CONNECT_S)),
         headers={"accept": "application/json", "user-agent": user_agent},
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=None if proxy is None else proxy.url,
@@ -347,7 +347,7 @@ async def open_client(
             session,
             endpoint=endpoint,
             identity=identity,
-            pacer=Pacer(most_in_flight=concurrency, most_rps=max_rps),
+            pacer=Pacer(max_in_flight=concurrency, max_rps=max_rps),
             retries=retries,
             patience_s=patience_s,
             timeout_s=timeout_s,

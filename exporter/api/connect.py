@@ -15,14 +15,14 @@ from exporter.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ApiEndpoint:
     """Where to ask, and about which region."""
 
     region_id: str
     endpoint: str
 
 
-def resolve_service(settings: Settings, *, environ: Mapping[str, str]) -> Service:
+def resolve_endpoint(settings: Settings, *, environ: Mapping[str, str]) -> ApiEndpoint:
     """The region and endpoint of a run. Raises UsageError when no source names a region, or one is
     malformed.
     """
@@ -31,7 +31,7 @@ def resolve_service(settings: Settings, *, environ: Mapping[str, str]) -> Servic
         raise UsageError("no region", hint="name it with --region, such as --region cn-hangzhou")
     check_region(region)
     endpoint = settings.endpoint or build_endpoint(region=region, network=settings.network)
-    return Service(region, check_endpoint(endpoint))
+    return ApiEndpoint(region, check_endpoint(endpoint))
 
 
 def find_region(settings: Settings, *, environ: Mapping[str, str]) -> str | None:
@@ -45,15 +45,15 @@ def find_region(settings: Settings, *, environ: Mapping[str, str]) -> str | None
 
 
 @asynccontextmanager
-async def open_service(
+async def connect(
     settings: Settings,
-    service: Service,
+    api: ApiEndpoint,
     *,
     emit: Callable[[Event], None],
     environ: Mapping[str, str],
 ) -> AsyncIterator[Client]:
     async with open_client(
-        endpoint=service.endpoint,
+        endpoint=api.endpoint,
         identity=open_identity(profile=settings.profile, environ=environ, now_s=time.monotonic),
         concurrency=settings.concurrency,
         max_rps=settings.max_rps,

@@ -12,7 +12,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DiscoveredGateway:
     """A gateway with what the service tells about it."""
 
     gateway: Gateway
@@ -45,19 +45,19 @@ async def discover_workspaces(client: Client, *, region_id: str) -> list[calls.W
 
 async def discover_gateways(
     client: Client, *, region_id: str, workspaces: Sequence[str], gateways: Sequence[str]
-) -> list[Found]:
+) -> list[DiscoveredGateway]:
     """The gateways to list, in the order of `workspaces`, then of the service's list.
 
     Raises UnknownIdError for a workspace or gateway that was named and is not found.
     """
     wanted = list(dict.fromkeys(gateways))
-    found: list[Found] = []
+    found: list[DiscoveredGateway] = []
     for workspace in await choose_workspaces(client, region_id=region_id, wanted=workspaces):
         descriptions = await client.send(
             calls.list_gateways(region_id=region_id, workspace_id=workspace.workspace_id)
         )
         found += (
-            Found(
+            DiscoveredGateway(
                 Gateway(region_id, workspace.workspace_id, each.gateway_id),
                 workspace.name,
                 each.name,

@@ -239,11 +239,11 @@ def read_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | No
     ]
     if not any(wait > 0 for wait in waits):
         waits = [read_http_retry_after(headers.get("retry-after", ""), now=now)]
-    longest = min(max(waits), RETRY_AFTER_MOST_S)
+    longest = min(max(waits), MAX_RETRY_AFTER_S)
     return longest if longest > 0 else None
 
 
-RETRY_AFTER_MOST_S = 86_400.0
+MAX_RETRY_AFTER_S = 86_400.0
 """The longest wait taken from a header. It is told as it is; how much of it is waited for is
 decided where requests are asked again.
 """

@@ -8,7 +8,7 @@ import anyio
 from exporter.api.pacer import Pacer, Ticket
 
 
-class Gate:
+class Limiter:
     """Lets requests through as a Pacer allows; one waits for it, the others wait for that one."""
 
     def __init__(self, pacer: Pacer, *, now_s: Callable[[], float]) -> None:

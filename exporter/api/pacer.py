@@ -137,15 +137,15 @@ def are_regular(cuts: Iterable[Mark]) -> bool:
 class Pacer:
     """Says when the next request may be sent; one for all requests that share a quota.
 
-    All times are of one clock that never goes back. Whatever the quota, at most `most_in_flight`
-    requests are unanswered and at most `most_rps` are sent a second.
+    All times are of one clock that never goes back. Whatever the quota, at most `max_in_flight`
+    requests are unanswered and at most `max_rps` are sent a second.
     """
 
-    def __init__(self, *, most_in_flight: int, most_rps: float | None) -> None:
-        self._most_in_flight = most_in_flight
-        self._most_rps = math.inf if most_rps is None else most_rps
+    def __init__(self, *, max_in_flight: int, max_rps: float | None) -> None:
+        self._max_in_flight = max_in_flight
+        self._max_rps = math.inf if max_rps is None else max_rps
         self._in_flight = 0
-        self._limit = min(FIRST_IN_FLIGHT, most_in_flight)
+        self._limit = min(FIRST_IN_FLIGHT, max_in_flight)
         self._was_full = False
         self._widened_s: float | None = None
 
@@ -211,7 +211,7 @@ class Pacer:
         if rate_rps < math.inf:
             if self._owed >= 1.0:
                 self._owed -= 1.0
-                rate_rps = min(self._most_rps, 2 * rate_rps)
+                rate_rps = min(self._max_rps, 2 * rate_rps)
             self._next_s = max(self._next_s, now_s - TIMER_LATE_S) + 1.0 / rate_rps
         if self._sent_count == 0:
             self._first_sent_s = now_s
@@ -242,8 +242,8 @@ class Pacer:
 
     def _compute_rate_rps(self) -> float:
         if self._law is None:
-            return self._most_rps
-        return min(self._most_rps, self._law.compute_rps(self._held_s))
+            return self._max_rps
+        return min(self._max_rps, self._law.compute_rps(self._held_s))
 
     def _widen(self, now_s: float, *, latency_s: float) -> None:
         if self._widened_s is None:
@@ -252,7 +252,7 @@ class Pacer:
             limit = 2 * self._limit
         else:
             return
-        self._limit = min(limit, self._most_in_flight)
+        self._limit = min(limit, self._max_in_flight)
         self._widened_s = now_s
         self._was_full = False
 
@@ -281,7 +281,7 @@ class Pacer:
         self._held_s = 0.0
         self._wall_from = ticket
         self._wall_tries = 0
-        self._limit = self._most_in_flight
+        self._limit = self._max_in_flight
         rps = self._law.quota_rps
         rest_s = REST_REQUESTS / rps
         # A bucket holds no more than it gave at first.

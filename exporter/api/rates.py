@@ -91,8 +91,8 @@ class Climb:
         """Seconds from the start of a climb until it crosses the quota."""
         wanted_s = TURN_REQUESTS / (self.doubt * self.quota_rps)
         # A mere guess is tried at once.
-        least_s = MIN_TURN_REQUESTS * (1 - self.doubt / MAX_DOUBT) / self.quota_rps
-        return max(self.period_s, least_s, min(MAX_TURN_S, max(MIN_TURN_S, wanted_s)))
+        min_s = MIN_TURN_REQUESTS * (1 - self.doubt / MAX_DOUBT) / self.quota_rps
+        return max(self.period_s, min_s, min(MAX_TURN_S, max(MIN_TURN_S, wanted_s)))
 
     @property
     def overdue_turns(self) -> float:

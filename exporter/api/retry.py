@@ -23,7 +23,7 @@ from exporter.errors import (
 from exporter.events import Outcome
 
 BACKOFF_FIRST_S = 0.5
-BACKOFF_MOST_S = 20.0
+MAX_BACKOFF_S = 20.0
 
 MAX_SILENCE_S = 120.0
 """Longest time without one good answer, over all requests of a run, in which retries go on."""
@@ -42,7 +42,7 @@ FIRST_CONTACT_WAIT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class RetryState:
     """What a failed attempt is judged by, besides its error."""
 
     attempt: int
@@ -100,7 +100,7 @@ class Silence:
         return is_first
 
 
-def may_retry(error: BaseException, circumstances: Circumstances) -> bool:
+def may_retry(error: BaseException, circumstances: RetryState) -> bool:
     """Whether to ask again after an error."""
     if not isinstance(error, ExporterError) or not error.retryable:
         return False
@@ -113,7 +113,7 @@ def may_retry(error: BaseException, circumstances: Circumstances) -> bool:
     return failed_count <= most and circumstances.silent_s < MAX_SILENCE_S
 
 
-def compute_wait_s(error: BaseException, circumstances: Circumstances, *, jitter: float) -> float:
+def compute_wait_s(error: BaseException, circumstances: RetryState, *, jitter: float) -> float:
     """Seconds to wait before the next attempt; `jitter` is uniform in [0, 1).
 
     Full jitter over an exponential ceiling
@@ -125,12 +125,12 @@ def compute_wait_s(error: BaseException, circumstances: Circumstances, *, jitter
     if isinstance(error, NonceUsedError):
         return 0.0
     if isinstance(error, ThrottledError):
-        most_s = min(MAX_THROTTLED_WAIT_S, circumstances.patience_s)
-        return min(most_s, error.retry_after_s or 0.0)
+        max_s = min(MAX_THROTTLED_WAIT_S, circumstances.patience_s)
+        return min(max_s, error.retry_after_s or 0.0)
     if not circumstances.answered and is_doubtful_contact(error):
         return FIRST_CONTACT_WAIT_S
     steps = circumstances.attempt - circumstances.throttled_count - 1
-    ceiling_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0**steps)
+    ceiling_s = min(MAX_BACKOFF_S, BACKOFF_FIRST_S * 2.0**steps)
     asked_s = error.retry_after_s if isinstance(error, ApiError) else None
     return min(MAX_ASKED_WAIT_S, asked_s or 0.0) + jitter * ceiling_s
 
@@ -144,7 +144,7 @@ def is_doubtful_contact(error: BaseException) -> bool:
     return isinstance(error, BadAnswerError) and error.status < 500
 
 
-def explain_end(error: ExporterError, circumstances: Circumstances) -> ExporterError:
+def explain_end(error: ExporterError, circumstances: RetryState) -> ExporterError:
     """The error as it is told after the last attempt: with how often and how long it was tried."""
     if circumstances.attempt == 1 or not error.retryable:
         return error

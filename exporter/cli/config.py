@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping
 
-from exporter.api.connect import resolve_service
+from exporter.api.connect import resolve_endpoint
 from exporter.api.credentials import read_environment_credential
 from exporter.api.proxy import find_proxy
 from exporter.cli.runner import read_settings
@@ -17,14 +17,14 @@ from exporter.settings.load import (
     dump_toml,
 )
 from exporter.settings.settings import Settings
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 from exporter.ui.stdout import print_json, print_text, printable
 
 
-def run(arguments: argparse.Namespace, teller: Teller) -> int:
+def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
     match arguments.command:
         case "config show":
-            show_config(read_settings(arguments, teller), environ=os.environ)
+            show_config(read_settings(arguments, reporter), environ=os.environ)
         case "config schema":
             print_json(build_json_schema())
         case _:
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, teller: Teller) -> int:
 def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:
     """The effective settings as TOML, then who would ask and where, secrets masked, as comments."""
     try:
-        service = resolve_service(loaded.settings, environ=environ)
+        service = resolve_endpoint(loaded.settings, environ=environ)
     except UsageError as exc:
         where = f"{exc} ({exc.hint})"
     else:

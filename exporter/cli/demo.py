@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from exporter.cli.runner import read_settings, run_async
-from exporter.cli.watch import watching
+from exporter.cli.watch import watch
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.errors import DestinationError, shorten
@@ -19,7 +19,7 @@ from exporter.runs.export import export
 from exporter.runs.prepare import build_run_id
 from exporter.settings.files import require_name
 from exporter.settings.settings import Settings
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 from exporter.ui.stdout import build_table, print_text
 
 SCENARIO = Scenario(
@@ -30,10 +30,10 @@ SCENARIO = Scenario(
 )
 
 
-async def show_demo(directory: str, *, watch: Settings, environ: Mapping[str, str]) -> None:
+async def show_demo(directory: str, *, ui: Settings, environ: Mapping[str, str]) -> None:
     """Export every emulated session to both formats below `directory`; print a first look at them.
 
-    Of the settings `watch` only those count that say how progress and logs are shown. Raises
+    Of the settings `ui` only those count that say how progress and logs are shown. Raises
     UsageError and DestinationError when the directory cannot be made.
     """
     folder = Path(require_name(directory, flag="--directory"))
@@ -44,8 +44,8 @@ async def show_demo(directory: str, *, watch: Settings, environ: Mapping[str, st
             print_text(
                 f"emulator at {emulator.endpoint}: 2 gateways of 12,000 made-up sessions each\n"
             )
-            await export_to(parquet, emulator, watch=watch, environ=environ)
-            await export_to(ndjson, emulator, watch=watch, environ=environ)
+            await export_to(parquet, emulator, ui=ui, environ=environ)
+            await export_to(ndjson, emulator, ui=ui, environ=environ)
     except BaseException:
         if is_new:
             remove_if_empty(folder)
@@ -74,7 +74,7 @@ def remove_if_empty(folder: Path) -> None:
 
 
 async def export_to(
-    path: Path, emulator: Emulator, *, watch: Settings, environ: Mapping[str, str]
+    path: Path, emulator: Emulator, *, ui: Settings, environ: Mapping[str, str]
 ) -> None:
     settings = replace(
         Settings(
@@ -83,13 +83,13 @@ async def export_to(
             workspace=("all",),
             output=str(path),
         ),
-        progress=watch.progress,
-        log_format=watch.log_format,
-        verbose=watch.verbose,
-        quiet=watch.quiet,
+        progress=ui.progress,
+        log_format=ui.log_format,
+        verbose=ui.verbose,
+        quiet=ui.quiet,
     )
     run_id = build_run_id(datetime.now(UTC))
-    with watching(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as emit:
+    with watch(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as emit:
         await export(
             settings,
             run_id=run_id,
@@ -134,10 +134,10 @@ A query to try, with DuckDB:
 {query}"""
 
 
-def run(arguments: argparse.Namespace, teller: Teller) -> int:
-    settings = read_settings(arguments, teller).settings
+def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
+    settings = read_settings(arguments, reporter).settings
 
     return run_async(
-        lambda: show_demo(arguments.directory, watch=settings, environ=os.environ),
-        on_interrupt=lambda: teller.tell_interrupt(""),
+        lambda: show_demo(arguments.directory, ui=settings, environ=os.environ),
+        on_interrupt=lambda: reporter.tell_interrupt(""),
     )

@@ -12,7 +12,7 @@ from exporter.emulator.scenario_file import read_scenario
 from exporter.emulator.server import open_emulator
 from exporter.errors import UsageError, quote
 from exporter.settings.annotations import parse_duration
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 from exporter.ui.stdout import print_text, printable
 from exporter.ui.text import count_of
 
@@ -124,7 +124,7 @@ def read_seconds(text: str | None, *, flag: str, default: float) -> float:
     return value
 
 
-def run(arguments: argparse.Namespace, _: Teller) -> int:
+def run(arguments: argparse.Namespace, _: ErrorReporter) -> int:
 
     options = EmulatorOptions(
         **{name: getattr(arguments, name) for name in EmulatorOptions.__slots__}

@@ -5,18 +5,18 @@ import os
 from collections.abc import Mapping
 
 from exporter.cli.runner import name_run, read_settings, run_async
-from exporter.cli.watch import watching
+from exporter.cli.watch import watch
 from exporter.events import Event, Listener
 from exporter.runs.export import export
 from exporter.settings.settings import Settings
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 
 
 async def show_export(
     settings: Settings, *, run_id: str, environ: Mapping[str, str], listen: Listener | None
 ) -> None:
     """Export, drawing what happens; `listen` hears of it too."""
-    with watching(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as draw:
+    with watch(settings, run_id=run_id, environ=environ, quiet=settings.quiet) as draw:
 
         def emit(event: Event) -> None:
             draw(event)
@@ -26,11 +26,11 @@ async def show_export(
         await export(settings, run_id=run_id, environ=environ, emit=emit)
 
 
-def run(arguments: argparse.Namespace, teller: Teller) -> int:
-    settings = read_settings(arguments, teller).settings
+def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
+    settings = read_settings(arguments, reporter).settings
     from exporter.ui.prometheus import open_metrics, run_with_metrics
 
-    run_id = name_run(teller)
+    run_id = name_run(reporter)
     metrics = open_metrics(
         settings.metrics_file, output=settings.output, manifest=settings.manifest
     )
@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace, teller: Teller) -> int:
     return run_with_metrics(
         lambda: run_async(
             lambda: show_export(settings, run_id=run_id, environ=os.environ, listen=metrics),
-            on_interrupt=lambda: teller.tell_interrupt(fate),
+            on_interrupt=lambda: reporter.tell_interrupt(fate),
         ),
         metrics,
-        teller=teller,
+        reporter=reporter,
     )

@@ -7,29 +7,29 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from exporter.cli.runner import name_run, read_settings, run_async
-from exporter.cli.watch import watching
+from exporter.cli.watch import watch
 from exporter.runs.plan import find_gateways
 from exporter.settings.settings import Settings
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 from exporter.ui.stdout import print_json, print_table
 
 logger = logging.getLogger(__name__)
 
 
-def run(arguments: argparse.Namespace, teller: Teller) -> int:
-    settings = read_settings(arguments, teller).settings
+def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
+    settings = read_settings(arguments, reporter).settings
 
-    run_id = name_run(teller)
+    run_id = name_run(reporter)
     return run_async(
         lambda: show_gateways(settings, run_id=run_id, environ=os.environ, as_json=arguments.json),
-        on_interrupt=lambda: teller.tell_interrupt(""),
+        on_interrupt=lambda: reporter.tell_interrupt(""),
     )
 
 
 async def show_gateways(
     settings: Settings, *, run_id: str, environ: Mapping[str, str], as_json: bool
 ) -> None:
-    with watching(settings, run_id=run_id, environ=environ, quiet=True) as emit:
+    with watch(settings, run_id=run_id, environ=environ, quiet=True) as emit:
         found = await find_gateways(settings, environ=environ, emit=emit)
         if not found:
             logger.warning("no Livy gateway found")

@@ -14,7 +14,7 @@ from importlib import import_module
 from exporter.cli.parser import build_parser
 from exporter.cli.runner import Run
 from exporter.errors import UsageError
-from exporter.ui.errors import Teller, guess_teller, write_stderr
+from exporter.ui.errors import ErrorReporter, guess_reporter, write_stderr
 from exporter.version import __version__
 
 
@@ -26,7 +26,7 @@ def load_command(name: str) -> Run:
     return run
 
 
-def run_bare(arguments: argparse.Namespace, _: Teller) -> int:
+def run_bare(arguments: argparse.Namespace, _: ErrorReporter) -> int:
     """`livy-exporter` without a command: the version, a completion script, or the help."""
     from exporter.ui.stdout import print_line, print_text
 
@@ -47,17 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr is None:  # closed by whoever started us; its number must not become a file's
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - till the end
     words = sys.argv[1:] if argv is None else argv
-    teller = guess_teller(words, environ=os.environ)
+    reporter = guess_reporter(words, environ=os.environ)
     try:
         arguments, unknown = build_parser().parse_known_args(words)
         if unknown:
             arguments.parser.refuse_unknown(unknown[0])
-        code = load_command(arguments.command)(arguments, teller)
+        code = load_command(arguments.command)(arguments, reporter)
     except SystemExit as exc:  # argparse's --help
         return exc.code if isinstance(exc.code, int) else 0
     except KeyboardInterrupt:
-        teller.tell_interrupt("")
+        reporter.tell_interrupt("")
         return 128 + signal.SIGINT
     except BaseException as exc:  # noqa: BLE001 - the last place that can tell the user
-        return teller.tell_error(exc)
+        return reporter.tell_error(exc)
     return code

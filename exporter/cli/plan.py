@@ -7,30 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from exporter.cli.runner import name_run, read_settings, run_async
-from exporter.cli.watch import watching
-from exporter.journal.journal import MOST_BYTES
+from exporter.cli.watch import watch
+from exporter.journal.journal import MAX_BYTES
 from exporter.runs.plan import PlannedListing, plan
 from exporter.settings.settings import Settings
 from exporter.stores.url import is_object_store
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 from exporter.ui.stdout import print_json, print_line, print_table
 from exporter.ui.text import count_of, format_bytes, format_duration
 
 
-def run(arguments: argparse.Namespace, teller: Teller) -> int:
-    settings = read_settings(arguments, teller).settings
+def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
+    settings = read_settings(arguments, reporter).settings
 
-    run_id = name_run(teller)
+    run_id = name_run(reporter)
     return run_async(
         lambda: show_plan(settings, run_id=run_id, environ=os.environ, as_json=arguments.json),
-        on_interrupt=lambda: teller.tell_interrupt(""),
+        on_interrupt=lambda: reporter.tell_interrupt(""),
     )
 
 
 async def show_plan(
     settings: Settings, *, run_id: str, environ: Mapping[str, str], as_json: bool
 ) -> None:
-    with watching(settings, run_id=run_id, environ=environ, quiet=True) as emit:
+    with watch(settings, run_id=run_id, environ=environ, quiet=True) as emit:
         planned = await plan(settings, environ=environ, emit=emit)
     session_count = sum(each.session_count for each in planned)
     request_count = sum(each.request_count for each in planned)
@@ -96,4 +96,4 @@ def estimate_journal(planned: Sequence[PlannedListing], settings: Settings) -> i
     has_place = settings.spool is not None or not is_object_store(output)
     if not settings.resume or output == "-" or not has_place:
         return 0
-    return min(MOST_BYTES, sum(each.journal_bytes for each in planned))
+    return min(MAX_BYTES, sum(each.journal_bytes for each in planned))

@@ -8,12 +8,12 @@ from typing import Any
 
 from exporter.settings.load import Loaded, load_settings
 from exporter.settings.settings import read_fields
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 
-Run = Callable[[argparse.Namespace, Teller], int]
+Run = Callable[[argparse.Namespace, ErrorReporter], int]
 
 
-def read_settings(arguments: argparse.Namespace, teller: Teller) -> Loaded:
+def read_settings(arguments: argparse.Namespace, reporter: ErrorReporter) -> Loaded:
     """The settings that flags, environment and file make together; errors are told by them."""
     known = {field.name for field in read_fields()}
     flags = {name: value for name, value in vars(arguments).items() if name in known}
@@ -22,21 +22,21 @@ def read_settings(arguments: argparse.Namespace, teller: Teller) -> Loaded:
     loaded = load_settings(
         flags, environ=os.environ, config_file=getattr(arguments, "config", None)
     )
-    teller.as_json = loaded.settings.log_format == "json"
-    teller.with_traceback = loaded.settings.verbose > 1
+    reporter.as_json = loaded.settings.log_format == "json"
+    reporter.with_traceback = loaded.settings.verbose > 1
     return loaded
 
 
-def name_run(teller: Teller) -> str:
+def name_run(reporter: ErrorReporter) -> str:
     from datetime import UTC, datetime
 
     from exporter.runs.prepare import build_run_id
 
-    teller.run_id = build_run_id(datetime.now(UTC))
-    return teller.run_id
+    reporter.run_id = build_run_id(datetime.now(UTC))
+    return reporter.run_id
 
 
-def settle_memory() -> None:
+def tune_memory() -> None:
     """Settings of the process that pay for an export; the library leaves its host's alone.
 
     The collector is spared what cannot be garbage: modules, and pages that live for milliseconds.
@@ -74,7 +74,7 @@ def run_async(
             finished = True
             tasks.cancel_scope.cancel()
 
-    settle_memory()
+    tune_memory()
     anyio.run(run)
     if finished or not caught:
         return 0

@@ -16,16 +16,16 @@ from exporter.settings.settings import Settings
 from exporter.sinks.interface import Format
 from exporter.stores.url import scheme_of
 from exporter.tables.registry import find_format
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 from exporter.ui.stdout import print_json, print_line, print_table, printable
 
 
-def run(arguments: argparse.Namespace, teller: Teller) -> int:
-    settings = read_settings(arguments, teller).settings
+def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
+    settings = read_settings(arguments, reporter).settings
 
     code = 0
     for each in show_verify(settings, arguments.target, environ=os.environ, as_json=arguments.json):
-        code = teller.tell_error(VerificationError(each.message, hint=each.hint))
+        code = reporter.tell_error(VerificationError(each.message, hint=each.hint))
     return code
 
 

@@ -11,7 +11,7 @@ from exporter.ui.progress import ProgressMode, open_progress
 
 
 @contextmanager
-def watching(
+def watch(
     settings: Settings, *, run_id: str, environ: Mapping[str, str], quiet: bool
 ) -> Iterator[Callable[[Event], None]]:
     """Progress and logs on stderr as the settings say; yields the listener for the run's events."""

@@ -17,7 +17,7 @@ OutputFormat = Format | TableFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class Sidecars:
     """Where a run keeps its own files beside the output: a store, and their names in it."""
 
     store: Store
@@ -65,13 +65,13 @@ class Destination:
         return path
 
     @property
-    def home(self) -> Home | None:
+    def sidecars(self) -> Sidecars | None:
         """Where a run keeps its own files; None for a stream, which has no place beside it."""
         match self.kind:
             case "stream":
                 return None
             case "file":
-                return Home(
+                return Sidecars(
                     self.store,
                     manifest=f"{self.name}.manifest.json",
                     intent=f".{self.name}.publishing.json",
@@ -80,7 +80,7 @@ class Destination:
                     state=None,
                 )
             case "table":
-                return Home(
+                return Sidecars(
                     self.store,
                     manifest=f"{self.name}.manifest.json",
                     intent=f".{self.name}.publishing.json",
@@ -89,7 +89,7 @@ class Destination:
                     state=f"{self.name}.state.json",
                 )
             case "dataset":
-                return Home(
+                return Sidecars(
                     self.store,
                     manifest="_manifest.json",
                     intent="_exporter/publishing.json",

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
 
-from exporter.destinations.destination import Destination, Home
+from exporter.destinations.destination import Destination, Sidecars
 from exporter.destinations.resolve import require_local
 from exporter.errors import UsageError
 from exporter.sinks.dataset import DatasetOutput, Parts
 from exporter.sinks.file import FileOutput
-from exporter.sinks.formats import open_gathering, open_sink
+from exporter.sinks.formats import open_partition_buffer, open_sink
 from exporter.sinks.hive import empty_folder
 from exporter.sinks.interface import ByteStream, Output, ParquetCodec, Sink
 from exporter.sinks.partitioned import PartitionedOutput
@@ -53,7 +53,7 @@ def open_output(
         case "file":
             staged = store.stage(name, run_id=run_id)
             try:
-                prove_home(destination.home, run_id=run_id)
+                prove_sidecars(destination.sidecars, run_id=run_id)
             except BaseException:
                 staged.discard()
                 raise
@@ -61,7 +61,7 @@ def open_output(
         case "stream":
             return FileOutput(PipeFile(name), name, open_sink=open_file_sink)
         case "table":
-            prove_home(destination.home, run_id=run_id)
+            prove_sidecars(destination.sidecars, run_id=run_id)
             if destination.table is None:
                 raise RuntimeError("a table that was not opened")
             from exporter.tables.output import TableOutput
@@ -76,7 +76,7 @@ def open_output(
                 exported_at=exported_at,
             )
         case "dataset":
-            prove_home(destination.home, run_id=run_id)
+            prove_sidecars(destination.sidecars, run_id=run_id)
             parts = Parts(
                 store,
                 run_id=run_id,
@@ -87,7 +87,9 @@ def open_output(
                 return DatasetOutput(parts, target_bytes=target_bytes, stands_alone=not adds)
             return PartitionedOutput(
                 parts,
-                open_gathering(destination.file_format, partition_by, exported_at=exported_at),
+                open_partition_buffer(
+                    destination.file_format, partition_by, exported_at=exported_at
+                ),
                 target_bytes=target_bytes,
                 empty_folder=None if adds else empty_folder(partition_by),
             )
@@ -95,13 +97,13 @@ def open_output(
             assert_never(destination.kind)
 
 
-def prove_home(home: Home | None, *, run_id: str) -> None:
+def prove_sidecars(sidecars: Sidecars | None, *, run_id: str) -> None:
     """Raises DestinationError when the manifest could not be written beside the output.
 
     Known before the first request, not after the last.
     """
-    if home is not None:
-        home.store.stage(home.manifest, run_id=run_id).discard()
+    if sidecars is not None:
+        sidecars.store.stage(sidecars.manifest, run_id=run_id).discard()
 
 
 def stage_manifest_copy(
@@ -114,14 +116,14 @@ def stage_manifest_copy(
     if path is None:
         return None
     require_local(path)
-    home = destination.home
+    sidecars = destination.sidecars
     if path == "-" or os.path.realpath(path) == os.path.realpath(destination.output):
         raise UsageError(
             f"the manifest of '{destination.output}' cannot go to '{path}'",
             hint="give --manifest the name of another file",
         )
-    if home is not None:
-        beside = home.store.path_of(home.manifest)
+    if sidecars is not None:
+        beside = sidecars.store.path_of(sidecars.manifest)
         if os.path.realpath(path) == os.path.realpath(beside):
             return None
     store, name = LocalStore.holding(path)

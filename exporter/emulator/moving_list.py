@@ -203,10 +203,10 @@ class ChurningSessions:
                 rows[row["sessionId"]] = row
         return rows
 
-    def most_rows(self, first_answer: int = 1, last_answer: int | None = None) -> int:
+    def max_rows(self, first_answer: int = 1, last_answer: int | None = None) -> int:
         """The greatest number of rows that the list really had between two answers."""
         answers = self._answers[first_answer - 1 : last_answer]
-        return self._drift.most_rows(answers[0][0], answers[-1][1]) if answers else 0
+        return self._drift.max_rows(answers[0][0], answers[-1][1]) if answers else 0
 
     def owed(self, first_s: float, last_s: float) -> frozenset[str]:
         """As a truth's, between two instants of the clock that are not yet to come."""

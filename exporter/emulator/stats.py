@@ -14,7 +14,7 @@ class EmulatorStats:
     """By call (`ListWorkspaces`, …, or `unknown`), then by outcome: `ok`, the code of a refusal,
     the name of a fault, or `broken` when the emulator stopped before it answered."""
     in_flight: int
-    most_in_flight: int
+    max_in_flight: int
     """Most requests that had arrived and were not answered, at any one time."""
     connection_count: int
     """Connections whose first API request fell into the time."""
@@ -83,7 +83,7 @@ class Tally:
     def reset(self) -> None:
         """Everything starts at zero but the requests in flight, which still are."""
         self._request_counts: dict[str, dict[str, int]] = {}
-        self._most_in_flight = self._in_flight
+        self._max_in_flight = self._in_flight
         self._connection_count = 0
         self._nonce_count = 0
         self._fault_counts: dict[str, int] = {}
@@ -96,7 +96,7 @@ class Tally:
     def request_started(self, connection: object | None, *, now_s: float) -> None:
         """`connection` is None when it is closed already; `now_s` since the epoch."""
         self._in_flight += 1
-        self._most_in_flight = max(self._most_in_flight, self._in_flight)
+        self._max_in_flight = max(self._max_in_flight, self._in_flight)
         if self._first_request_s is None:
             self._first_request_s = now_s
         self._last_request_s = now_s
@@ -126,7 +126,7 @@ class Tally:
         return EmulatorStats(
             request_counts={call: dict(counts) for call, counts in self._request_counts.items()},
             in_flight=self._in_flight,
-            most_in_flight=self._most_in_flight,
+            max_in_flight=self._max_in_flight,
             connection_count=self._connection_count,
             nonce_count=self._nonce_count,
             fault_counts=dict(self._fault_counts),

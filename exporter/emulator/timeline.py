@@ -139,7 +139,7 @@ class Drift:
     def total(self, state: int) -> int:
         return self._totals[max(0, state)]
 
-    def most_rows(self, first: int, last: int) -> int:
+    def max_rows(self, first: int, last: int) -> int:
         """The greatest number of rows in any of these states."""
         return max(self._totals[first : last + 1])
 

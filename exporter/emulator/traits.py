@@ -30,11 +30,11 @@ class Traits:
 
     def run_s(self, serial: int) -> float:
         """How long it runs."""
-        least_s = self._churn.run_s or 0.0
+        min_s = self._churn.run_s or 0.0
         if self._churn.max_run_s is None:
-            return least_s
+            return min_s
         tie = serial - serial % self._churn.tie_size
-        return least_s + (self._churn.max_run_s - least_s) * self.draw(tie, 3)
+        return min_s + (self._churn.max_run_s - min_s) * self.draw(tie, 3)
 
     def is_timeless(self, serial: int) -> bool:
         return self.draw(serial, 4) < self._churn.timeless.share

@@ -35,15 +35,15 @@ from exporter.stores.posix import make_folders
 
 JOURNAL_VERSION: Final = 1
 
-MOST_BYTES: Final = 4 << 30
+MAX_BYTES: Final = 4 << 30
 """A journal grows no larger; the run goes on without."""
-MOST_LOST: Final = 0.05
+MAX_LOST: Final = 0.05
 """Answers that a kill may cost, relative to all that were taken in."""
-MOST_UNWRITTEN: Final = 0.03
+MAX_UNWRITTEN: Final = 0.03
 """Writing begins before."""
-MOST_UNWRITTEN_BYTES: Final = 1 << 20
+MAX_UNWRITTEN_BYTES: Final = 1 << 20
 """This is held in memory, compressed."""
-MOST_UNWRITTEN_S: Final = 1.0
+MAX_UNWRITTEN_S: Final = 1.0
 
 PASSING: Final = (ApiError, CredentialsError, DeadlineError, DestinationError, NetworkError)
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -101,7 +101,7 @@ class Journal:
         fresh: bool = False,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
         now_s: Callable[[], float] = time.monotonic,
-        most_bytes: int = MOST_BYTES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         """Take over what a run of the same identity left at `path`, and drop anything else.
 
@@ -112,7 +112,7 @@ class Journal:
         self._places = {gateway: place for place, gateway in enumerate(gateways)}
         self._utc_now = utc_now
         self._now_s = now_s
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._file: FrameFile | None = None
         self._stopped = False
         self._recorded = (0, 0)
@@ -262,8 +262,8 @@ class Journal:
             not self._stopped
             and unwritten_count > 0
             and (
-                unwritten_count + 1 > MOST_LOST * (self._answer_count + 1)
-                or unwritten_bytes > 2 * MOST_UNWRITTEN_BYTES
+                unwritten_count + 1 > MAX_LOST * (self._answer_count + 1)
+                or unwritten_bytes > 2 * MAX_UNWRITTEN_BYTES
             )
         )
 
@@ -282,8 +282,8 @@ class Journal:
     def _write(self, frame: bytes, count: int) -> None:
         if self._file is None or self._stopped:
             return
-        if self._file.size_bytes + len(frame) > self._most_bytes:
-            self._stop(f"it would grow beyond {self._most_bytes >> 20:,} MiB")
+        if self._file.size_bytes + len(frame) > self._max_bytes:
+            self._stop(f"it would grow beyond {self._max_bytes >> 20:,} MiB")
             return
         try:
             self._file.append(frame)
@@ -328,9 +328,9 @@ def is_flush_due(
 ) -> bool:
     """Whether a kill would cost more than it may; `answer_count` is of all answers so far."""
     return unwritten_count > 0 and (
-        unwritten_count >= MOST_UNWRITTEN * answer_count
-        or unwritten_bytes >= MOST_UNWRITTEN_BYTES
-        or waited_s >= MOST_UNWRITTEN_S
+        unwritten_count >= MAX_UNWRITTEN * answer_count
+        or unwritten_bytes >= MAX_UNWRITTEN_BYTES
+        or waited_s >= MAX_UNWRITTEN_S
     )
 
 

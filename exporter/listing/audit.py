@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from exporter.listing.bookmark import Anchor, Known
+from exporter.listing.bookmark import Anchor, Bookmark
 from exporter.listing.lookups import Lookup
 from exporter.listing.meetings import Meeting
 from exporter.model import SessionPage
@@ -22,7 +22,7 @@ Verdict = Literal["fits", "more claimed", "anchor needed", "changed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class TotalObservation:
     """Where a known session stands by now."""
 
     place: int
@@ -35,12 +35,12 @@ class Sighting:
 class Audit:
     """The comparison of one run's totals and places with what was known."""
 
-    def __init__(self, known: Known, *, page_size: int) -> None:
+    def __init__(self, known: Bookmark, *, page_size: int) -> None:
         self._known = known
         self._page_size = page_size
         self._tried_count = 0
         self._anchor_ids = {each.session_id for each in known.anchors}
-        self._seen: dict[str, Sighting] = {}
+        self._seen: dict[str, TotalObservation] = {}
         self.anchor: Lookup | None = None
         """The session that is looked for."""
         self.gone_count = 0
@@ -51,7 +51,7 @@ class Audit:
         for session_id in self._anchor_ids.intersection(page.session_ids):
             at = page.session_ids.index(session_id)
             tied_count = times.count(times[at]) - 1
-            seen = Sighting(start + at, page.total_count, tied_count)
+            seen = TotalObservation(start + at, page.total_count, tied_count)
             self._seen.setdefault(session_id, seen)
         if self.anchor is not None:
             self._place(self.anchor)

@@ -101,7 +101,7 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Bookmark:
     """One gateway's list at the instant of one answer."""
 
     total_count: int
@@ -124,7 +124,7 @@ class Known:
     """When the list was last read in full."""
 
 
-def tell_why_due(known: Known, *, now_ms: int, every_s: float) -> str:
+def tell_why_due(known: Bookmark, *, now_ms: int, every_s: float) -> str:
     """Why a gateway is to be listed in full, for a reader; empty while its last full listing is
     recent enough. Where the clock was set back nothing can be told.
     """
@@ -194,7 +194,7 @@ def cut_head(session_ids: Sequence[str], times: Sequence[int | None], *, is_whol
     return kept[-1] + 1 if kept else count
 
 
-class Thinned:
+class AnchorSample:
     """So many anchors at most, spread evenly over the serials they are added by."""
 
     def __init__(self) -> None:

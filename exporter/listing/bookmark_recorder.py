@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from exporter.listing.bookmark import (
     TOLERANCE_MS,
     Anchor,
-    Known,
-    Thinned,
+    AnchorSample,
+    Bookmark,
     Unfinished,
     Watch,
     cut_head,
@@ -22,7 +22,7 @@ from exporter.model import ListingFacts, SessionPage
 
 
 @dataclass(frozen=True, slots=True)
-class HeadSeen:
+class HeadObservation:
     """An answer to page 1 behind whose first row every session was seen."""
 
     total_count: int
@@ -34,28 +34,28 @@ class HeadSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class UnfinishedSeen:
+class UnfinishedObservation:
     rank: int
     number: int
     create_time_ms: int
     digest: str
 
 
-class Ledger:
+class BookmarkRecorder:
     """Sees every answer of a listing before the listing takes it in: the first version of a session
     that comes by is the one that leaves.
     """
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._head: HeadSeen | None = None
-        self._unfinished: dict[str, UnfinishedSeen] = {}
-        self._anchors = Thinned()
+        self._head: HeadObservation | None = None
+        self._unfinished: dict[str, UnfinishedObservation] = {}
+        self._anchors = AnchorSample()
         self._is_orderly = True
         self._newest_ms = 0
         self._head_newest_ms = 0
-        self._most_wanted = 0
-        self._most_on_page = 0
+        self._max_wanted = 0
+        self._max_on_page = 0
 
     def note(self, request: PageRequest, page: SessionPage) -> None:
         ids = page.session_ids
@@ -66,26 +66,28 @@ class Ledger:
         if not timed or not is_newest_first(timed):
             self._is_orderly = False
             return
-        self._most_on_page = max(self._most_on_page, len(ids))
+        self._max_on_page = max(self._max_on_page, len(ids))
         self._newest_ms = max(self._newest_ms, *timed)
         if request.page_num == 1:
             self._head_newest_ms = max(self._head_newest_ms, *timed)
         top_rank = page.total_count - 1 - Window(request.page_num, request.page_size).start
         if request.page_num == 1:
-            self._most_wanted = max(self._most_wanted, min(request.page_size, page.total_count))
+            self._max_wanted = max(self._max_wanted, min(request.page_size, page.total_count))
             is_whole = page.total_count <= len(ids) < request.page_size
-            self._note_head(HeadSeen(page.total_count, list(ids), times, request.number, is_whole))
+            self._note_head(
+                HeadObservation(page.total_count, list(ids), times, request.number, is_whole)
+            )
         self._anchors.add(Anchor(top_rank, ids[0], times[0]), request.number)
         for position in self._watch.find(page.sessions):
             first = self._unfinished.get(ids[position])
-            self._unfinished[ids[position]] = UnfinishedSeen(
+            self._unfinished[ids[position]] = UnfinishedObservation(
                 top_rank - position,
                 request.number,
                 times[position] or 0,
                 digest_of(page.sessions[position]) if first is None else first.digest,
             )
 
-    def known(self, facts: ListingFacts) -> Known | None:
+    def known(self, facts: ListingFacts) -> Bookmark | None:
         """For the next run; None where only a full listing can tell what is new."""
         head = self._head
         if self._newest_ms > self._head_newest_ms + TOLERANCE_MS:
@@ -107,7 +109,7 @@ class Ledger:
         if not timed:
             return None
         top = {each: place for place, each in enumerate(head.session_ids)}
-        return Known(
+        return Bookmark(
             total_count=head.total_count,
             expired_count=0,
             head=tuple(head.session_ids[:count]),
@@ -131,11 +133,11 @@ class Ledger:
                 for session_id, seen in self._unfinished.items()
             ),
             slack=vanished,
-            page_cap=self._most_on_page if self._most_on_page < self._most_wanted else None,
+            page_cap=self._max_on_page if self._max_on_page < self._max_wanted else None,
             full_at_ms=self._watch.now_ms,
         )
 
-    def _note_head(self, seen: HeadSeen) -> None:
+    def _note_head(self, seen: HeadObservation) -> None:
         # Sessions that came since the listing began may have passed by unseen, unless this answer
         # goes down to what it began with.
         if self._head is None or not set(self._head.session_ids).isdisjoint(seen.session_ids):

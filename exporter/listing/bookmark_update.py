@@ -4,13 +4,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exporter.listing.audit import Audit
-from exporter.listing.bookmark import Anchor, Known, Thinned, Unfinished, cut_head, is_newest_first
+from exporter.listing.bookmark import (
+    Anchor,
+    AnchorSample,
+    Bookmark,
+    Unfinished,
+    cut_head,
+    is_newest_first,
+)
 from exporter.listing.lookups import Lookup
 from exporter.listing.meetings import KnownHead
 
 
 @dataclass(frozen=True, slots=True)
-class Came:
+class NewSession:
     """A new session, where it was seen first."""
 
     place: int
@@ -44,15 +51,15 @@ def choose_head_page(pages: Iterable[HeadPage]) -> HeadPage | None:
 
 
 def build_known(
-    known: Known,
+    known: Bookmark,
     *,
     head: KnownHead,
     page: HeadPage,
     audit: Audit,
     lookups: Sequence[Lookup],
-    came: Sequence[Came],
+    came: Sequence[NewSession],
     now_ms: int,
-) -> Known | None:
+) -> Bookmark | None:
     """What is known by now; None where only a full listing can tell what is new next time."""
     times = [time for time in page.times if time is not None]
     count = cut_head(page.session_ids, page.times, is_whole=page.is_whole)
@@ -62,7 +69,7 @@ def build_known(
     base = head.estimate_base(page.total_count)
     kept = audit.find_kept(head.deepest)
     found = [each for each in lookups if each.place is not None]
-    return Known(
+    return Bookmark(
         total_count=page.total_count,
         expired_count=base + 1 - page.total_count,
         head=tuple(page.session_ids[:count]),
@@ -105,11 +112,11 @@ def build_anchors(
     head: KnownHead,
     audit: Audit,
     found: Sequence[Lookup],
-    came: Sequence[Came],
+    came: Sequence[NewSession],
     base: int,
 ) -> tuple[Anchor, ...]:
     """Those that are where they were, and all sessions whose place this run has seen."""
-    anchors = Thinned()
+    anchors = AnchorSample()
     for anchor in kept:
         anchors.add(anchor)
     looked_for = audit.anchor

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from exporter.listing.audit import Audit
-from exporter.listing.bookmark import TOLERANCE_MS, Known, Watch, digest_of, is_newest_first
-from exporter.listing.bookmark_update import Came, HeadPage, build_known, choose_head_page
+from exporter.listing.bookmark import TOLERANCE_MS, Bookmark, Watch, digest_of, is_newest_first
+from exporter.listing.bookmark_update import HeadPage, NewSession, build_known, choose_head_page
 from exporter.listing.gaps import GapFinder
 from exporter.listing.interface import PageRequest
 from exporter.listing.lookups import Lookup, PageTimes, tell_times
@@ -41,10 +41,10 @@ RESTLESS: Final = "the list did not hold still long enough to tell what is new"
 LOST: Final = "sessions that may have changed are not where they were"
 
 
-class Growth:
+class ChangeTracker:
     """Takes in answers by the order of their requests, and says what to ask for next."""
 
-    def __init__(self, known: Known, *, page_size: int, watch: Watch) -> None:
+    def __init__(self, known: Bookmark, *, page_size: int, watch: Watch) -> None:
         self._known = known
         self._page_size = page_size
         self._watch = watch
@@ -79,7 +79,7 @@ class Growth:
         """The latest create time on page 1."""
         self._totals: list[int] = []
         """Of the answers that had rows: what none tells is no total to go by."""
-        self._came: list[Came] = []
+        self._came: list[NewSession] = []
         self._round_count = 0
         self._gap_rounds = 0
         self._lag_tells = 0
@@ -196,7 +196,7 @@ class Growth:
             first_seen[at] for at in self._watch.find([page.sessions[at] for at in first_seen])
         }
         self._came += [
-            Came(
+            NewSession(
                 window.start + at,
                 page.total_count,
                 ids[at],
@@ -377,7 +377,7 @@ class Growth:
         last = self._head.find_end() // self._page_size + 1
         return [(Window(page_num, self._page_size), wait_s) for page_num in range(1, last + 1)]
 
-    def to_known(self) -> Known | None:
+    def to_known(self) -> Bookmark | None:
         """What is known by now, once there is nothing more to ask; None where only a full listing
         can tell what is new next time.
         """

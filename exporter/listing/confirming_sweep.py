@@ -8,7 +8,7 @@ from exporter.listing.keyset import KeySet
 from exporter.model import SessionPage
 
 
-class Recount:
+class ConfirmingSweep:
     """One more sweep; its first answer is asked for alone, after all others came."""
 
     def __init__(self, expected_count: int) -> None:

@@ -12,7 +12,7 @@ MIN_OLD_ROWS = 50
 """So many rows next to each other have to be too old: one alone may be out of its place."""
 
 
-class Horizon:
+class Cutoff:
     """The place behind which no session is wanted: seen, or guessed where it will be."""
 
     def __init__(self, since_ms: int | None, observations: Observations) -> None:

@@ -8,7 +8,7 @@ met at several places is therefore none.
 
 from collections import Counter
 
-from exporter.listing.observations import PageSeen
+from exporter.listing.observations import PageObservation
 
 PROBE_WAITS_S = (0.0, 0.5, 4.0, 20.0, 36.0)
 """Before each further look at an end behind which the total claims more: totals may be cached for a
@@ -40,11 +40,11 @@ class EndSearch:
         self._is_stale = False
         """Whether no fixed depth explains where rows ended."""
         self._latest_cut: tuple[int, int] | None = None
-        self._stops: dict[int, tuple[int, PageSeen]] = {}
+        self._stops: dict[int, tuple[int, PageObservation]] = {}
         """Answers that claim nothing behind their last row, by its place."""
         self._empties: Counter[int] = Counter()
 
-    def note(self, at: int, page: PageSeen) -> None:
+    def note(self, at: int, page: PageObservation) -> None:
         """Take in an answer that is evidence; `at` is its index."""
         if self.page is not None and self._goes_beyond(page):
             self.page = None
@@ -63,7 +63,7 @@ class EndSearch:
             self._note_cut(at, page)
         self.shown_to = max(self.shown_to, page.stop)
 
-    def _note_cut(self, at: int, page: PageSeen) -> None:
+    def _note_cut(self, at: int, page: PageObservation) -> None:
         self._witnesses.add((page.start, page.size))
         missing = page.total_count - page.stop
         if missing > 0:
@@ -85,12 +85,12 @@ class EndSearch:
         if self._empties[place] >= MIN_EMPTY_TELLS and place in self._stops:
             self._accept(*self._stops[place])
 
-    def _accept(self, at: int, page: PageSeen) -> None:
+    def _accept(self, at: int, page: PageObservation) -> None:
         self.page = at
         self._claimed = page.stop, page.total_count
         self._latest_cut = None
 
-    def _goes_beyond(self, page: PageSeen) -> bool:
+    def _goes_beyond(self, page: PageObservation) -> bool:
         """Whether an answer shows more behind the end than came since, as far as totals tell."""
         stop, total_count = self._claimed
         return page.stop > stop + max(0, page.total_count - total_count)

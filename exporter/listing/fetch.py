@@ -14,11 +14,11 @@ from exporter.api.calls import read_session_page
 from exporter.events import Event, ListingFinished, ListingStarted, Movement, PageRead
 from exporter.listing.interface import Listing, PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog, Replay
-from exporter.listing.schedule import LEAST_WINDOW, Schedule
+from exporter.listing.schedule import MIN_WINDOW, Schedule
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 
 FetchPage = Callable[[PageRequest], Awaitable[SessionPage]]
-HandOn = Callable[[Gateway, list[RawSession]], Awaitable[None]]
+OnRows = Callable[[Gateway, list[RawSession]], Awaitable[None]]
 Note = Callable[[Listing, PageRequest, SessionPage], None]
 
 
@@ -54,7 +54,7 @@ async def fetch_sessions(
     listings: Sequence[Listing],
     *,
     fetch_page: FetchPage,
-    hand_on: HandOn,
+    on_rows: OnRows,
     page_size: int,
     concurrency: int,
     emit: Callable[[Event], None],
@@ -65,13 +65,13 @@ async def fetch_sessions(
     """Drive every listing to its end, handing its rows on in list order; one outcome a gateway, in
     order.
 
-    `hand_on` is awaited before the next rows come; while it is slow, no more than the window is
+    `on_rows` is awaited before the next rows come; while it is slow, no more than the window is
     asked for. `note` sees each answer just before its listing takes it in. What `journal` recorded
     is taken in first, without asking for it, by listings that are new all the same. Raises
-    ReplayError when it does not fit, and what `fetch_page` and `hand_on` raise, the latter in an
+    ReplayError when it does not fit, and what `fetch_page` and `on_rows` raise, the latter in an
     ExceptionGroup unless it was about recorded rows.
     """
-    schedule = Schedule(listings, page_size=page_size, window=max(LEAST_WINDOW, 2 * concurrency))
+    schedule = Schedule(listings, page_size=page_size, window=max(MIN_WINDOW, 2 * concurrency))
     askers, writers = Sleepers(), Sleepers()
 
     async def ask() -> None:
@@ -97,14 +97,14 @@ async def fetch_sessions(
         while not schedule.finished:
             found = schedule.take_rows()
             if found is not None:
-                await hand_on(*found)
+                await on_rows(*found)
                 askers.wake_one()
             elif not schedule.finished:
                 askers.wake_one()
                 await writers.wait()
         askers.wake_all()
 
-    await replay(journal, listings, schedule, hand_on=hand_on, emit=emit, note=note)
+    await replay(journal, listings, schedule, on_rows=on_rows, emit=emit, note=note)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         for _ in range(concurrency):
@@ -117,7 +117,7 @@ async def replay(
     listings: Sequence[Listing],
     schedule: Schedule,
     *,
-    hand_on: HandOn,
+    on_rows: OnRows,
     emit: Callable[[Event], None],
     note: Note,
 ) -> None:
@@ -135,7 +135,7 @@ async def replay(
             note(listing, answer.request, page)
             accept(listing, answer.request, page, emit=emit, resumed=True)
             while (found := schedule.take_rows()) is not None:
-                await hand_on(*found)
+                await on_rows(*found)
     schedule.owe(course.unanswered)
 
 

@@ -29,19 +29,27 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Literal, assert_never
 
-from exporter.listing.confirming_sweep import Recount
-from exporter.listing.cutoff import Horizon
+from exporter.listing.confirming_sweep import ConfirmingSweep
+from exporter.listing.cutoff import Cutoff
 from exporter.listing.doubts import Doubts
 from exporter.listing.end_look import EndLook
 from exporter.listing.ends import EndSearch
-from exporter.listing.gaps import Gap, GapFinder
+from exporter.listing.gaps import GapFinder, GapRange
 from exporter.listing.head import Head
 from exporter.listing.interface import PageRequest, Purpose
 from exporter.listing.observations import MAX_EXPECTED, MIN_HELD, Observations
 from exporter.listing.order import MIN_ROWS_TO_TRIM, count_crowded, read_times
-from exporter.listing.resequencer import Outbox
+from exporter.listing.resequencer import Resequencer
 from exporter.listing.windows import Window, reach_on, read_on
-from exporter.model import ALL_TIME, Gateway, ListingFacts, Proof, RawSession, SessionPage, Span
+from exporter.model import (
+    ALL_TIME,
+    Gateway,
+    ListingFacts,
+    Proof,
+    RawSession,
+    SessionPage,
+    TimeRange,
+)
 
 Stage = Literal["start", "peek", "sweep", "close", "repair", "resweep"]
 
@@ -82,14 +90,16 @@ MAX_SMALL = 40
 """... but no more than so many."""
 
 
-class Coverage:
+class FullListing:
     """The state of one gateway's listing.
 
     Invariant: every request up to `_asked` is answered or in flight. A stage ends when none is in
     flight.
     """
 
-    def __init__(self, gateway: Gateway, *, page_size: int, span: Span = ALL_TIME) -> None:
+    def __init__(
+        self, gateway: Gateway, *, page_size: int, time_range: TimeRange = ALL_TIME
+    ) -> None:
         self._gateway = gateway
         self._page_size = page_size
         self._stage: Stage = "start"
@@ -98,21 +108,21 @@ class Coverage:
         self._swept_to = 0
         # Requests and rows on their way.
         self._asked = self._answered = 0
-        self._outbox = Outbox(span)
+        self._outbox = Resequencer(time_range)
         # What was seen.
         self._observations = Observations()
         self._ends = EndSearch()
         self._head = Head()
         self._head_page = 0
         """Index of the latest answer about page 1."""
-        self._horizon = Horizon(span.since_ms, self._observations)
+        self._horizon = Cutoff(time_range.since_ms, self._observations)
         self._doubts = Doubts()
         self._look = EndLook()
         self._empty_count = 0
         """Answers in a row that told of an empty list."""
         self._first_total_count: int | None = None
         self._overlap_count = 0
-        self._most_on_page = 0
+        self._max_on_page = 0
         self._largest_total = 0
         self._largest_tie = 1
         self._moved = self._restless = False
@@ -130,8 +140,8 @@ class Coverage:
         self._goes_on = False
         """Whether rows were seen where the list seemed to end."""
         self._gaps = GapFinder(self._observations)
-        self._open_gaps: list[Gap] = []
-        self._recounts: list[Recount] = []
+        self._open_gaps: list[GapRange] = []
+        self._recounts: list[ConfirmingSweep] = []
         self._facts: ListingFacts | None = None
 
     @property
@@ -470,16 +480,16 @@ class Coverage:
             return
         came_short = row_count < min(self._page_size, max(page.total_count, row_count + 1))
         # A total of fewer rows tells of a young list at least as well as of a service that caps.
-        confirmed = row_count == self._most_on_page > 0 and page.total_count > row_count
-        self._most_on_page = max(self._most_on_page, row_count)
+        confirmed = row_count == self._max_on_page > 0 and page.total_count > row_count
+        self._max_on_page = max(self._max_on_page, row_count)
         if came_short and not confirmed and self._asked < MAX_STARTS:
             # A service that caps its pages does so again; a fault passes.
             self._plan(Window(1, self._page_size), "sweep")
             return
-        self._page_size = min(self._page_size, self._most_on_page or self._page_size)
+        self._page_size = min(self._page_size, self._max_on_page or self._page_size)
         page_count = ceil(page.total_count / self._page_size)
         if page_count < MIN_PAGES_TO_PEEK:
-            self._horizon = Horizon(None, self._observations)
+            self._horizon = Cutoff(None, self._observations)
         if self._horizon.is_ahead:
             self._stage = "peek"
             self._plan(Window(page_count, self._page_size), "sentinel")
@@ -506,7 +516,7 @@ class Coverage:
         """The last page tells whether old sessions come last, and are not wanted."""
         times = [time for time in read_times(page.sessions) if time is not None]
         if not times or max(times) >= self._horizon.since_ms:
-            self._horizon = Horizon(None, self._observations)
+            self._horizon = Cutoff(None, self._observations)
         self._begin_sweep()
 
     def _begin_sweep(self) -> None:
@@ -591,14 +601,16 @@ class Coverage:
             self._stage = "repair"
         elif self._horizon.is_met:
             # What times do not prove of a part, counts may prove of the whole.
-            self._horizon = Horizon(None, self._observations)
+            self._horizon = Cutoff(None, self._observations)
             self._round_count = 0
             self._stage = "sweep"
             if not self._sweeps_on():
                 self._close()
         elif self._may_recount:
             self._stage = "resweep"
-            self._recounts.append(Recount(min(self._observations.total_count, MAX_EXPECTED)))
+            self._recounts.append(
+                ConfirmingSweep(min(self._observations.total_count, MAX_EXPECTED))
+            )
             self._swept_to = self._page_size
             self._plan(Window(1, self._page_size), "repair")
         else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import itemgetter
 
-from exporter.listing.observations import Observations, PageSeen
+from exporter.listing.observations import Observations, PageObservation
 from exporter.listing.order import MIN_ROWS_TO_TRIM
 from exporter.listing.windows import Window, read_on, surround
 
@@ -19,7 +19,7 @@ least, and else those of the latest round.
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class GapRange:
     """Two runs of rows, one behind the other, that nothing joins yet."""
 
     upper: int
@@ -43,7 +43,9 @@ class GapFinder:
         self._misses: Counter[int] = Counter()
         """How often a gap was looked for, by the first row of the answers on its sides."""
 
-    def find(self, *, end: int | None, by_ranks: bool, list_end: int | None = None) -> list[Gap]:
+    def find(
+        self, *, end: int | None, by_ranks: bool, list_end: int | None = None
+    ) -> list[GapRange]:
         """Gaps in list order; none when an answer that shows the list's head and the `end` are in
         one run of rows. The answer `list_end` shows that nothing stands behind it.
         """
@@ -69,12 +71,12 @@ class GapFinder:
                     bottoms.get(run, at), at, key=lambda each: (extents[each][1], each)
                 )
         current = runs[self._first]
-        gaps: list[Gap] = []
+        gaps: list[GapRange] = []
         for run in sorted(tops, key=lambda each: (extents[tops[each]][0], each)):
             reached = extents[bottoms[run]][1] > extents[bottoms[current]][1]
             if run == current or (run != last and not reached):
                 continue
-            gaps.append(Gap(bottoms[current], tops[run]))
+            gaps.append(GapRange(bottoms[current], tops[run]))
             current = run
             if run == last:
                 break
@@ -122,7 +124,7 @@ class GapFinder:
         ]
 
     def plan(
-        self, gaps: Sequence[Gap], *, page_size: int, overlap: int, by_ranks: bool
+        self, gaps: Sequence[GapRange], *, page_size: int, overlap: int, by_ranks: bool
     ) -> list[Window]:
         """Windows that show what is between the runs, and some rows of both."""
         windows: list[Window] = []
@@ -156,7 +158,7 @@ class GapFinder:
             windows += around
         return list(dict.fromkeys(windows))
 
-    def _find_place(self, page: PageSeen, side: int) -> int | None:
+    def _find_place(self, page: PageObservation, side: int) -> int | None:
         """Where the row at the end of an answer is by now, -1 for its last and 1 for its first, as
         the create times of recent answers tell; None where they tell nothing.
         """
@@ -173,7 +175,7 @@ class GapFinder:
                 points += [(low, each.start), (high, each.stop)]
         return interpolate(points, time)
 
-    def _locate(self, at: int, place: int, *, by_ranks: bool, page: PageSeen) -> int:
+    def _locate(self, at: int, place: int, *, by_ranks: bool, page: PageObservation) -> int:
         if by_ranks:
             return max(0, place + self._observations.total_count - page.total_count)
         return self._observations.estimate_place(place, page=at)

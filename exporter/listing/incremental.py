@@ -16,16 +16,16 @@ behind the head while another one went.
 from collections import deque
 from dataclasses import replace
 
-from exporter.listing.bookmark import Known, Watch
-from exporter.listing.bookmark_recorder import Ledger
-from exporter.listing.changes import Growth
-from exporter.listing.full import Coverage
+from exporter.listing.bookmark import Bookmark, Watch
+from exporter.listing.bookmark_recorder import BookmarkRecorder
+from exporter.listing.changes import ChangeTracker
+from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest, Purpose
 from exporter.listing.windows import Window
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 
 
-class Increment:
+class IncrementalListing:
     """The state of one gateway's listing, from what an earlier run knew of it.
 
     Invariant: answers are taken in by the order of their requests; `_taken` of them were, `_early`
@@ -35,7 +35,7 @@ class Increment:
     def __init__(
         self,
         gateway: Gateway,
-        known: Known | None,
+        known: Bookmark | None,
         *,
         page_size: int,
         watch: Watch,
@@ -43,13 +43,13 @@ class Increment:
     ) -> None:
         """Without anything known, or for a reason that is given, a full listing."""
         self._gateway = gateway
-        self._most_page_size = page_size
-        self._ledger = Ledger(watch)
+        self._max_page_size = page_size
+        self._ledger = BookmarkRecorder(watch)
         self._full_because = full_because
-        self._full: Coverage | None = None
+        self._full: FullListing | None = None
         self._full_from = 0
         self._facts: ListingFacts | None = None
-        self._next_known: Known | None = None
+        self._next_known: Bookmark | None = None
         # Requests and rows on their way.
         self._asked = 0
         self._taken = 0
@@ -60,12 +60,12 @@ class Increment:
         self._seen_again: set[str] = set()
         """What had left already and is in the full listing, too."""
         self._page_size = page_size
-        self._growth: Growth | None = None
+        self._growth: ChangeTracker | None = None
         if known is None or not known.head or full_because:
             self._begin_full()
             return
         self._page_size = min(page_size, known.page_cap or page_size)
-        self._growth = Growth(known, page_size=self._page_size, watch=watch)
+        self._growth = ChangeTracker(known, page_size=self._page_size, watch=watch)
         self._planned.append((Window(1, self._page_size), "sweep", 0.0))
 
     @property
@@ -103,7 +103,7 @@ class Increment:
         return self._facts
 
     @property
-    def known(self) -> Known | None:
+    def known(self) -> Bookmark | None:
         """For the next run, once the facts are settled; None where only a full listing will do."""
         return self._next_known
 
@@ -153,7 +153,7 @@ class Increment:
     # The full listing
 
     def _begin_full(self) -> None:
-        self._full = Coverage(self._gateway, page_size=self._most_page_size)
+        self._full = FullListing(self._gateway, page_size=self._max_page_size)
         self._full_from = self._asked
 
     def _accept_in_full(self, request: PageRequest, page: SessionPage) -> None:
@@ -175,7 +175,7 @@ class Increment:
         )
         self._next_known = self._ledger.known(facts)
 
-    def _end_round(self, growth: Growth) -> None:
+    def _end_round(self, growth: ChangeTracker) -> None:
         """Nothing is in flight and nothing planned."""
         plan = growth.plan()
         if growth.trouble:
@@ -188,7 +188,7 @@ class Increment:
         else:
             self._conclude(growth)
 
-    def _conclude(self, growth: Growth) -> None:
+    def _conclude(self, growth: ChangeTracker) -> None:
         self._facts = ListingFacts(
             gateway=self._gateway,
             session_count=len(growth.new) + len(growth.changed),

@@ -9,7 +9,7 @@ found incomplete, not passed as complete.
 from array import array
 from collections.abc import Sequence
 
-LEAST_SLOTS = 1024
+MIN_SLOTS = 1024
 
 
 class KeySet:
@@ -18,7 +18,7 @@ class KeySet:
     def __init__(self, expected_count: int) -> None:
         # A slot holds a hash, or zero where it is free. At most two thirds are taken, so that a
         # free one is near.
-        slot_count = max(LEAST_SLOTS, 1 << (expected_count * 3 // 2).bit_length())
+        slot_count = max(MIN_SLOTS, 1 << (expected_count * 3 // 2).bit_length())
         self._slots = array("q", (0,)) * slot_count
         self._count = 0
 

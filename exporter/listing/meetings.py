@@ -7,7 +7,7 @@ place 0, and so about where any other known session is by now.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.listing.bookmark import Known
+from exporter.listing.bookmark import Bookmark
 
 MIN_KNOWN_ROWS = 10
 """So many have to be met: a session that is shown late may stand behind some of them."""
@@ -42,7 +42,7 @@ class Meeting:
 class KnownHead:
     """The first rows of the list as it was, and where they were met by now."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Bookmark) -> None:
         self._known = known
         self._places = {session_id: place for place, session_id in enumerate(known.head)}
         self.meetings: list[Meeting] = []
@@ -152,7 +152,7 @@ def find_deepest(times: Sequence[int | None], met: Met, *, is_last: bool) -> tup
     return met[-1]
 
 
-def find_behind_head(known: Known) -> frozenset[str]:
+def find_behind_head(known: Bookmark) -> frozenset[str]:
     """Ids of the sessions that may have changed and stood behind the known head; those that came in
     front of it, while the list was read, are not among them.
     """

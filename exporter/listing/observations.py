@@ -43,7 +43,7 @@ MAX_EXPECTED = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class PageSeen:
+class PageObservation:
     """One answer, without its rows."""
 
     start: int
@@ -90,7 +90,7 @@ class Observations:
     """Answers about one list, in the order in which they were taken in."""
 
     def __init__(self) -> None:
-        self.pages: list[PageSeen] = []
+        self.pages: list[PageObservation] = []
         self.total_count = 0
         """As the latest answer told it."""
         self.ranks_hold = True
@@ -144,7 +144,7 @@ class Observations:
         self._has_ties |= len(set(timed)) < len(times)
         moved = self._note_movable(page)
         repeated = self._index.add_all(page.session_ids, self._next_row)
-        seen = PageSeen(
+        seen = PageObservation(
             window.start,
             page.row_count,
             size,

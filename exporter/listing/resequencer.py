@@ -2,18 +2,18 @@
 
 from collections import deque
 
-from exporter.model import RawSession, Span
+from exporter.model import RawSession, TimeRange
 
 
-class Outbox:
+class Resequencer:
     """Holds an answer's rows until those of all earlier requests are there.
 
     Invariant: the rows of requests 1 to `released_count` are ready or have left, and `_waiting`
     holds those behind a gap.
     """
 
-    def __init__(self, span: Span) -> None:
-        self._span = span
+    def __init__(self, time_range: TimeRange) -> None:
+        self._time_range = time_range
         self._waiting: dict[int, list[RawSession]] = {}
         self._ready: deque[list[RawSession]] = deque()
         self.released_count = 0
@@ -27,12 +27,12 @@ class Outbox:
         return len(self._ready)
 
     def put(self, number: int, sessions: list[RawSession], *, is_last: bool = False) -> None:
-        """The new rows of the answer to request `number`; those outside the span do not leave.
+        """The new rows of the answer to request `number`; those outside the time range stay.
 
         What `is_last` waits for `finish`: it was asked for early, and stands at the list's end.
         """
-        if self._span.has_bounds:
-            sessions = [each for each in sessions if self._span.wants(each.get("createTime"))]
+        if self._time_range.has_bounds:
+            sessions = [each for each in sessions if self._time_range.wants(each.get("createTime"))]
         self.session_count += len(sessions)
         if is_last:
             self._late += sessions

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from exporter.listing.interface import Listing, PageRequest
 from exporter.model import Gateway, ListingFacts, RawSession
 
-LEAST_WINDOW = 64
+MIN_WINDOW = 64
 
 
 ROWS_AT_ONCE = 2000

@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from exporter.errors import LockLostError
-from exporter.locks.interface import Holder, Refusal, dump_holder, parse_holder
+from exporter.locks.interface import Contention, Holder, dump_holder, parse_holder
 from exporter.stores.local import LocalStore
 from exporter.stores.posix import make_folder, translated, write_all
 
@@ -20,7 +20,7 @@ POLL_S: Final = 0.25
 RENEW_S: Final = 20.0
 NAMELESS_S: Final = 1.0
 """The longest a holder may take from locking the file to writing who it is."""
-MOST_BYTES: Final = 4096
+MAX_BYTES: Final = 4096
 TRIES: Final = 100
 NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -31,8 +31,8 @@ class NoLocksError(Exception):
     """Raised when the file system has no locks; never leaves `runs`."""
 
 
-class LockFile:
-    """A claim by `flock`: the kernel frees it when its holder dies, however that happens.
+class FlockBackend:
+    """A backend by `flock`: the kernel frees it when its holder dies, however that happens.
 
     The file names the holder for whoever is refused. That it is there means nothing: a dead
     holder's is taken over, and a holder removes its own.
@@ -69,14 +69,14 @@ class LockFile:
         self._now_s = now_s
         self._flock = flock
         self._nameless_since_s: float | None = None
-        # Guards what follows: an attempt whose caller is gone may still be going on when the claim
-        # is released, and must not leave a locked file behind.
+        # Guards what follows: an attempt whose caller is gone may still run when the backend is
+        # released, and must not leave a locked file behind.
         self._mutex = threading.Lock()
         self._fd = -1
         self._released = False
         self._made_folders: list[Path] = []
 
-    def attempt(self) -> Refusal | None:
+    def try_acquire(self) -> Contention | None:
         """As in Claim; NoLocksError where the file system has none."""
         with self._mutex, translated(self._blamed):
             while not self._released:
@@ -98,7 +98,7 @@ class LockFile:
                         os.close(fd)
                 self._fd = fd
                 return None
-            return Refusal(None)
+            return Contention(None)
 
     def renew(self) -> None:
         with self._mutex:
@@ -180,11 +180,11 @@ class LockFile:
         os.ftruncate(fd, 0)
         write_all(fd, orjson.dumps(dump_holder(self._holder), option=orjson.OPT_APPEND_NEWLINE))
 
-    def _refuse(self, fd: int) -> Refusal:
-        holder = parse_holder(os.pread(fd, MOST_BYTES, 0))
+    def _refuse(self, fd: int) -> Contention:
+        holder = parse_holder(os.pread(fd, MAX_BYTES, 0))
         if holder is not None:
             self._nameless_since_s = None
-            return Refusal(holder)
+            return Contention(holder)
         if self._nameless_since_s is None:
             self._nameless_since_s = self._now_s()
-        return Refusal(None, clear_at_s=self._nameless_since_s + NAMELESS_S)
+        return Contention(None, clear_at_s=self._nameless_since_s + NAMELESS_S)

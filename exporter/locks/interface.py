@@ -1,4 +1,4 @@
-"""Who holds an output's lock, and what a claim on a lock is; performs no I/O."""
+"""Who holds an output's lock, and what a backend on a lock is; performs no I/O."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Contention:
     """An attempt to get a lock that another run holds, or seems to."""
 
     holder: Holder | None
@@ -37,7 +37,7 @@ class Refusal:
     """
 
 
-class Claim(Protocol):
+class LockBackend(Protocol):
     """One run's way to a lock. All methods block, and may be called from any thread."""
 
     is_lease: bool
@@ -51,7 +51,7 @@ class Claim(Protocol):
     def valid_until_s(self) -> float:
         """By the steady clock: until when nobody else can hold it."""
 
-    def attempt(self) -> Refusal | None:
+    def try_acquire(self) -> Contention | None:
         """Get it, None, or not. Raises DestinationError."""
 
     def renew(self) -> None:
@@ -61,7 +61,7 @@ class Claim(Protocol):
         """
 
     def release(self) -> None:
-        """Free it if we hold it; the claim is of no use after that. Raises DestinationError."""
+        """Free it if we hold it; the backend is of no use after that. Raises DestinationError."""
 
 
 def dump_holder(holder: Holder) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 import orjson
 
 from exporter.errors import LockLostError, StoreUnfitError
-from exporter.locks.interface import Holder, Refusal, dump_holder, parse_holder
+from exporter.locks.interface import Contention, Holder, dump_holder, parse_holder
 from exporter.stores.interface import Store
 from exporter.times import format_second
 
@@ -54,7 +54,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class LeaseObservation:
     """A lease as it was first seen with this content."""
 
     generation: int
@@ -65,8 +65,8 @@ class Sighting:
     """It had another content when it was seen before: its holder lived then."""
 
 
-class LeaseClaim:
-    """A claim by leases; it needs no more of a store than `Store` promises."""
+class LeaseBackend:
+    """A backend by leases; it needs no more of a store than `Store` promises."""
 
     is_lease = True
     poll_s = POLL_S
@@ -89,9 +89,9 @@ class LeaseClaim:
         self._now = now
         self._duration_s = duration_s
         # Guards what follows: an attempt or renewal whose caller is gone may still be going on when
-        # the claim is released, and must not write after that.
+        # the backend is released, and must not write after that.
         self._mutex = threading.Lock()
-        self._sighting: Sighting | None = None
+        self._sighting: LeaseObservation | None = None
         self._generation: int | None = None
         """Of our lease, from before it is written."""
         self._valid_until_s = -math.inf
@@ -102,7 +102,7 @@ class LeaseClaim:
     def valid_until_s(self) -> float:
         return self._valid_until_s
 
-    def attempt(self) -> Refusal | None:
+    def try_acquire(self) -> Contention | None:
         with self._mutex:
             for _ in range(TRIES):
                 if self._released:
@@ -110,12 +110,12 @@ class LeaseClaim:
                 asked_s = self._now_s()
                 found = self._read_highest()
                 if found is not None:
-                    refusal = self._judge(*found, asked_s=asked_s)
-                    if refusal is not None:
-                        return refusal
+                    contention = self._judge(*found, asked_s=asked_s)
+                    if contention is not None:
+                        return contention
                 if self._take(1 if found is None else found[0] + 1):
                     return None
-            return Refusal(None)
+            return Contention(None)
 
     def renew(self) -> None:
         with self._mutex:
@@ -185,7 +185,7 @@ class LeaseClaim:
             # A higher one came, and this was removed.
         return highest, b""
 
-    def _judge(self, generation: int, content: bytes, *, asked_s: float) -> Refusal | None:
+    def _judge(self, generation: int, content: bytes, *, asked_s: float) -> Contention | None:
         """None when the lease is free to be followed by ours."""
         lease = parse_lease(content)
         if lease.released:
@@ -196,14 +196,14 @@ class LeaseClaim:
         if asked_s >= ends_s:
             return None
         if sighting.was_renewed or lease.seems_alive(self._now()):
-            return Refusal(lease.holder)
-        return Refusal(lease.holder, clear_at_s=ends_s)
+            return Contention(lease.holder)
+        return Contention(lease.holder, clear_at_s=ends_s)
 
-    def _sight(self, generation: int, content: bytes, seen_s: float) -> Sighting:
+    def _sight(self, generation: int, content: bytes, seen_s: float) -> LeaseObservation:
         before = self._sighting
         if before is None or (before.generation, before.content) != (generation, content):
             was_renewed = before is not None and before.generation == generation
-            before = self._sighting = Sighting(generation, content, seen_s, was_renewed)
+            before = self._sighting = LeaseObservation(generation, content, seen_s, was_renewed)
         return before
 
     def _take(self, generation: int) -> bool:

@@ -17,9 +17,9 @@ import anyio
 import anyio.to_thread
 
 from exporter.errors import DestinationError, LockHeldError, LockLostError
-from exporter.locks.flock import LockFile, NoLocksError
-from exporter.locks.interface import Claim, Holder
-from exporter.locks.lease import DURATION_S, LeaseClaim, require_conditions
+from exporter.locks.flock import FlockBackend, NoLocksError
+from exporter.locks.interface import Holder, LockBackend
+from exporter.locks.lease import DURATION_S, LeaseBackend, require_conditions
 from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
 
@@ -44,7 +44,7 @@ def read_steady_clock() -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LockKnobs:
+class LockEnvironment:
     """What a lock takes from the machine it runs on."""
 
     host: str
@@ -59,8 +59,8 @@ class LockKnobs:
     lease_s: float = DURATION_S
 
 
-def build_knobs() -> LockKnobs:
-    return LockKnobs(
+def build_environment() -> LockEnvironment:
+    return LockEnvironment(
         host=platform.node() or "unknown",
         pid=os.getpid(),
         now=lambda: datetime.now(UTC),
@@ -73,9 +73,9 @@ def build_knobs() -> LockKnobs:
 class Lock:
     """An output's lock while this run holds it."""
 
-    def __init__(self, claim: Claim, knobs: LockKnobs) -> None:
-        self._claim = claim
-        self._knobs = knobs
+    def __init__(self, backend: LockBackend, environment: LockEnvironment) -> None:
+        self._backend = backend
+        self._environment = environment
         self.lost: LockLostError | None = None
         """Why the run does not hold it any more."""
 
@@ -87,21 +87,21 @@ class Lock:
     @property
     def is_lease(self) -> bool:
         """Whether it ends by itself while its holder lives, and a holder may not know yet."""
-        return self._claim.is_lease
+        return self._backend.is_lease
 
     def ensure_held(self) -> float:
         """See `HeldLock`."""
         self.check()
-        left_s = self._claim.valid_until_s - self._knobs.now_s()
-        if not self._claim.is_lease or left_s < MIN_RENEWALS_LEFT * self._claim.renew_s:
+        left_s = self._backend.valid_until_s - self._environment.now_s()
+        if not self._backend.is_lease or left_s < MIN_RENEWALS_LEFT * self._backend.renew_s:
             try:
-                self._claim.renew()
+                self._backend.renew()
             except LockLostError as exc:
                 self.lost = self.lost or exc
                 raise
-        return self._claim.valid_until_s - self._knobs.now_s()
+        return self._backend.valid_until_s - self._environment.now_s()
 
-    async def assure(self) -> None:
+    async def renew(self) -> None:
         """To be called right before publishing: look again, and hold a lease for its whole
         duration from now on.
 
@@ -110,30 +110,30 @@ class Lock:
         """
         self.check()
         try:
-            await anyio.to_thread.run_sync(self._claim.renew, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(self._backend.renew, abandon_on_cancel=True)
         except LockLostError as exc:
             self.lost = self.lost or exc
             raise
 
     async def keep(self, scope: anyio.CancelScope) -> None:
         """Renew the lock for ever; cancels the scope once it is lost."""
-        pause_s = self._claim.renew_s
+        pause_s = self._backend.renew_s
         while True:
-            await self._knobs.sleep(pause_s)
+            await self._environment.sleep(pause_s)
             try:
-                await anyio.to_thread.run_sync(self._claim.renew, abandon_on_cancel=True)
-                pause_s = self._claim.renew_s
+                await anyio.to_thread.run_sync(self._backend.renew, abandon_on_cancel=True)
+                pause_s = self._backend.renew_s
             except LockLostError as exc:
                 self._lose(exc, scope)
                 return
             except DestinationError as exc:
                 logger.info("cannot renew the lock, trying again: %s", exc)
-                pause_s = self._claim.renew_s / 4
+                pause_s = self._backend.renew_s / 4
 
     async def watch_end(self, scope: anyio.CancelScope) -> None:
         """Cancel the scope once the lock is past its end, however long a renewal takes."""
         while True:
-            left_s = self._claim.valid_until_s - self._knobs.now_s()
+            left_s = self._backend.valid_until_s - self._environment.now_s()
             if left_s == math.inf:
                 return
             if left_s <= 0:
@@ -143,7 +143,7 @@ class Lock:
                 )
                 self._lose(error, scope)
                 return
-            await self._knobs.sleep(left_s)
+            await self._environment.sleep(left_s)
 
     def _lose(self, error: LockLostError, scope: anyio.CancelScope) -> None:
         self.lost = self.lost or error
@@ -158,7 +158,7 @@ async def hold_lock(
     output: str,
     run_id: str,
     wait_s: float | None,
-    knobs: LockKnobs | None = None,
+    environment: LockEnvironment | None = None,
 ) -> AsyncIterator[Lock]:
     """Hold the output's lock, named `name` in its store, for the block.
 
@@ -167,53 +167,66 @@ async def hold_lock(
     whose lock is lost is cancelled, and LockLostError raised; errors of the block come as they are.
     `output` is its name for messages.
     """
-    knobs = knobs or build_knobs()
-    holder = Holder(knobs.host, knobs.pid, run_id, knobs.now())
-    lease = LeaseClaim(
-        store, name, holder, now_s=knobs.now_s, now=knobs.now, duration_s=knobs.lease_s
+    environment = environment or build_environment()
+    holder = Holder(environment.host, environment.pid, run_id, environment.now())
+    lease = LeaseBackend(
+        store,
+        name,
+        holder,
+        now_s=environment.now_s,
+        now=environment.now,
+        duration_s=environment.lease_s,
     )
-    claim: Claim = lease
+    backend: LockBackend = lease
     if isinstance(store, LocalStore):
-        claim = LockFile(store, name, holder, output=output, now_s=knobs.now_s, flock=knobs.flock)
+        backend = FlockBackend(
+            store, name, holder, output=output, now_s=environment.now_s, flock=environment.flock
+        )
     else:
         await anyio.to_thread.run_sync(require_conditions, store, name, abandon_on_cancel=True)
     try:
         try:
-            await acquire(claim, output=output, wait_s=wait_s, knobs=knobs)
+            await acquire(backend, output=output, wait_s=wait_s, environment=environment)
         except NoLocksError:
             logger.info("no file can be locked where '%s' is: taking a lease instead", output)
-            claim = lease
-            await acquire(claim, output=output, wait_s=wait_s, knobs=knobs)
-        async with keep_held(Lock(claim, knobs)) as lock:
+            backend = lease
+            await acquire(backend, output=output, wait_s=wait_s, environment=environment)
+        async with keep_held(Lock(backend, environment)) as lock:
             yield lock
     finally:
-        await release(claim)
+        await release(backend)
 
 
-async def acquire(claim: Claim, *, output: str, wait_s: float | None, knobs: LockKnobs) -> None:
+async def acquire(
+    backend: LockBackend, *, output: str, wait_s: float | None, environment: LockEnvironment
+) -> None:
     """Attempt until it is ours. Raises LockHeldError when that takes too long."""
-    begun_s = knobs.now_s()
+    begun_s = environment.now_s()
     told = False
     while True:
-        asked_s = knobs.now_s()
-        refusal = await anyio.to_thread.run_sync(claim.attempt, abandon_on_cancel=True)
-        if refusal is None:
+        asked_s = environment.now_s()
+        contention = await anyio.to_thread.run_sync(backend.try_acquire, abandon_on_cancel=True)
+        if contention is None:
             return
         patient_until_s = begun_s + (wait_s or 0.0)
-        give_up_s = max(patient_until_s, refusal.clear_at_s)
+        give_up_s = max(patient_until_s, contention.clear_at_s)
         if asked_s >= give_up_s:
-            raise held_error(output, refusal.holder, waited_s=asked_s - begun_s if wait_s else None)
-        left_s = give_up_s - knobs.now_s()
-        if not told and refusal.holder is not None:
+            raise held_error(
+                output, contention.holder, waited_s=asked_s - begun_s if wait_s else None
+            )
+        left_s = give_up_s - environment.now_s()
+        if not told and contention.holder is not None:
             told = True
             logger.warning(
                 "%s: %s",
                 f"waiting up to {left_s:.0f}s for another run that writes '{output}'"
                 if asked_s < patient_until_s
                 else f"making sure for up to {left_s:.0f}s that the run that wrote '{output}' died",
-                refusal.holder,
+                contention.holder,
             )
-        await knobs.sleep(min(claim.poll_s * (0.5 + knobs.jitter()), max(left_s, 0.0)))
+        await environment.sleep(
+            min(backend.poll_s * (0.5 + environment.jitter()), max(left_s, 0.0))
+        )
 
 
 def held_error(output: str, holder: Holder | None, *, waited_s: float | None) -> LockHeldError:
@@ -251,11 +264,11 @@ async def keep_held(lock: Lock) -> AsyncIterator[Lock]:
         raise lock.lost
 
 
-async def release(claim: Claim) -> None:
+async def release(backend: LockBackend) -> None:
     """Free what is held, whatever ended the run; what fails is only told."""
     with anyio.move_on_after(RELEASE_S, shield=True) as scope:
         try:
-            await anyio.to_thread.run_sync(claim.release, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(backend.release, abandon_on_cancel=True)
         except DestinationError as exc:
             logger.warning("the lock was not freed, and will end by itself: %s", exc)
     if scope.cancelled_caught:

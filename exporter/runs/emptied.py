@@ -11,8 +11,8 @@ from typing import Any, Final
 from exporter.destinations.dataset import is_part
 from exporter.destinations.destination import Destination
 from exporter.errors import DestinationError, EmptiedError
-from exporter.listing.bookmark import Known
-from exporter.model import Gateway, ListingFacts, Span
+from exporter.listing.bookmark import Bookmark
+from exporter.model import Gateway, ListingFacts, TimeRange
 from exporter.sinks.keys import Unreadable, read_keys
 from exporter.tables.interface import Table
 from exporter.times import format_ms
@@ -27,13 +27,13 @@ def require_kept(
     manifest: Mapping[str, Any] | None,
     listings: Sequence[ListingFacts],
     *,
-    span: Span,
+    time_range: TimeRange,
 ) -> None:
     """For a run that replaces the output; reads it only where a list was empty.
 
     Raises EmptiedError when nothing was found and the output has rows, and when nothing was found
-    of a gateway of which it has. A gateway without sessions in the span is no matter if its list
-    has others, unless the output is of the same span.
+    of a gateway of which it has. A gateway without sessions in the time range is no matter if its
+    list has others, unless the output is of the same time range.
     """
     nothing = [facts for facts in listings if facts.session_count == 0]
     if not nothing:
@@ -43,7 +43,7 @@ def require_kept(
         if count != 0:
             raise build_error(destination, [each.gateway for each in listings], count)
         return
-    if span.has_bounds and not is_same_span(manifest, span):
+    if time_range.has_bounds and not is_same_time_range(manifest, time_range):
         nothing = [facts for facts in nothing if facts.total_count_last == 0]
     emptied = find_held(destination, manifest, [facts.gateway for facts in nothing])
     if emptied:
@@ -51,12 +51,12 @@ def require_kept(
 
 
 def find_silent(
-    known: Mapping[Gateway, Known], listings: Sequence[ListingFacts]
-) -> dict[Gateway, Known]:
+    known: Mapping[Gateway, Bookmark], listings: Sequence[ListingFacts]
+) -> dict[Gateway, Bookmark]:
     """For a run that adds: gateways that had sessions and now show an empty list, each with what
     was known of it. Nothing of them leaves the output; each is logged.
     """
-    silent: dict[Gateway, Known] = {}
+    silent: dict[Gateway, Bookmark] = {}
     for facts in listings:
         before = known.get(facts.gateway)
         had_any = before is not None and before.total_count > 0
@@ -88,10 +88,10 @@ def build_error(
     return error
 
 
-def is_same_span(manifest: Mapping[str, Any] | None, span: Span) -> bool:
+def is_same_time_range(manifest: Mapping[str, Any] | None, time_range: TimeRange) -> bool:
     return manifest is not None and (manifest.get("since"), manifest.get("until")) == (
-        format_ms(span.since_ms),
-        format_ms(span.until_ms),
+        format_ms(time_range.since_ms),
+        format_ms(time_range.until_ms),
     )
 
 

@@ -13,16 +13,16 @@ import anyio.to_thread
 
 from exporter.api import calls
 from exporter.api.client import Client
-from exporter.api.connect import open_service
+from exporter.api.connect import connect
 from exporter.api.discovery import choose_gateways
 from exporter.destinations.open import open_output, stage_manifest_copy
 from exporter.errors import DeadlineError, LockLostError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.journal.journal import Journal, is_worth_resuming
-from exporter.listing.bookmark import Known, Watch, tell_why_due
+from exporter.listing.bookmark import Bookmark, Watch, tell_why_due
 from exporter.listing.fetch import fetch_sessions
-from exporter.listing.full import Coverage
-from exporter.listing.incremental import Increment
+from exporter.listing.full import FullListing
+from exporter.listing.incremental import IncrementalListing
 from exporter.listing.interface import Listing, PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.locks.lock import hold_lock
@@ -31,10 +31,15 @@ from exporter.records.omit import Omission
 from exporter.runs.emptied import find_silent, require_kept
 from exporter.runs.manifest import Status, build_manifest, dump_manifest
 from exporter.runs.own_task import run_in_own_task
-from exporter.runs.prepare import Run, prepare
-from exporter.runs.previous import Past, build_next_gateways, read_past, require_partitions
+from exporter.runs.prepare import RunContext, prepare
+from exporter.runs.previous import (
+    PreviousRun,
+    build_next_gateways,
+    read_previous,
+    require_partitions,
+)
 from exporter.runs.publish import Publisher
-from exporter.runs.resume import end_journal, find_beginning, find_span, open_journal
+from exporter.runs.resume import end_journal, find_beginning, find_time_range, open_journal
 from exporter.runs.state import State, dump_state, require_own_state
 from exporter.runs.unreadable import UnreadableRows
 from exporter.runs.verdict import require_complete
@@ -53,8 +58,8 @@ class Seat:
     """What only the holder of the output's lock has: nobody else writes there meanwhile."""
 
     publisher: Publisher
-    past: Past
-    assure: Callable[[], Awaitable[None]]
+    previous: PreviousRun
+    renew: Callable[[], Awaitable[None]]
     """Raises LockLostError when the lock is held no more."""
 
 
@@ -92,32 +97,32 @@ async def prepare_and_export(
     )
 
     def left_s() -> float | None:
-        most_s = settings.deadline
-        return None if most_s is None else max(0.0, most_s - (anyio.current_time() - started_s))
+        max_s = settings.deadline
+        return None if max_s is None else max(0.0, max_s - (anyio.current_time() - started_s))
 
-    home = run.destination.home
-    if home is None:
+    sidecars = run.destination.sidecars
+    if sidecars is None:
         return await export_run(run, None, left_s=left_s)
     waits = [each for each in (settings.wait, settings.deadline) if each is not None]
     async with hold_lock(
-        home.store,
-        home.lock,
+        sidecars.store,
+        sidecars.lock,
         output=run.destination.output,
         run_id=run_id,
         wait_s=None if settings.wait is None else min(waits),
     ) as lock:
         publisher = Publisher(
             run.destination,
-            home,
+            sidecars,
             state_at=run.state_at,
             lock=lock,
             keep_s=settings.keep_leftovers if lock.is_lease else None,
         )
-        past = await anyio.to_thread.run_sync(recover, run, publisher)
-        return await export_run(run, Seat(publisher, past, lock.assure), left_s=left_s)
+        previous = await anyio.to_thread.run_sync(recover, run, publisher)
+        return await export_run(run, Seat(publisher, previous, lock.renew), left_s=left_s)
 
 
-def recover(run: Run, publisher: Publisher) -> Past:
+def recover(run: RunContext, publisher: Publisher) -> PreviousRun:
     """Put right what a killed run left, and tell what this one builds on; blocks."""
     if run.state_at is not None:
         state_store, state_name = run.state_at
@@ -125,52 +130,50 @@ def recover(run: Run, publisher: Publisher) -> Past:
     publisher.recover()
     manifest = publisher.read_manifest()
     if not run.settings.incremental or run.state_at is None:
-        return Past(run_id="" if manifest is None else manifest["run_id"])
+        return PreviousRun(run_id="" if manifest is None else manifest["run_id"])
     if run.destination.kind == "dataset":  # a table knows its own
         publisher.require_manifest()
         require_partitions(manifest, run.settings.partition_by, output=run.destination.output)
-    return read_past(
+    return read_previous(
         run.state_at,
         manifest,
         output=run.output_key,
-        region_id=run.service.region_id,
+        region_id=run.api.region_id,
         omit=run.omit,
     )
 
 
 async def export_run(
-    run: Run, seat: Seat | None, *, left_s: Callable[[], float | None]
+    run: RunContext, seat: Seat | None, *, left_s: Callable[[], float | None]
 ) -> dict[str, Any]:
     """List into the output and publish it; what fails publishes nothing."""
     settings = run.settings
-    past = Past() if seat is None else seat.past
-    exported_at = past.exported_at(run.started_at)
+    previous = PreviousRun() if seat is None else seat.previous
+    exported_at = previous.exported_at(run.started_at)
     opened = await anyio.to_thread.run_sync(open_outputs, run, exported_at)
     run.emit(RunStarted(run.run_id, run.destination.output, run.started_at))
     journal: AnswerLog | Journal = NO_ANSWER_LOG
     try:
         with limit_time(settings.deadline, left_s()):
-            async with open_service(
-                settings, run.service, emit=run.emit, environ=run.environ
-            ) as client:
+            async with connect(settings, run.api, emit=run.emit, environ=run.environ) as client:
                 gateways = await choose_gateways(
                     client,
-                    region_id=run.service.region_id,
+                    region_id=run.api.region_id,
                     workspaces=settings.workspace,
                     gateways=settings.gateway,
                 )
-                past.check_gateways(
-                    gateways, output=run.output_key, region_id=run.service.region_id
+                previous.check_gateways(
+                    gateways, output=run.output_key, region_id=run.api.region_id
                 )
                 run.emit(GatewaysDiscovered(len(gateways)))
                 if seat is not None:
-                    journal = await anyio.to_thread.run_sync(open_journal, run, past, gateways)
-                    run = replace(run, span=find_span(run, journal))
+                    journal = await anyio.to_thread.run_sync(open_journal, run, previous, gateways)
+                    run = replace(run, time_range=find_time_range(run, journal))
                 began_at = find_beginning(run.started_at, journal)
                 listings = [
-                    build_listing(run, past, gateway, began_at=began_at) for gateway in gateways
+                    build_listing(run, previous, gateway, began_at=began_at) for gateway in gateways
                 ]
-                unreadable, omission = UnreadableRows(run.span), Omission(run.omit)
+                unreadable, omission = UnreadableRows(run.time_range), Omission(run.omit)
                 facts = await list_into_output(
                     client,
                     listings,
@@ -181,12 +184,12 @@ async def export_run(
                     omission=omission,
                 )
         status = require_complete(facts, unreadable, allow_incomplete=settings.allow_incomplete)
-        silent: Mapping[Gateway, Known] = {}
+        silent: Mapping[Gateway, Bookmark] = {}
         if seat is not None and not settings.allow_empty:
             silent = await anyio.to_thread.run_sync(require_sessions, run, seat, facts)
         if seat is not None:
-            await seat.assure()
-        state = build_state(run, past, listings, facts, silent=silent, exported_at=exported_at)
+            await seat.renew()
+        state = build_state(run, previous, listings, facts, silent=silent, exported_at=exported_at)
         manifest = await publish(
             run,
             seat,
@@ -211,38 +214,44 @@ async def export_run(
     return manifest
 
 
-def require_sessions(run: Run, seat: Seat, facts: Sequence[ListingFacts]) -> dict[Gateway, Known]:
+def require_sessions(
+    run: RunContext, seat: Seat, facts: Sequence[ListingFacts]
+) -> dict[Gateway, Bookmark]:
     """Raises EmptiedError where empty lists would take sessions away from the output; blocks.
 
     A run that adds takes none: which of its gateways were silent, and what was known of them.
     """
     if run.settings.incremental:
-        return find_silent(seat.past.known, facts)
-    require_kept(run.destination, seat.publisher.read_manifest(), facts, span=run.span)
+        return find_silent(seat.previous.known, facts)
+    require_kept(run.destination, seat.publisher.read_manifest(), facts, time_range=run.time_range)
     return {}
 
 
-def build_listing(run: Run, past: Past, gateway: Gateway, *, began_at: datetime) -> Listing:
+def build_listing(
+    run: RunContext, previous: PreviousRun, gateway: Gateway, *, began_at: datetime
+) -> Listing:
     """How to list a gateway: in full, or on from what is known of it."""
     settings = run.settings
     page_size = settings.page_size
-    if run.state_at is None or run.span.has_bounds:
-        return Coverage(gateway, page_size=page_size, span=run.span)
-    known = past.known.get(gateway)
+    if run.state_at is None or run.time_range.has_bounds:
+        return FullListing(gateway, page_size=page_size, time_range=run.time_range)
+    known = previous.known.get(gateway)
     watch = Watch(now_ms=to_ms(began_at), settle_ms=round(settings.settle * 1000))
     full_because = ""
     if known is not None and settings.full_every is not None:
         full_because = tell_why_due(known, now_ms=watch.now_ms, every_s=settings.full_every)
-    return Increment(gateway, known, page_size=page_size, watch=watch, full_because=full_because)
+    return IncrementalListing(
+        gateway, known, page_size=page_size, watch=watch, full_because=full_because
+    )
 
 
 def build_state(
-    run: Run,
-    past: Past,
+    run: RunContext,
+    previous: PreviousRun,
     listings: Sequence[Listing],
     facts: Sequence[ListingFacts],
     *,
-    silent: Mapping[Gateway, Known],
+    silent: Mapping[Gateway, Bookmark],
     exported_at: datetime,
 ) -> bytes | None:
     """What the next incremental run goes on from; None where it has to begin anew.
@@ -253,7 +262,7 @@ def build_state(
     found = {
         each.gateway: None if each.gateway in unproven else each.known
         for each in listings
-        if isinstance(each, Increment)
+        if isinstance(each, IncrementalListing)
     }
     if len(found) < len(listings) or run.state_at is None:
         return None
@@ -262,10 +271,10 @@ def build_state(
             run_id=run.run_id,
             exporter_version=__version__,
             exported_at=exported_at,
-            region_id=run.service.region_id,
+            region_id=run.api.region_id,
             output=run.output_key,
             format_name=run.destination.format,
-            gateways=build_next_gateways(past, {**found, **silent}, facts),
+            gateways=build_next_gateways(previous, {**found, **silent}, facts),
             omit=run.omit,
         )
     )
@@ -284,7 +293,7 @@ class Opened:
             self.manifest_copy.discard()
 
 
-def open_outputs(run: Run, exported_at: datetime) -> Opened:
+def open_outputs(run: RunContext, exported_at: datetime) -> Opened:
     """Both of them or none. Raises UsageError and DestinationError."""
     manifest_copy = stage_manifest_copy(run.settings.manifest, run.destination, run_id=run.run_id)
     try:
@@ -306,7 +315,7 @@ def open_outputs(run: Run, exported_at: datetime) -> Opened:
 
 
 @contextmanager
-def limit_time(most_s: float | None, left_s: float | None) -> Iterator[None]:
+def limit_time(max_s: float | None, left_s: float | None) -> Iterator[None]:
     """Cancel the block when nothing is left of the time, None for never. Raises DeadlineError
     then.
     """
@@ -315,7 +324,7 @@ def limit_time(most_s: float | None, left_s: float | None) -> Iterator[None]:
             yield
     except TimeoutError as exc:
         raise DeadlineError(
-            f"the run was not finished within {most_s:g}s",
+            f"the run was not finished within {max_s:g}s",
             hint="nothing was published: raise --deadline, or lower the number of gateways",
         ) from exc
 
@@ -325,7 +334,7 @@ async def list_into_output(
     listings: Sequence[Listing],
     output: Output,
     *,
-    run: Run,
+    run: RunContext,
     journal: AnswerLog,
     unreadable: UnreadableRows,
     omission: Omission,
@@ -339,7 +348,7 @@ async def list_into_output(
             )
         )
 
-    async def hand_on(gateway: Gateway, sessions: list[RawSession]) -> None:
+    async def on_rows(gateway: Gateway, sessions: list[RawSession]) -> None:
         readable = omission.leave_out(unreadable.leave_out(gateway, sessions))
         await anyio.to_thread.run_sync(output.write, gateway, readable)
         run.emit(SessionsWritten(len(readable)))
@@ -351,7 +360,7 @@ async def list_into_output(
     facts = await fetch_sessions(
         listings,
         fetch_page=fetch_page,
-        hand_on=hand_on,
+        on_rows=on_rows,
         page_size=run.settings.page_size,
         concurrency=run.settings.concurrency,
         emit=lambda event: run.emit(unreadable.amend_event(event)),
@@ -362,7 +371,7 @@ async def list_into_output(
 
 
 async def publish(
-    run: Run,
+    run: RunContext,
     seat: Seat | None,
     opened: Opened,
     listings: Sequence[ListingFacts],
@@ -375,7 +384,7 @@ async def publish(
 ) -> dict[str, Any]:
     facts = await anyio.to_thread.run_sync(opened.output.close)
     finished_at = datetime.now(UTC)
-    past = Past() if seat is None else seat.past
+    previous = PreviousRun() if seat is None else seat.previous
     manifest = build_manifest(
         run_id=run.run_id,
         exporter_version=__version__,
@@ -386,15 +395,15 @@ async def publish(
         format_name=run.destination.format,
         partition_by=run.settings.partition_by,
         mode="incremental" if run.settings.incremental else "full",
-        full_because=past.full_because,
+        full_because=previous.full_because,
         session_count=facts.session_count,
         coerced_value_count=facts.coerced_value_count,
-        former_files=() if run.destination.kind == "table" else past.files,
+        former_files=() if run.destination.kind == "table" else previous.files,
         files=facts.files,
         listings=listings,
         requests=client.counts,
         learnt_rps=client.learnt_rps,
-        span=run.span,
+        time_range=run.time_range,
         unreadable_count=unreadable.count,
         unreadable=unreadable.build_entries(),
         omitted=omitted,

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from exporter.destinations.destination import Home
+from exporter.destinations.destination import Sidecars
 from exporter.runs.manifest_log import is_manifest, parse_json
 from exporter.stores.interface import StoredFile
 
@@ -38,15 +38,15 @@ class Intent:
         return [path for path in paths if path.rpartition("/")[2].startswith(own)]
 
 
-def name_intent(home: Home, run_id: str, *, is_shared: bool) -> str:
+def name_intent(sidecars: Sidecars, run_id: str, *, is_shared: bool) -> str:
     """Where a run notes what it is about to publish; `is_shared` where all runs do in one place."""
-    return home.intent if is_shared else f"{home.intent.removesuffix('json')}{run_id}.json"
+    return sidecars.intent if is_shared else f"{sidecars.intent.removesuffix('json')}{run_id}.json"
 
 
-def find_intents(home: Home) -> list[StoredFile]:
+def find_intents(sidecars: Sidecars) -> list[StoredFile]:
     """Those of all runs, and of those before there was one for each."""
-    start = home.intent.removesuffix("json")
-    return [each for each in home.store.list_files(start) if each.name.endswith(".json")]
+    start = sidecars.intent.removesuffix("json")
+    return [each for each in sidecars.store.list_files(start) if each.name.endswith(".json")]
 
 
 def dump_intent(intent: Intent) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import orjson
 
 from exporter.api.client import RequestCounts
-from exporter.model import ALL_TIME, ListingFacts, Mode, Span
+from exporter.model import ALL_TIME, ListingFacts, Mode, TimeRange
 from exporter.sinks.interface import Format, WrittenFile
 from exporter.tables.interface import TableFormat
 from exporter.times import format_instant, format_ms
@@ -39,12 +39,12 @@ def build_manifest(
     listings: Sequence[ListingFacts],
     requests: RequestCounts,
     learnt_rps: float | None,
-    span: Span = ALL_TIME,
+    time_range: TimeRange = ALL_TIME,
     unreadable_count: int = 0,
     unreadable: Sequence[Mapping[str, Any]] = (),
     omitted: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The manifest as it is written; `span` is what was kept of the lists.
+    """The manifest as it is written; `time_range` is what was kept of the lists.
 
     A run that adds to an output names the files that were there before, too: all that a reader of
     the output has to read. `session_count` is that of the run. `unreadable` names the first of the
@@ -62,8 +62,8 @@ def build_manifest(
         "partition_by": list(partition_by),
         "mode": mode,
         "full_because": full_because or None,
-        "since": format_ms(span.since_ms),
-        "until": format_ms(span.until_ms),
+        "since": format_ms(time_range.since_ms),
+        "until": format_ms(time_range.until_ms),
         "session_count": session_count,
         "coerced_value_count": coerced_value_count,
         "omitted": dict(omitted),

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from exporter.destinations.destination import Home
+from exporter.destinations.destination import Sidecars
 from exporter.errors import LockLostError
 from exporter.runs.manifest import dump_manifest
 from exporter.stores.interface import HeldLock
@@ -40,19 +40,19 @@ class Published:
 class PlainManifest:
     """One manifest under its name: of what a lock that ends with its holder keeps others from."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, sidecars: Sidecars) -> None:
+        self._sidecars = sidecars
 
     def read(self) -> Published:
-        return Published(0, read_manifest(self._home))
+        return Published(0, read_manifest(self._sidecars))
 
 
 class ManifestLog:
     """The numbered manifests of a dataset, and the copy of the newest one."""
 
-    def __init__(self, home: Home, *, folder: str, lock: HeldLock) -> None:
-        self._home = home
-        self._store = home.store
+    def __init__(self, sidecars: Sidecars, *, folder: str, lock: HeldLock) -> None:
+        self._sidecars = sidecars
+        self._store = sidecars.store
         self._folder = folder
         self._lock = lock
 
@@ -61,7 +61,7 @@ class ManifestLog:
         numbers = self.list_numbers()
         highest = numbers[0] if numbers else 0
         newest = next((each for each in map(self._read_at, numbers) if each is not None), None)
-        copy = read_manifest(self._home)
+        copy = read_manifest(self._sidecars)
         if newest is None:
             return Published(highest, copy)
         if copy is None or copy["run_id"] == newest["run_id"]:
@@ -105,16 +105,18 @@ class ManifestLog:
     def write_copy(self) -> None:
         """Have the copy be the newest manifest, whoever else writes it at the same time."""
         for _ in range(TRIES):
-            tag = self._store.tag_of(self._home.manifest)
+            tag = self._store.tag_of(self._sidecars.manifest)
             published = self.read()
             if published.manifest is None:
                 return
             content = dump_manifest(published.manifest)
-            if self._store.read(self._home.manifest) == content:
+            if self._store.read(self._sidecars.manifest) == content:
                 return
             within_s = self._lock.ensure_held()
             # Where the store takes whatever comes, look again: what came late is put right.
-            self._store.replace_version(self._home.manifest, content, tag=tag, within_s=within_s)
+            self._store.replace_version(
+                self._sidecars.manifest, content, tag=tag, within_s=within_s
+            )
 
     def prune(self, *, is_old: Callable[[datetime], bool]) -> None:
         """Remove manifests that were followed by many, and long ago."""
@@ -143,9 +145,9 @@ def taken(path: str) -> LockLostError:
     )
 
 
-def read_manifest(home: Home) -> dict[str, Any] | None:
+def read_manifest(sidecars: Sidecars) -> dict[str, Any] | None:
     """The manifest as readers find it; None when there is none, or none that can be read."""
-    content = home.store.read(home.manifest)
+    content = sidecars.store.read(sidecars.manifest)
     manifest = None if content is None else parse_json(content)
     return manifest if is_manifest(manifest) else None
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import anyio
 
 from exporter.api import calls
-from exporter.api.connect import open_service, resolve_service
-from exporter.api.discovery import ALL, Found, choose_gateways, discover_gateways
+from exporter.api.connect import connect, resolve_endpoint
+from exporter.api.discovery import ALL, DiscoveredGateway, choose_gateways, discover_gateways
 from exporter.events import Event
 from exporter.journal.segments import estimate_journal_bytes
 from exporter.model import Gateway
@@ -36,11 +36,11 @@ async def plan(
 ) -> list[PlannedListing]:
     """Ask each gateway for one page and say what exporting all of it would take; writes nothing."""
     require_workspace(settings)
-    service = resolve_service(settings, environ=environ)
-    async with open_service(settings, service, emit=emit, environ=environ) as client:
+    api = resolve_endpoint(settings, environ=environ)
+    async with connect(settings, api, emit=emit, environ=environ) as client:
         gateways = await choose_gateways(
             client,
-            region_id=service.region_id,
+            region_id=api.region_id,
             workspaces=settings.workspace,
             gateways=settings.gateway,
         )
@@ -76,13 +76,13 @@ async def plan(
 
 async def find_gateways(
     settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
-) -> list[Found]:
+) -> list[DiscoveredGateway]:
     """What discovery finds in the workspaces named, or in all."""
-    service = resolve_service(settings, environ=environ)
-    async with open_service(settings, service, emit=emit, environ=environ) as client:
+    api = resolve_endpoint(settings, environ=environ)
+    async with connect(settings, api, emit=emit, environ=environ) as client:
         return await discover_gateways(
             client,
-            region_id=service.region_id,
+            region_id=api.region_id,
             workspaces=settings.workspace or (ALL,),
             gateways=settings.gateway,
         )

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from exporter.api.connect import Service, resolve_service
+from exporter.api.connect import ApiEndpoint, resolve_endpoint
 from exporter.destinations.access import build_store_access
 from exporter.destinations.destination import Destination
 from exporter.destinations.neighbours import require_apart
 from exporter.destinations.resolve import hold_file, resolve_destination
 from exporter.errors import UsageError, quote, shorten
 from exporter.events import Event
-from exporter.model import Span
+from exporter.model import TimeRange
 from exporter.records.omit import resolve_fields
 from exporter.settings.annotations import EXAMPLES, parse_instant
 from exporter.settings.settings import Settings
@@ -27,14 +27,14 @@ def build_run_id(started_at: datetime) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class RunContext:
     """What one run is about, from its start to its end."""
 
     settings: Settings
     run_id: str
     started_at: datetime
-    span: Span
-    service: Service
+    time_range: TimeRange
+    api: ApiEndpoint
     destination: Destination
     omit: tuple[str, ...]
     """The service's names of the fields that are left out."""
@@ -55,15 +55,15 @@ def prepare(
     run_id: str,
     environ: Mapping[str, str],
     emit: Callable[[Event], None],
-) -> Run:
+) -> RunContext:
     """What can be checked before anything is touched; blocks. Raises UsageError,
     DestinationError and CredentialsError.
     """
     output = require_output(settings)
     require_workspace(settings)
     started_at = datetime.now(UTC)
-    service = resolve_service(settings, environ=environ)
-    access = build_store_access(settings, region_id=service.region_id, environ=environ)
+    api = resolve_endpoint(settings, environ=environ)
+    access = build_store_access(settings, region_id=api.region_id, environ=environ)
     destination = resolve_destination(
         output,
         chosen=settings.format,
@@ -74,12 +74,12 @@ def prepare(
     require_sequel(settings, destination)
     require_folder(settings, destination)
     require_apart(destination)
-    return Run(
+    return RunContext(
         settings=settings,
         run_id=run_id,
         started_at=started_at,
-        span=resolve_span(settings.since, settings.until, now=started_at),
-        service=service,
+        time_range=resolve_time_range(settings.since, settings.until, now=started_at),
+        api=api,
         destination=destination,
         omit=resolve_fields(settings.omit, partition_by=settings.partition_by),
         state_at=place_state(settings, destination, access=access),
@@ -90,8 +90,8 @@ def prepare(
 
 def require_sequel(settings: Settings, destination: Destination) -> None:
     """Raises UsageError for an incremental run, or a state, of what runs cannot build on."""
-    home = destination.home
-    if (settings.incremental or settings.state) and (home is None or home.state is None):
+    sidecars = destination.sidecars
+    if (settings.incremental or settings.state) and (sidecars is None or sidecars.state is None):
         what = "an incremental run" if settings.incremental else "a state"
         raise UsageError(
             f"{what} needs a folder or a table, not '{shorten(destination.output)}'",
@@ -116,11 +116,11 @@ def require_folder(settings: Settings, destination: Destination) -> None:
 def place_state(
     settings: Settings, destination: Destination, *, access: StoreAccess
 ) -> tuple[Store, str] | None:
-    home = destination.home
-    if home is None or home.state is None:
+    sidecars = destination.sidecars
+    if sidecars is None or sidecars.state is None:
         return None
     if settings.state is None:
-        return home.store, home.state
+        return sidecars.store, sidecars.state
     return hold_file(settings.state, access=access)
 
 
@@ -135,7 +135,7 @@ def require_workspace(settings: Settings) -> None:
         raise UsageError("no workspace", hint="name it with --workspace ID, or --workspace all")
 
 
-def resolve_span(since: str | None, until: str | None, *, now: datetime) -> Span:
+def resolve_time_range(since: str | None, until: str | None, *, now: datetime) -> TimeRange:
     """What two settings mean for a run that starts `now`.
 
     Raises UsageError for one that is no instant, and where no session can be between them.
@@ -155,7 +155,7 @@ def resolve_span(since: str | None, until: str | None, *, now: datetime) -> Span
             f" {format_ms(since_ms)}, {format_ms(until_ms)}",
             hint="sessions are kept that were created at --since or later, and before --until",
         )
-    return Span(since_ms, until_ms)
+    return TimeRange(since_ms, until_ms)
 
 
 def read_setting(flag: str, text: str, *, now: datetime) -> int:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from exporter.errors import UsageError
-from exporter.listing.bookmark import Known
+from exporter.listing.bookmark import Bookmark
 from exporter.model import Gateway, ListingFacts
 from exporter.runs.state import FullRunNeeded, State, check_owner, next_exported_at, read_state
 from exporter.stores.interface import Store
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PreviousRun:
     """What a run builds on; nothing, for one that replaces the output."""
 
     state: State | None = None
@@ -31,7 +31,7 @@ class Past:
     """Of that run, where there is no state to tell when its rows were exported."""
 
     @property
-    def known(self) -> Mapping[Gateway, Known]:
+    def known(self) -> Mapping[Gateway, Bookmark]:
         return {} if self.state is None else self.state.gateways
 
     def exported_at(self, started_at: datetime) -> datetime:
@@ -47,14 +47,14 @@ class Past:
             check_owner(self.state, output=output, region_id=region_id, gateways=gateways)
 
 
-def read_past(
+def read_previous(
     state_at: tuple[Store, str],
     manifest: Mapping[str, Any] | None,
     *,
     output: str,
     region_id: str,
     omit: tuple[str, ...] = (),
-) -> Past:
+) -> PreviousRun:
     """What an incremental run goes on from; blocks.
 
     A state that is damaged, of a newer version, of other fields left out than `omit`, or not of the
@@ -100,27 +100,31 @@ def describe_partitions(partition_by: Sequence[str]) -> str:
     return f"partitioned by {', '.join(partition_by)}" if partition_by else "without partitions"
 
 
-def read_published(manifest: Mapping[str, Any] | None) -> Past:
+def read_published(manifest: Mapping[str, Any] | None) -> PreviousRun:
     """What the manifest alone tells."""
     if manifest is None:
-        return Past()
+        return PreviousRun()
     finished_at = None
     with suppress(KeyError, TypeError, ValueError):
         finished_at = datetime.fromisoformat(manifest["finished_at"]).astimezone(UTC)
-    return Past(files=tuple(manifest["files"]), run_id=manifest["run_id"], finished_at=finished_at)
+    return PreviousRun(
+        files=tuple(manifest["files"]), run_id=manifest["run_id"], finished_at=finished_at
+    )
 
 
-def warn(published: Past, reason: str) -> Past:
+def warn(published: PreviousRun, reason: str) -> PreviousRun:
     if reason:
         logger.warning("listing in full: %s", reason)
     return replace(published, full_because=reason)
 
 
 def build_next_gateways(
-    past: Past, found: Mapping[Gateway, Known | None], listings: Sequence[ListingFacts]
-) -> dict[Gateway, Known]:
+    previous: PreviousRun,
+    found: Mapping[Gateway, Bookmark | None],
+    listings: Sequence[ListingFacts],
+) -> dict[Gateway, Bookmark]:
     """What the next run goes on from: of each gateway the newest that is proven."""
-    gateways = dict(past.known)
+    gateways = dict(previous.known)
     for facts in listings:
         known = found[facts.gateway]
         if known is not None:

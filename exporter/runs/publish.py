@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from exporter.destinations.dataset import is_own, is_part
-from exporter.destinations.destination import Destination, Home
+from exporter.destinations.destination import Destination, Sidecars
 from exporter.errors import DestinationError, LockLostError
 from exporter.runs.intents import Intent, dump_intent, find_intents, name_intent, parse_intent
 from exporter.runs.manifest import dump_manifest
@@ -42,7 +42,7 @@ class Publisher:
     def __init__(
         self,
         destination: Destination,
-        home: Home,
+        sidecars: Sidecars,
         *,
         state_at: tuple[Store, str] | None,
         lock: HeldLock = NO_LOCK,
@@ -52,7 +52,7 @@ class Publisher:
         the lock knows that they are dead.
         """
         self._destination = destination
-        self._home = home
+        self._sidecars = sidecars
         self._state_at = state_at
         """The store and name of the state; None where there is none."""
         self._lock = lock
@@ -60,8 +60,8 @@ class Publisher:
         """Whether another run may have the lock already, and this one not know."""
         self._keep_s = keep_s or 0.0
         self._log: ManifestLog | None = None
-        if keep_s is not None and home.manifests is not None:
-            self._log = ManifestLog(home, folder=home.manifests, lock=lock)
+        if keep_s is not None and sidecars.manifests is not None:
+            self._log = ManifestLog(sidecars, folder=sidecars.manifests, lock=lock)
         self._base: Published | None = None
         """What was published when this run began."""
         self._is_committed = False
@@ -82,7 +82,7 @@ class Publisher:
         is_shown = self._replace_folder(output, intent)
         if not is_shown:
             self._lock.ensure_held()
-            self._home.store.replace(self._name_of(intent), dump_intent(intent))
+            self._sidecars.store.replace(self._name_of(intent), dump_intent(intent))
         try:
             if not is_shown:
                 output.publish(self._lock)
@@ -116,8 +116,8 @@ class Publisher:
             is_own=is_own,
             removed=intent.superseded,
             contents={
-                self._home.manifest: dump_manifest(intent.manifest),
-                self._home.intent: dump_intent(intent),
+                self._sidecars.manifest: dump_manifest(intent.manifest),
+                self._sidecars.intent: dump_intent(intent),
             },
         )
 
@@ -126,15 +126,15 @@ class Publisher:
 
         Only for who holds the output's lock. May itself be cut short at any point.
         """
-        for each in find_intents(self._home):
-            content = self._home.store.read(each.name)
+        for each in find_intents(self._sidecars):
+            content = self._sidecars.store.read(each.name)
             intent = None if content is None else parse_intent(content)
             if intent is not None:
                 self._recover(each.name, intent)
             elif content is not None:  # written as one act, so nobody went by it: damaged since
-                path = self._home.store.path_of(each.name)
+                path = self._sidecars.store.path_of(each.name)
                 logger.warning("removed '%s', which is damaged", path)
-                self._home.store.remove([each.name])
+                self._sidecars.store.remove([each.name])
         if self._log is not None:
             self._log.write_copy()
         self._base = self._read_published()
@@ -151,7 +151,7 @@ class Publisher:
             if isinstance(store, LocalStore) and not self._is_fenced:
                 store.remove_generations(is_own)
         else:
-            names = [self._destination.name, self._home.manifest, self._home.intent]
+            names = [self._destination.name, self._sidecars.manifest, self._sidecars.intent]
             store.remove_leftovers(names, keep_s=self._keep_s)
             table, run_id = self._destination.table, self._undone_run_id
             if table is not None and run_id is not None:
@@ -179,15 +179,15 @@ class Publisher:
         if self.read_manifest() is None and any(is_part(each.name) for each in store.list_files()):
             raise DestinationError(
                 f"'{self._destination.output}' has parts, and no manifest that names them",
-                hint=f"put {store.path_of(self._home.manifest)} back, or have a run without"
+                hint=f"put {store.path_of(self._sidecars.manifest)} back, or have a run without"
                 " --incremental replace the parts",
             )
 
     def _read_published(self) -> Published:
-        return PlainManifest(self._home).read() if self._log is None else self._log.read()
+        return PlainManifest(self._sidecars).read() if self._log is None else self._log.read()
 
     def _name_of(self, intent: Intent) -> str:
-        return name_intent(self._home, intent.run_id, is_shared=not self._is_fenced)
+        return name_intent(self._sidecars, intent.run_id, is_shared=not self._is_fenced)
 
     def _build_intent(self, manifest: dict[str, Any], state: bytes | None) -> Intent:
         base = self._base = self._base or self._read_published()
@@ -218,8 +218,8 @@ class Publisher:
     def _read_intents(self) -> dict[str, Intent]:
         """By their names."""
         found = {}
-        for each in find_intents(self._home):
-            content = self._home.store.read(each.name)
+        for each in find_intents(self._sidecars):
+            content = self._sidecars.store.read(each.name)
             intent = None if content is None else parse_intent(content)
             if intent is not None:
                 found[each.name] = intent
@@ -292,30 +292,30 @@ class Publisher:
         """Of what is about to be replaced, to leave alone what others put in its place."""
         if not self._is_fenced:
             return {}
-        places = [(self._home.store, self._home.manifest)]
+        places = [(self._sidecars.store, self._sidecars.manifest)]
         if self._state_at is not None:
             places.append(self._state_at)
         return {name: store.tag_of(name) for store, name in places}
 
     def _complete(self, intent: Intent, tags: "Tags", *, name: str | None = None) -> None:
         """From data that are shown to the end; for a dataset under a lease the commit is here."""
-        home = self._home
+        sidecars = self._sidecars
         if self._log is not None:
             number = self._log.read().number + 1 if intent.number is None else intent.number
             self._log.commit(number, intent.manifest)
             self._is_committed = True
         if not self._is_fenced:
-            home.store.replace(home.manifest, dump_manifest(intent.manifest))
+            sidecars.store.replace(sidecars.manifest, dump_manifest(intent.manifest))
         elif self._log is None:
-            self._put(home.store, home.manifest, dump_manifest(intent.manifest), tags)
+            self._put(sidecars.store, sidecars.manifest, dump_manifest(intent.manifest), tags)
         else:
             self._log.write_copy()
         if self._is_newest(intent):
             self._publish_state(intent, tags)
         if intent.superseded:
             self._lock.ensure_held()
-            home.store.remove(self._list_superseded(intent))
-        home.store.remove([name or self._name_of(intent)])
+            sidecars.store.remove(self._list_superseded(intent))
+        sidecars.store.remove([name or self._name_of(intent)])
 
     def _is_newest(self, intent: Intent) -> bool:
         """Whether nothing was published since: an older run's state is of no use then."""
@@ -353,12 +353,15 @@ class Publisher:
             parts = [path for path in intent.own_parts if path not in named]
             self._lock.ensure_held()
             self._destination.store.remove(parts)
-        self._home.store.remove([name])
+        self._sidecars.store.remove([name])
 
     def _remove_abandoned(self) -> None:
         """What runs left that can publish no more, once it is old by the store's own clock."""
         lease_at = max(
-            (each.modified_at for each in self._home.store.list_files(f"{self._home.lock}.")),
+            (
+                each.modified_at
+                for each in self._sidecars.store.list_files(f"{self._sidecars.lock}.")
+            ),
             default=None,
         )
         if lease_at is None:
@@ -369,7 +372,7 @@ class Publisher:
 
         number = self._read_published().number
         intents = self._read_intents()
-        for each in find_intents(self._home):
+        for each in find_intents(self._sidecars):
             intent = intents.get(each.name)
             # A number that is not taken yet is what its run may still commit with.
             is_out = intent is not None and (intent.number is None or intent.number <= number)

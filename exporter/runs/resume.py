@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from exporter.destinations.destination import Home
+from exporter.destinations.destination import Sidecars
 from exporter.journal.journal import Journal
 from exporter.journal.spool import remove_stale
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
-from exporter.model import Gateway, Span
-from exporter.runs.prepare import Run, resolve_span
-from exporter.runs.previous import Past
+from exporter.model import Gateway, TimeRange
+from exporter.runs.prepare import RunContext, resolve_time_range
+from exporter.runs.previous import PreviousRun
 from exporter.runs.state import dump_state
 from exporter.stores.local import LocalStore
 from exporter.version import __version__
@@ -20,21 +20,23 @@ from exporter.version import __version__
 logger = logging.getLogger(__name__)
 
 
-def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog | Journal:
+def open_journal(
+    run: RunContext, previous: PreviousRun, gateways: Sequence[Gateway]
+) -> AnswerLog | Journal:
     """The journal of what is read, taken over from a killed run where that fits; blocks."""
     settings = run.settings
     spool = None if settings.spool is None else Path(settings.spool)
-    home = run.destination.home
-    path = None if home is None else place_journal(home, key=run.output_key, spool=spool)
+    sidecars = run.destination.sidecars
+    path = None if sidecars is None else place_journal(sidecars, key=run.output_key, spool=spool)
     if path is None:
         return NO_ANSWER_LOG
-    state = b"" if past.state is None else dump_state(past.state)
+    state = b"" if previous.state is None else dump_state(previous.state)
     journal = Journal(
         path,
         identity={
             "exporter_version": __version__,
-            "endpoint": run.service.endpoint,
-            "region": run.service.region_id,
+            "endpoint": run.api.endpoint,
+            "region": run.api.region_id,
             "output": run.output_key,
             "format": run.destination.format,
             "page_size": settings.page_size,
@@ -45,7 +47,7 @@ def open_journal(run: Run, past: Past, gateways: Sequence[Gateway]) -> AnswerLog
             "full_every": settings.full_every,
             "state": hashlib.sha256(state).hexdigest(),
             # What was published since is newer than what the journal has.
-            "predecessor": past.run_id,
+            "predecessor": previous.run_id,
             # It holds whole answers; what is made of them differs.
             **({"selection_of_fields": list(run.omit)} if run.omit else {}),
         },
@@ -80,11 +82,11 @@ def find_beginning(started_at: datetime, journal: AnswerLog | Journal) -> dateti
     return started_at
 
 
-def find_span(run: Run, journal: AnswerLog | Journal) -> Span:
+def find_time_range(run: RunContext, journal: AnswerLog | Journal) -> TimeRange:
     """A duration counts back from the start of the run whose requests are gone on with."""
     settings = run.settings
     now = find_beginning(run.started_at, journal)
-    return resolve_span(settings.since, settings.until, now=now)
+    return resolve_time_range(settings.since, settings.until, now=now)
 
 
 def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:
@@ -95,13 +97,13 @@ def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:
             logger.warning("%s pages read are kept: the next run goes on from there", kept_count)
 
 
-def place_journal(home: Home, *, key: str, spool: Path | None) -> Path | None:
+def place_journal(sidecars: Sidecars, *, key: str, spool: Path | None) -> Path | None:
     """Where the journal of the output with this key is kept; None where there is no place for it.
 
     Beside a local output, or in the folder `spool`.
     """
     if spool is not None:
         return spool / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.journal"
-    if isinstance(home.store, LocalStore):
-        return Path(home.store.path_of(home.journal))
+    if isinstance(sidecars.store, LocalStore):
+        return Path(sidecars.store.path_of(sidecars.journal))
     return None

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from exporter.errors import UsageError
-from exporter.listing.bookmark import Anchor, Known, Unfinished
+from exporter.listing.bookmark import Anchor, Bookmark, Unfinished
 from exporter.model import Gateway
 from exporter.times import from_ms, to_ms
 
@@ -30,7 +30,7 @@ class State:
     region_id: str
     output: str
     format_name: str
-    gateways: Mapping[Gateway, Known]
+    gateways: Mapping[Gateway, Bookmark]
     """A gateway that can only be listed in full is not among them."""
     omit: tuple[str, ...] = ()
     """Fields that were left out of what was published."""
@@ -135,7 +135,7 @@ def next_exported_at(now: datetime, state: State | None) -> datetime:
     return now if state is None else max(now, state.exported_at + timedelta(milliseconds=1))
 
 
-def build_entry(known: Known) -> dict[str, Any]:
+def build_entry(known: Bookmark) -> dict[str, Any]:
     return {
         "total_count": known.total_count,
         "expired_count": known.expired_count,
@@ -166,8 +166,8 @@ def parse_content(content: Mapping[str, Any]) -> State:
     )
 
 
-def parse_entry(entry: Mapping[str, Any]) -> Known:
-    return Known(
+def parse_entry(entry: Mapping[str, Any]) -> Bookmark:
+    return Bookmark(
         total_count=entry["total_count"],
         expired_count=entry["expired_count"],
         slack=entry["slack"],

@@ -9,7 +9,7 @@ from typing import Any, Final
 from exporter.errors import IncompleteError
 from exporter.events import Event, ListingFinished
 from exporter.listing.interface import PageRequest
-from exporter.model import Gateway, ListingFacts, RawSession, SessionPage, Span
+from exporter.model import Gateway, ListingFacts, RawSession, SessionPage, TimeRange
 
 MAX_NAMED: Final = 100
 """Rows that a manifest names; all are counted."""
@@ -39,8 +39,8 @@ class UnreadableRows:
     A row is counted once however often it is met, unless it says something else then.
     """
 
-    def __init__(self, span: Span) -> None:
-        self._span = span
+    def __init__(self, time_range: TimeRange) -> None:
+        self._time_range = time_range
         self._by_gateway: dict[Gateway, dict[str, UnreadableEntry]] = {}
 
     @property
@@ -56,7 +56,7 @@ class UnreadableRows:
     def note(self, request: PageRequest, page: SessionPage) -> None:
         """Take in an answer, before its listing does."""
         for row in page.unreadable:
-            if not self._span.wants(page.sessions[row.place].get("createTime")):
+            if not self._time_range.wants(page.sessions[row.place].get("createTime")):
                 continue
             known = self._by_gateway.setdefault(request.gateway, {})
             entry = UnreadableEntry(

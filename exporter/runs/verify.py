@@ -9,7 +9,7 @@ six million rows.
 
 from dataclasses import dataclass
 
-from exporter.destinations.destination import Destination, Home
+from exporter.destinations.destination import Destination, Sidecars
 from exporter.errors import DestinationError, UsageError
 from exporter.listing.keyset import KeySet
 from exporter.runs.intents import find_intents
@@ -19,7 +19,7 @@ from exporter.sinks.interface import FileCodec, Format
 from exporter.sinks.keys import COLUMNS, Unreadable, join_keys, read_keys
 from exporter.tables.interface import Table
 
-MOST_EXPECTED = 10_000_000
+MAX_EXPECTED = 10_000_000
 """Keys that room is made for before they are seen: a manifest may promise anything."""
 
 
@@ -58,16 +58,16 @@ def verify(destination: Destination) -> Verification:
     Raises UsageError for a stream, which has no manifest beside it, and DestinationError where the
     manifest or the folder cannot be read.
     """
-    home = destination.home
-    if home is None:
+    sidecars = destination.sidecars
+    if sidecars is None:
         raise UsageError(
             f"'{destination.output}' cannot be read again",
             hint="name a file or a folder that an export wrote",
         )
-    problems = find_unfinished(home)
-    content = home.store.read(home.manifest)
+    problems = find_unfinished(sidecars)
+    content = sidecars.store.read(sidecars.manifest)
     if content is None:
-        place = home.store.path_of(home.manifest)
+        place = sidecars.store.path_of(sidecars.manifest)
         missing = Problem(
             f"'{destination.output}' has no manifest: there is no '{place}'",
             "name the output as --output named it; a moved output takes its manifest along",
@@ -76,7 +76,7 @@ def verify(destination: Destination) -> Verification:
     try:
         promise = parse_promise(content)
     except ValueError as exc:
-        broken = Problem(f"'{home.store.path_of(home.manifest)}' is no manifest: {exc}")
+        broken = Problem(f"'{sidecars.store.path_of(sidecars.manifest)}' is no manifest: {exc}")
         return Verification(destination.output, None, (), (*problems, broken))
     if destination.table is not None:
         return verify_table(destination.table, promise, output=destination.output, found=problems)
@@ -110,13 +110,14 @@ def verify_table(
     return Verification(output, promise, checked, tuple(problems))
 
 
-def find_unfinished(home: Home) -> tuple[Problem, ...]:
+def find_unfinished(sidecars: Sidecars) -> tuple[Problem, ...]:
     return tuple(
         Problem(
-            f"a publish was cut short, or is going on: there is '{home.store.path_of(each.name)}'",
+            "a publish was cut short, or is going on: there is"
+            f" '{sidecars.store.path_of(each.name)}'",
             "run the export again, which completes it",
         )
-        for each in find_intents(home)
+        for each in find_intents(sidecars)
     )
 
 
@@ -127,7 +128,7 @@ class Check:
         self.problems: list[Problem] = []
         self._destination = destination
         self._promise = promise
-        self._keys = KeySet(min(promise.row_count, MOST_EXPECTED))
+        self._keys = KeySet(min(promise.row_count, MAX_EXPECTED))
         self._file_count = 0
         self._size_bytes = 0
         self._intact_count = 0

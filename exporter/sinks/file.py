@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from exporter.model import Gateway, RawSession
 from exporter.sinks.interface import ByteStream, OutputFacts, Rows, Sink, WrittenFile
-from exporter.stores.hashing import MeteredFile
+from exporter.stores.hashing import HashingFile
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile
 
 OpenSink = Callable[[ByteStream], Sink]
@@ -15,7 +15,7 @@ class FileOutput:
 
     def __init__(self, staged: StagedFile, path: str, *, open_sink: OpenSink) -> None:
         self._path = path
-        self._file = MeteredFile(staged)
+        self._file = HashingFile(staged)
         # None after its end: what it had in memory goes with it.
         self._sink: Sink | None = None
         try:

@@ -5,7 +5,14 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from exporter.errors import UsageError
-from exporter.sinks.interface import ByteStream, FileCodec, Format, Gathering, ParquetCodec, Sink
+from exporter.sinks.interface import (
+    ByteStream,
+    FileCodec,
+    Format,
+    ParquetCodec,
+    PartitionBuffer,
+    Sink,
+)
 
 
 def open_sink(
@@ -38,19 +45,19 @@ def open_sink(
             assert_never(output_format)
 
 
-def open_gathering(
+def open_partition_buffer(
     output_format: Format, partition_by: Sequence[str], *, exported_at: datetime
-) -> Gathering:
+) -> PartitionBuffer:
     """What parts the rows of a format by these columns."""
     match output_format:
         case "parquet":
-            from exporter.sinks.parquet import ParquetGathering
+            from exporter.sinks.parquet import ParquetPartitionBuffer
 
-            return ParquetGathering(partition_by, exported_at=exported_at)
+            return ParquetPartitionBuffer(partition_by, exported_at=exported_at)
         case "ndjson":
-            from exporter.sinks.ndjson import NdjsonGathering
+            from exporter.sinks.ndjson import NdjsonPartitionBuffer
 
-            return NdjsonGathering(partition_by, exported_at=exported_at)
+            return NdjsonPartitionBuffer(partition_by, exported_at=exported_at)
         case _:
             assert_never(output_format)
 

@@ -83,7 +83,7 @@ GATHERED_BYTES: Final = 8 << 20
 """How many rows are parted at a time, whichever comes first; they are there twice meanwhile."""
 
 
-class Gathering(Protocol):
+class PartitionBuffer(Protocol):
     """Sessions of many partitions, gathered until it pays to part them; performs no I/O."""
 
     @property
@@ -97,7 +97,7 @@ class Gathering(Protocol):
     def add(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
         """Add sessions of one gateway."""
 
-    def part(self) -> list[tuple[str, Rows]]:
+    def split(self) -> list[tuple[str, Rows]]:
         """Take out all rows by partition, named by its folder; their order in one is kept."""
 
 
@@ -122,7 +122,7 @@ class Sink(Protocol):
         """
 
     def write_rows(self, rows: Sequence[Rows]) -> None:
-        """Write rows that a `Gathering` of the format made, at once; none of them is kept."""
+        """Write rows that a `PartitionBuffer` of the format made, at once; none of them is kept."""
 
     def close(self) -> SinkFacts:
         """Write what is buffered and the format's ending; the stream itself stays open."""

@@ -16,7 +16,7 @@ from exporter.sinks.interface import (
     Rows,
     SinkFacts,
 )
-from exporter.sinks.row_groups import BorrowedStream
+from exporter.sinks.row_groups import NonClosingStream
 
 _CHUNK_BYTES: Final = 1 << 18
 _OVERHEAD_BYTES: Final = 1 << 8
@@ -70,7 +70,7 @@ class NdjsonSink:
         self._encoder.write(chunk)
 
 
-class NdjsonGathering:
+class NdjsonPartitionBuffer:
     """Gathers lines, and beside them the values of the columns that they are parted by."""
 
     def __init__(self, partition_by: Sequence[str], *, exported_at: datetime) -> None:
@@ -95,7 +95,7 @@ class NdjsonGathering:
         for name, keys in zip(self._partition_by, self._keys, strict=True):
             keys.append(build_key(name, gateway, sessions))
 
-    def part(self) -> list[tuple[str, Rows]]:
+    def split(self) -> list[tuple[str, Rows]]:
         import pyarrow as pa
 
         from exporter.sinks.hive import group_rows
@@ -209,7 +209,7 @@ class _ZstdEncoder:
     def __init__(self, stream: ByteStream) -> None:
         import pyarrow as pa
 
-        self._stream = BorrowedStream(stream)
+        self._stream = NonClosingStream(stream)
         self._compressor = pa.CompressedOutputStream(self._stream, "zstd")
 
     def write(self, chunk: bytes) -> None:

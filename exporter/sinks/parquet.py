@@ -24,7 +24,7 @@ from exporter.sinks.row_groups import (
     DICTIONARY_COLUMNS,
     ROW_GROUP_BYTES,
     ROW_GROUP_ROWS,
-    BorrowedStream,
+    NonClosingStream,
 )
 
 _STATISTICS_COLUMNS: Final = [
@@ -55,7 +55,7 @@ class ParquetSink:
                 hint="take --compression zstd, or install pyarrow from PyPI",
             )
         self._exported_at = exported_at
-        self._stream = BorrowedStream(stream)
+        self._stream = NonClosingStream(stream)
         self._writer = pq.ParquetWriter(
             self._stream,
             SCHEMA.with_metadata(
@@ -120,7 +120,7 @@ _OVERHEAD_BYTES: Final = 6 << 10
 """Of a batch, however few its rows are: measured at 5.6 KiB."""
 
 
-class ParquetGathering:
+class ParquetPartitionBuffer:
     """Gathers rows of `SCHEMA`, whose columns of the partition stay in them."""
 
     def __init__(self, partition_by: Sequence[str], *, exported_at: datetime) -> None:
@@ -142,7 +142,7 @@ class ParquetGathering:
         self._pending_bytes += batch.rows.nbytes
         self.coerced_value_count += batch.coerced_value_count
 
-    def part(self) -> list[tuple[str, Rows]]:
+    def split(self) -> list[tuple[str, Rows]]:
         table = pa.Table.from_batches(self._pending, schema=SCHEMA).combine_chunks()
         self._pending.clear()
         self._pending_rows = self._pending_bytes = 0

@@ -13,10 +13,10 @@ from typing import Final
 from exporter.model import Gateway, RawSession
 from exporter.sinks.dataset import Parts
 from exporter.sinks.file import FileOutput
-from exporter.sinks.interface import Gathering, OutputFacts, Rows
+from exporter.sinks.interface import OutputFacts, PartitionBuffer, Rows
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile
 
-MOST_OPEN: Final = 32
+MAX_OPEN: Final = 32
 """Parts that are open at a time, each with a file of its own."""
 HELD_BYTES: Final = 64 << 20
 """What open parts may have in memory together: on its way to a store, a large one has 32 MiB."""
@@ -28,7 +28,7 @@ GROUP_BYTES: Final = 16 << 20
 
 
 @dataclass(slots=True)
-class Waiting:
+class WaitingRows:
     """Rows of one partition that are in no part yet."""
 
     rows: list[Rows] = field(default_factory=list)
@@ -46,21 +46,26 @@ class Waiting:
 
 
 class PartitionedOutput:
-    """Writes rows to parts of about `target_bytes` each, in the folders that `gathering` names.
+    """Writes rows to parts of about `target_bytes` each, in the folders that `buffer` names.
 
     An output of nothing that stands alone has one empty part, in `empty_folder`: readers find the
     columns there, and the layout of folders that they were told.
     """
 
     def __init__(
-        self, parts: Parts, gathering: Gathering, *, target_bytes: int, empty_folder: str | None
+        self,
+        parts: Parts,
+        buffer: PartitionBuffer,
+        *,
+        target_bytes: int,
+        empty_folder: str | None,
     ) -> None:
         self._parts = parts
-        self._gathering = gathering
+        self._buffer = buffer
         self._target_bytes = target_bytes
         self._empty_folder = empty_folder
         """None where an output of nothing has no part."""
-        self._waiting: dict[str, Waiting] = {}
+        self._waiting: dict[str, WaitingRows] = {}
         self._waiting_bytes = 0
         # By folder; the one that was written to longest ago comes first.
         self._open: dict[str, FileOutput] = {}
@@ -68,8 +73,8 @@ class PartitionedOutput:
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
         if not sessions:
             return
-        self._gathering.add(gateway, sessions)
-        if self._gathering.is_full:
+        self._buffer.add(gateway, sessions)
+        if self._buffer.is_full:
             self._part()
 
     def close(self) -> OutputFacts:
@@ -82,7 +87,7 @@ class PartitionedOutput:
             self._end(folder)
         if len(self._parts) == 0 and self._empty_folder is not None:
             self._parts.end(self._parts.begin(self._empty_folder))
-        return self._parts.sum_up(coerced_value_count=self._gathering.coerced_value_count)
+        return self._parts.sum_up(coerced_value_count=self._buffer.coerced_value_count)
 
     @property
     def staged(self) -> list[StagedFile]:
@@ -98,8 +103,8 @@ class PartitionedOutput:
         self._parts.discard()
 
     def _part(self) -> None:
-        for folder, rows in self._gathering.part():
-            waiting = self._waiting.setdefault(folder, Waiting())
+        for folder, rows in self._buffer.split():
+            waiting = self._waiting.setdefault(folder, WaitingRows())
             waiting.add(rows)
             self._waiting_bytes += rows.size_bytes
             if waiting.is_group:
@@ -123,14 +128,14 @@ class PartitionedOutput:
             self._end(next(iter(self._open)))
 
     def _make_room(self) -> None:
-        while len(self._open) >= MOST_OPEN:
+        while len(self._open) >= MAX_OPEN:
             self._end(next(iter(self._open)))
 
     def _end(self, folder: str) -> None:
         self._parts.end(self._open.pop(folder))
 
 
-def choose_largest(waiting: dict[str, Waiting], *, down_to: int) -> list[str]:
+def choose_largest(waiting: dict[str, WaitingRows], *, down_to: int) -> list[str]:
     """The fewest partitions without which no more than so many bytes wait."""
     chosen: list[str] = []
     left = sum(each.size_bytes for each in waiting.values())

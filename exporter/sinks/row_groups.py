@@ -5,7 +5,7 @@ from typing import Final
 from exporter.sinks.interface import ByteStream
 
 
-class BorrowedStream:
+class NonClosingStream:
     """A stream as pyarrow wants one: it may close it, and its writer can be silenced.
 
     pyarrow's writers close what they are given, and write once more when they are dropped in the

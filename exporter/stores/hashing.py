@@ -8,7 +8,7 @@ from exporter.stores.interface import NO_LOCK, FileFacts, HeldLock, StagedFile
 CHUNK_BYTES: Final = 1 << 18
 
 
-class MeteredFile:
+class HashingFile:
     """A staged file as a binary stream, which knows what went into it."""
 
     def __init__(self, staged: StagedFile, *, chunk_bytes: int = CHUNK_BYTES) -> None:

@@ -26,7 +26,7 @@ from exporter.stores.url import AccessKey, Address, Endpoint, KeySource
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 20.0
-PAGES_MOST: Final = 100
+MAX_PAGES: Final = 100
 RUN_ID: Final = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 
@@ -137,7 +137,7 @@ class OpenUploads:
         found: list[OpenUpload] = []
         markers: dict[str, str] | None = {}
         listed_at = self._now()
-        for _ in range(PAGES_MOST):
+        for _ in range(MAX_PAGES):
             if markers is None:
                 break
             answer = self._send("GET", "", {"uploads": "", "prefix": prefix} | markers)

@@ -40,8 +40,8 @@ from exporter.tables.delta_compat import (
 )
 from exporter.tables.delta_folder import DeltaFolder, open_folder
 from exporter.tables.delta_partitions import list_terms
-from exporter.tables.interface import Commit, Conflict, TableRequest, show_reason
-from exporter.tables.spool import Spool
+from exporter.tables.interface import Commit, CommitConflict, TableRequest, show_reason
+from exporter.tables.spool import SpilledRows
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class DeltaLakeTable:
         finally:
             self._folder.store.remove([name])
 
-    def replace(self, rows: Spool, commit: Commit) -> None:
+    def replace(self, rows: SpilledRows, commit: Commit) -> None:
         with translated(self._output):
             table = self.open_fitting()
             if table is None:
@@ -123,7 +123,7 @@ class DeltaLakeTable:
                     commit_properties=build_commit(commit),
                 )
 
-    def upsert(self, rows: Spool, commit: Commit) -> None:
+    def upsert(self, rows: SpilledRows, commit: Commit) -> None:
         with translated(self._output):
             table = self.open_fitting()
             if table is None:
@@ -155,7 +155,7 @@ class DeltaLakeTable:
     def remove_leftovers(self, run_id: str, *, keep_s: float) -> None:
         """Remove nothing: the library's files name no run. The table's own vacuum finds them."""
 
-    def _make(self, rows: Spool, commit: Commit) -> None:
+    def _make(self, rows: SpilledRows, commit: Commit) -> None:
         commit.lock.ensure_held()
         write_deltalake(
             self._folder.uri,
@@ -167,7 +167,7 @@ class DeltaLakeTable:
             commit_properties=build_commit(commit),
         )
 
-    def _merge(self, table: DeltaTable, rows: Spool, commit: Commit) -> None:
+    def _merge(self, table: DeltaTable, rows: SpilledRows, commit: Commit) -> None:
         """By the key: a session whose `create_time` has changed may be in any partition."""
         is_streamed = rows.row_count > MAX_PRUNED_ROWS
         reader = rows.open_reader(build_schema(read_layout(table)))
@@ -303,7 +303,7 @@ def translated(output: str) -> Iterator[None]:
     except Exception as exc:
         reason = describe(exc)
         if is_conflict(exc, reason):
-            raise Conflict(reason) from exc
+            raise CommitConflict(reason) from exc
         raise DestinationError(
             f"cannot use the table '{shorten(mask_urls(output))}': {reason}",
             hint=choose_hint(exc, reason),

@@ -65,8 +65,8 @@ from exporter.tables.iceberg_rows import (
     RowReader,
     find_touched,
 )
-from exporter.tables.interface import Commit, Conflict, TableRequest
-from exporter.tables.spool import Spool
+from exporter.tables.interface import Commit, CommitConflict, TableRequest
+from exporter.tables.spool import SpilledRows
 
 logger = logging.getLogger(__name__)
 
@@ -170,14 +170,14 @@ class IcebergLakeTable:
                 with contextlib.suppress(Exception):
                     io.delete(proof)
 
-    def replace(self, rows: Spool, commit: Commit) -> None:
+    def replace(self, rows: SpilledRows, commit: Commit) -> None:
         with translated(self._name.output):
             prepared = self._prepare(commit)
             if find_commit(prepared.metadata, commit.run_id) is None:
                 removed = [task.file for task in prepared.plan_files()]
                 self._write(prepared, commit, rows, removed=removed)
 
-    def upsert(self, rows: Spool, commit: Commit) -> None:
+    def upsert(self, rows: SpilledRows, commit: Commit) -> None:
         with translated(self._name.output):
             prepared = self._prepare(commit)
             if find_commit(prepared.metadata, commit.run_id) is None:
@@ -267,7 +267,7 @@ class IcebergLakeTable:
         self,
         prepared: Prepared,
         commit: Commit,
-        rows: Spool,
+        rows: SpilledRows,
         *,
         removed: Sequence[DataFile] = (),
         tasks: Sequence[FileScanTask] = (),
@@ -323,7 +323,7 @@ class IcebergLakeTable:
             prepared.transaction.commit_transaction()
         except (CommitFailedException, ValidationException, TableAlreadyExistsError) as exc:
             discard(writer, prepared)
-            raise Conflict(describe(exc)) from exc
+            raise CommitConflict(describe(exc)) from exc
         # After any other failure the commit may be done: files that a snapshot may name stay.
 
 
@@ -353,7 +353,7 @@ def find_commit(metadata: TableMetadata, run_id: str) -> str | None:
     return None
 
 
-def build_range(rows: Spool) -> BooleanExpression:
+def build_range(rows: SpilledRows) -> BooleanExpression:
     """What holds for all rows of the same keys, as files' statistics can tell."""
     schema = pa.schema([pa.field("session_id", pa.string())])
     bounds = pc.min_max(rows.open_reader(schema).read_all()["session_id"]).as_py()

@@ -28,7 +28,7 @@ from pyiceberg.transforms import TimeTransform, VoidTransform
 from pyiceberg.typedef import Record
 
 from exporter.model import KEY_COLUMNS
-from exporter.tables.spool import Spool
+from exporter.tables.spool import SpilledRows
 
 TARGET_PROPERTY: Final = "write.target-file-size-bytes"
 TARGET_BYTES: Final = 24 << 20
@@ -77,7 +77,7 @@ class RowReader:
 
 
 def find_touched(
-    tasks: Iterable[FileScanTask], reader: RowReader, rows: Spool
+    tasks: Iterable[FileScanTask], reader: RowReader, rows: SpilledRows
 ) -> Iterator[TouchedFile]:
     """The data files that have rows of the same keys."""
     wanted = pa.chunked_array(map(join_keys, rows.open_reader(_KEYS)), pa.large_string())

@@ -13,7 +13,7 @@ from exporter.stores.url import StoreAccess
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from exporter.tables.spool import Spool
+    from exporter.tables.spool import SpilledRows
 
 
 MAX_REASON: Final = 400
@@ -27,7 +27,7 @@ def show_reason(text: str, most: int = MAX_REASON) -> str:
     return shorten(mask_urls(text), most)
 
 
-class Conflict(DestinationError):  # noqa: N818 - it is answered by another attempt, not reported
+class CommitConflict(DestinationError):  # noqa: N818 - it is answered by another attempt, not reported
     """Raised when somebody else has changed the table since it was read."""
 
 
@@ -77,13 +77,13 @@ class Table(Protocol):
     def prove_writable(self, run_id: str) -> None:
         """Write a file where data files go, and remove it."""
 
-    def replace(self, rows: "Spool", commit: Commit) -> None:
+    def replace(self, rows: "SpilledRows", commit: Commit) -> None:
         """Put the rows in place of all that the table has, as one commit, even if there are none.
 
         A run that has committed already changes nothing.
         """
 
-    def upsert(self, rows: "Spool", commit: Commit) -> None:
+    def upsert(self, rows: "SpilledRows", commit: Commit) -> None:
         """Put the rows in place of those with their keys, and add the others, as one commit.
 
         A run that has committed already changes nothing.

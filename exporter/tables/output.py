@@ -13,8 +13,8 @@ from exporter.model import Gateway, RawSession
 from exporter.records.schema import build_batch
 from exporter.sinks.interface import OutputFacts
 from exporter.stores.interface import NO_LOCK, HeldLock
-from exporter.tables.interface import Commit, Conflict, Table, TableMode
-from exporter.tables.spool import Spool, keep_newest
+from exporter.tables.interface import Commit, CommitConflict, Table, TableMode
+from exporter.tables.spool import SpilledRows, keep_newest
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class TableOutput:
         self._sleep = sleep
         self._coerced_value_count = 0
         table.prove_writable(commit.run_id)
-        self._spool = Spool()
+        self._spool = SpilledRows()
 
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
         if not sessions:
@@ -70,7 +70,7 @@ class TableOutput:
         for attempt in range(1, MAX_COMMITS + 1):
             try:
                 self._act(replace(self._commit, lock=lock))
-            except Conflict as exc:
+            except CommitConflict as exc:
                 logger.info("commit %d of '%s': %s", attempt, self._output, exc)
             else:
                 return
@@ -91,7 +91,7 @@ class TableOutput:
                 self._table.replace(self._spool, commit)
             elif self._spool.row_count > 0:
                 self._table.upsert(self._spool, commit)
-        except Conflict:
+        except CommitConflict:
             raise
         except DestinationError:
             # The answer may be lost, and the commit done.

@@ -18,7 +18,7 @@ from pypaimon_rust.datafusion import (
 )
 from pypaimon_rust.datafusion import Table as LoadedTable
 
-from exporter.tables.interface import Commit, Conflict, TableRequest
+from exporter.tables.interface import Commit, CommitConflict, TableRequest
 from exporter.tables.paimon_names import TableName, resolve_name, translated
 from exporter.tables.paimon_schema import (
     FIXED,
@@ -34,7 +34,7 @@ from exporter.tables.paimon_schema import (
     has_fixed_buckets,
     list_missing,
 )
-from exporter.tables.spool import Spool
+from exporter.tables.spool import SpilledRows
 
 _CATALOG: Final = "paimon"
 """What the catalog is called in the library's SQL."""
@@ -167,7 +167,7 @@ class PaimonTable:
                 proof.abort()
                 proof.close()
 
-    def replace(self, rows: Spool, commit: Commit) -> None:
+    def replace(self, rows: SpilledRows, commit: Commit) -> None:
         """Overwrite all rows by those of the run, as one commit."""
         if self.find_commit(commit.run_id) is not None:
             return
@@ -176,7 +176,7 @@ class PaimonTable:
             pending = PendingCommit(loaded, run_id=commit.run_id, replaces=True)
             self._commit(loaded, pending, fit_all(rows, loaded), commit)
 
-    def upsert(self, rows: Spool, commit: Commit) -> None:
+    def upsert(self, rows: SpilledRows, commit: Commit) -> None:
         """Add the rows as one commit: each takes the place of the one with its key."""
         with translated(self._name):
             loaded = self._prepare(commit)
@@ -248,7 +248,7 @@ class PaimonTable:
                 self._context.sql(f"ALTER TABLE {self._quote()} ADD COLUMN {column} {type_text}")
         loaded = self._load()
         if loaded is None:
-            raise Conflict(f"somebody has removed '{self._name.output}'", hint="run again")
+            raise CommitConflict(f"somebody has removed '{self._name.output}'", hint="run again")
         return self._fix_options(loaded)
 
     def _fix_options(self, loaded: LoadedTable) -> LoadedTable:
@@ -304,7 +304,7 @@ class PaimonTable:
             return
         later = [each for each in loaded.list_snapshots() if each.id() > number]
         if not later or any(each.commit_kind() != "COMPACT" for each in later):
-            raise Conflict(f"'{self._name.output}' has other rows than snapshot {number}")
+            raise CommitConflict(f"'{self._name.output}' has other rows than snapshot {number}")
 
 
 def open_table(request: TableRequest) -> PaimonTable:
@@ -313,7 +313,7 @@ def open_table(request: TableRequest) -> PaimonTable:
     return PaimonTable(name, partition_by=request.partition_by)
 
 
-def fit_all(rows: Spool, loaded: LoadedTable) -> Iterator[pa.RecordBatch]:
+def fit_all(rows: SpilledRows, loaded: LoadedTable) -> Iterator[pa.RecordBatch]:
     """A run's rows with the table's columns."""
     schema = build_arrow_schema(read_shape(loaded))
     return (fit_rows(each, schema) for each in rows.open_reader())

@@ -21,7 +21,7 @@ from exporter.errors import (
 )
 from exporter.settings.catalogs import SIDECARS, Catalogs, Options, find_options, hide_secrets
 from exporter.stores.url import scheme_of
-from exporter.tables.interface import Conflict, show_reason
+from exporter.tables.interface import CommitConflict, show_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ _KINDS: Final[tuple[tuple[Callable[..., ExporterError], re.Pattern[str], str], .
         "look at the options of this catalog",
     ),
     (
-        Conflict,
+        CommitConflict,
         re.compile(r"commit conflicts|deletion conflicts"),
         "run again when nobody else writes to this table",
     ),

@@ -25,7 +25,7 @@ MEMORY_BYTES: Final = 16 << 20
 SPOOLED: Final = SCHEMA.append(pa.field(DAY, pa.date32()))
 
 
-class Spool:
+class SpilledRows:
     """Rows in the order they came: `append`…, `finish`, then any number of readers, then `close`.
 
     Methods block; they raise DestinationError when the disk is full.
@@ -117,12 +117,12 @@ def translated() -> Iterator[None]:
         ) from exc
 
 
-def keep_newest(spool: Spool) -> Spool:
+def keep_newest(spool: SpilledRows) -> SpilledRows:
     """The spool, or another one where a later row of the same key replaces a row."""
     newest = find_newest(spool)
     if newest is None:
         return spool
-    kept = Spool()
+    kept = SpilledRows()
     start = 0
     for rows in spool.open_reader():
         kept.append_spooled(rows.filter(newest.slice(start, rows.num_rows)))
@@ -132,7 +132,7 @@ def keep_newest(spool: Spool) -> Spool:
     return kept
 
 
-def find_newest(spool: Spool) -> pa.BooleanArray | None:
+def find_newest(spool: SpilledRows) -> pa.BooleanArray | None:
     """Which rows no later row of the same key replaces; None when these are all rows."""
     keys = spool.open_reader(pa.schema([SPOOLED.field(name) for name in KEY_COLUMNS])).read_all()
     numbered = keys.append_column("number", pa.array(range(keys.num_rows), pa.int64()))

@@ -14,7 +14,7 @@ from rich.segment import ControlType, Segment, Segments
 from rich.text import Text
 
 from exporter.events import Event
-from exporter.ui.stats import Tally
+from exporter.ui.stats import RunStats
 from exporter.ui.text import (
     count_of,
     eta_text,
@@ -56,51 +56,51 @@ BAR_FIELD = Field(" " * BAR_WIDTH_MIN, importance=6)
 """Where the bar itself goes; it takes what the others leave."""
 
 
-def build_fields(tally: Tally, now_s: float) -> list[Field]:
+def build_fields(stats: RunStats, now_s: float) -> list[Field]:
     """All fields of the row, in order; padded, so that it does not shake as the numbers grow."""
-    percent = percent_text(tally)
-    if tally.listings_started == 0:
+    percent = percent_text(stats)
+    if stats.listings_started == 0:
         return [
             BAR_FIELD,
-            Field(waiting_text(tally), importance=9),
-            Field(format_duration(tally.elapsed_s(now_s)), importance=8, style="dim"),
+            Field(waiting_text(stats), importance=9),
+            Field(format_duration(stats.elapsed_s(now_s)), importance=8, style="dim"),
         ]
-    throttled = tally.requests_throttled
+    throttled = stats.requests_throttled
     return [
         BAR_FIELD,
-        *(_count_new(tally) if percent is None else _measure(tally, percent, now_s)),
-        Field(f"{tally.in_flight:>2} in flight", importance=4),
+        *(_count_new(stats) if percent is None else _measure(stats, percent, now_s)),
+        Field(f"{stats.in_flight:>2} in flight", importance=4),
         Field(
             f"{throttled:,} throttled",
             importance=5 if throttled > 0 else 2,
             style="yellow" if throttled > 0 else "",
         ),
-        *([] if tally.learnt_rps is None else [Field(quota_text(tally.learnt_rps), importance=1)]),
-        Field(f"{eta_text(tally, now_s):<11}", importance=9, style="cyan"),
+        *([] if stats.learnt_rps is None else [Field(quota_text(stats.learnt_rps), importance=1)]),
+        Field(f"{eta_text(stats, now_s):<11}", importance=9, style="cyan"),
     ]
 
 
-def _measure(tally: Tally, percent: str, now_s: float) -> list[Field]:
+def _measure(stats: RunStats, percent: str, now_s: float) -> list[Field]:
     """How much of the whole is done."""
-    expected = expected_text(tally)
-    pages_expected = f"{max(tally.pages_expected, tally.pages_read):,}"
-    sessions = f"{tally.sessions_written:>{len(expected)},}/{expected}"
-    rate = tally.rate(now_s)
+    expected = expected_text(stats)
+    pages_expected = f"{max(stats.pages_expected, stats.pages_read):,}"
+    sessions = f"{stats.sessions_written:>{len(expected)},}/{expected}"
+    rate = stats.rate(now_s)
     return [
         Field(f"{percent:>4}", importance=10, style="bold"),
         Field(f"{sessions} sessions", importance=8, short=sessions),
-        Field(f"{tally.pages_read:>{len(pages_expected)},}/{pages_expected} pages", importance=3),
+        Field(f"{stats.pages_read:>{len(pages_expected)},}/{pages_expected} pages", importance=3),
         Field(f"{'-' if rate is None else format_rate(rate):>8}", importance=7),
     ]
 
 
-def _count_new(tally: Tally) -> list[Field]:
+def _count_new(stats: RunStats) -> list[Field]:
     """What was found so far where nobody knows how much there is."""
     return [
         Field(
-            new_text(tally.sessions_written), importance=8, short=f"{tally.sessions_written:,} new"
+            new_text(stats.sessions_written), importance=8, short=f"{stats.sessions_written:,} new"
         ),
-        Field(count_of(tally.pages_read, "page"), importance=3),
+        Field(count_of(stats.pages_read, "page"), importance=3),
     ]
 
 
@@ -125,12 +125,12 @@ def _width_of(fields: list[Field]) -> int:
 class Row:
     """The row as rich draws it, in as many columns as there are but one: the last one may wrap."""
 
-    tally: Tally
+    stats: RunStats
     now_s: float
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = max(1, options.max_width - 1)
-        fields = fit(build_fields(self.tally, self.now_s), width)
+        fields = fit(build_fields(self.stats, self.now_s), width)
         room = width - _width_of(fields) + BAR_WIDTH_MIN
         yield WRAP_OFF
         for position, field in enumerate(fields):
@@ -145,7 +145,7 @@ class Row:
         yield PARK_CURSOR
 
     def _bar(self, width: int) -> ProgressBar:
-        fraction = self.tally.fraction
+        fraction = self.stats.fraction
         return ProgressBar(
             total=1.0,
             completed=fraction or 0.0,
@@ -159,10 +159,10 @@ class Row:
 
 
 class Bar:
-    """Draws the tally some times a second, in a thread of rich's: an event costs nearly nothing."""
+    """Draws the stats some times a second, in a thread of rich's: an event costs nearly nothing."""
 
-    def __init__(self, tally: Tally, *, stream: TextIO, now_s: Callable[[], float]) -> None:
-        self._tally = tally
+    def __init__(self, stats: RunStats, *, stream: TextIO, now_s: Callable[[], float]) -> None:
+        self._stats = stats
         self._now_s = now_s
         self._stream = stream
         self._console = Console(file=stream, force_terminal=True, highlight=False, markup=False)
@@ -188,7 +188,7 @@ class Bar:
         self._live.stop()
 
     def draw(self, event: Event, now_s: float) -> None:
-        """Nothing: the next redraw sees the tally."""
+        """Nothing: the next redraw sees the stats."""
 
     def write_line(self, line: str) -> None:
         """Put a line above the bar."""
@@ -204,4 +204,4 @@ class Bar:
             columns = os.get_terminal_size(self._stream.fileno()).columns
             if columns > 0:
                 self._console.width = columns
-        return Row(self._tally, self._now_s())
+        return Row(self._stats, self._now_s())

@@ -13,7 +13,7 @@ from exporter.errors import ExporterError, mask_urls, one_line, shorten_values
 
 
 @dataclass(slots=True)
-class Teller:
+class ErrorReporter:
     """How to tell; guessed from the arguments until the settings are known."""
 
     as_json: bool
@@ -69,12 +69,12 @@ class Teller:
         return mask_urls("".join(traceback.format_exception(error)))
 
 
-def guess_teller(arguments: Sequence[str], *, environ: Mapping[str, str]) -> Teller:
+def guess_reporter(arguments: Sequence[str], *, environ: Mapping[str, str]) -> ErrorReporter:
     """What the settings would say, for errors that come before them."""
     as_json = "--log-format=json" in arguments or ("--log-format", "json") in pairwise(arguments)
     verbose = sum(each.count("v") for each in arguments if re.fullmatch("-v+", each))
     verbose += list(arguments).count("--verbose")
-    return Teller(
+    return ErrorReporter(
         as_json=as_json or environ.get("LIVY_EXPORTER_LOG_FORMAT") == "json",
         with_traceback=verbose > 1 or environ.get("LIVY_EXPORTER_VERBOSE") == "2",
     )

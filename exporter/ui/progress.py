@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TextIO, assert_never
 
 from exporter.events import Event, ListingFinished, ListingStarted, RetryScheduled, RunFinished
 from exporter.ui.logs import LogFormat, WriteLine, gateway_fields, json_line, line_writer
-from exporter.ui.stats import Tally
+from exporter.ui.stats import RunStats
 from exporter.ui.text import progress_line, retry_line, summary_lines
 
 ProgressMode = Literal["auto", "bar", "plain", "none"]
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class Drawing(Protocol):
-    """One way to show a tally."""
+    """One way to show a stats."""
 
     def draw(self, event: Event, now_s: float) -> None:
-        """Show what `event` changed; the tally has counted it already. Must not wait."""
+        """Show what `event` changed; the stats has counted it already. Must not wait."""
 
     def write_line(self, line: str) -> None:
         """Show a line that is not progress, without harm to what is drawn."""
@@ -35,14 +35,14 @@ class Drawing(Protocol):
 class Progress:
     """A listener that counts a run's events and has them drawn."""
 
-    def __init__(self, tally: Tally, drawing: Drawing, *, now_s: Callable[[], float]) -> None:
-        self.tally = tally
+    def __init__(self, stats: RunStats, drawing: Drawing, *, now_s: Callable[[], float]) -> None:
+        self.stats = stats
         self._drawing = drawing
         self._now_s = now_s
 
     def __call__(self, event: Event) -> None:
         now_s = self._now_s()
-        self.tally.apply(event, now_s)
+        self.stats.apply(event, now_s)
         self._drawing.draw(event, now_s)
         if isinstance(event, RetryScheduled):
             logger.info(
@@ -82,21 +82,21 @@ def open_progress(
     name = choose_drawing(
         mode, log_format=log_format, is_terminal=stream.isatty(), quiet=quiet, environ=environ
     )
-    tally = Tally()
-    drawing, drawn = _open_drawing(name, tally, stream=stream, now_s=now_s, now_at=now_at)
+    stats = RunStats()
+    drawing, drawn = _open_drawing(name, stats, stream=stream, now_s=now_s, now_at=now_at)
     try:
         with drawn:
-            yield Progress(tally, drawing, now_s=now_s)
+            yield Progress(stats, drawing, now_s=now_s)
     finally:
-        finished = tally.finished
+        finished = stats.finished
         if finished is not None and (not quiet or finished.status == "incomplete"):
             write_line = line_writer(stream)
             match log_format:
                 case "text":
-                    for line in summary_lines(tally, finished):
+                    for line in summary_lines(stats, finished):
                         write_line(line)
                 case "json":
-                    write_line(_finished_json(tally, finished, now_at()))
+                    write_line(_finished_json(stats, finished, now_at()))
                 case _:
                     assert_never(log_format)
 
@@ -130,7 +130,7 @@ def choose_drawing(
 
 def _open_drawing(
     name: DrawingName,
-    tally: Tally,
+    stats: RunStats,
     *,
     stream: TextIO,
     now_s: Callable[[], float],
@@ -141,12 +141,12 @@ def _open_drawing(
         case "bar":
             from exporter.ui.bar import Bar
 
-            bar = Bar(tally, stream=stream, now_s=now_s)
+            bar = Bar(stats, stream=stream, now_s=now_s)
             return bar, bar
         case "plain":
-            return PlainLines(tally, line_writer(stream)), nullcontext()
+            return PlainLines(stats, line_writer(stream)), nullcontext()
         case "json":
-            return JsonLines(tally, line_writer(stream), now_at=now_at), nullcontext()
+            return JsonLines(stats, line_writer(stream), now_at=now_at), nullcontext()
         case "none":
             return NoDrawing(line_writer(stream)), nullcontext()
         case _:
@@ -169,8 +169,8 @@ class Cadence:
     Where only what is new is asked for, a total promises nothing: then not before an interval.
     """
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, stats: RunStats) -> None:
+        self._stats = stats
         self._is_first = True
         self._due_s: float | None = None
 
@@ -178,7 +178,7 @@ class Cadence:
         """Whether to write a line now; asked once an event, it takes a yes as done."""
         if self._due_s is None:
             self._due_s = now_s + LINE_INTERVAL_S
-        knows_most = self._tally.has_all_totals and self._tally.listings_in_full > 0
+        knows_most = self._stats.has_all_totals and self._stats.listings_in_full > 0
         if now_s < self._due_s and not (self._is_first and knows_most):
             return False
         self._is_first = False
@@ -189,24 +189,24 @@ class Cadence:
 class PlainLines:
     """A line of text now and then."""
 
-    def __init__(self, tally: Tally, write_line: WriteLine) -> None:
-        self._tally = tally
-        self._cadence = Cadence(tally)
+    def __init__(self, stats: RunStats, write_line: WriteLine) -> None:
+        self._stats = stats
+        self._cadence = Cadence(stats)
         self.write_line = write_line
 
     def draw(self, event: Event, now_s: float) -> None:
         if self._cadence.is_due(now_s) and not isinstance(event, RunFinished):
-            self.write_line(progress_line(self._tally, now_s))
+            self.write_line(progress_line(self._stats, now_s))
 
 
 class JsonLines:
     """A JSON object a line: each listing's start and finish, and progress now and then."""
 
     def __init__(
-        self, tally: Tally, write_line: WriteLine, *, now_at: Callable[[], datetime]
+        self, stats: RunStats, write_line: WriteLine, *, now_at: Callable[[], datetime]
     ) -> None:
-        self._tally = tally
-        self._cadence = Cadence(tally)
+        self._stats = stats
+        self._cadence = Cadence(stats)
         self._now_at = now_at
         self.write_line = write_line
 
@@ -237,10 +237,10 @@ class JsonLines:
             case _:
                 pass
         if self._cadence.is_due(now_s) and not isinstance(event, RunFinished):
-            self._write("progress", progress_fields(self._tally, now_s))
+            self._write("progress", progress_fields(self._stats, now_s))
 
     def _write(self, event: str, fields: Mapping[str, object]) -> None:
-        named = {"event": event, "run_id": self._tally.run_id, **fields}
+        named = {"event": event, "run_id": self._stats.run_id, **fields}
         self.write_line(json_line(named, at=self._now_at(), level="info"))
 
 
@@ -249,39 +249,39 @@ def mode_text(incremental: bool) -> str:
     return "incremental" if incremental else "full"
 
 
-def progress_fields(tally: Tally, now_s: float) -> dict[str, object]:
+def progress_fields(stats: RunStats, now_s: float) -> dict[str, object]:
     """Where the run stands, for a JSON line; null where nothing is known yet."""
-    rate, eta_s = tally.rate(now_s), tally.eta_s(now_s)
+    rate, eta_s = stats.rate(now_s), stats.eta_s(now_s)
     return {
-        "sessions": tally.sessions_written,
-        "sessions_expected": tally.sessions_expected if tally.is_exact else None,
-        "pages": tally.pages_read,
-        "pages_resumed": tally.pages_resumed,
-        "pages_expected": tally.pages_expected if tally.is_exact else None,
-        "gateways": tally.gateway_count,
-        "gateways_finished": tally.listings_finished,
+        "sessions": stats.sessions_written,
+        "sessions_expected": stats.sessions_expected if stats.is_exact else None,
+        "pages": stats.pages_read,
+        "pages_resumed": stats.pages_resumed,
+        "pages_expected": stats.pages_expected if stats.is_exact else None,
+        "gateways": stats.gateway_count,
+        "gateways_finished": stats.listings_finished,
         "sessions_per_s": None if rate is None else round(rate, 1),
-        "in_flight": tally.in_flight,
-        "sent": tally.requests_sent,
-        "throttled": tally.requests_throttled,
-        "retried": tally.retries,
-        "failed": tally.requests_failed,
-        "learnt_rps": None if tally.learnt_rps is None else round(tally.learnt_rps, 2),
+        "in_flight": stats.in_flight,
+        "sent": stats.requests_sent,
+        "throttled": stats.requests_throttled,
+        "retried": stats.retries,
+        "failed": stats.requests_failed,
+        "learnt_rps": None if stats.learnt_rps is None else round(stats.learnt_rps, 2),
         "eta_s": None if eta_s is None else round(eta_s, 1),
     }
 
 
-def _finished_json(tally: Tally, finished: RunFinished, at: datetime) -> str:
+def _finished_json(stats: RunStats, finished: RunFinished, at: datetime) -> str:
     fields: dict[str, object] = {
         "event": "run_finished",
-        "run_id": tally.run_id,
+        "run_id": stats.run_id,
         "status": finished.status,
         "mode": mode_text(finished.incremental),
         "output": finished.output,
         "session_count": finished.session_count,
         "size_bytes": finished.size_bytes,
         "elapsed_s": round(finished.elapsed_s, 3),
-        "pages_resumed": tally.pages_resumed,
+        "pages_resumed": stats.pages_resumed,
         "gateways": [
             {
                 **gateway_fields(gateway),
@@ -290,14 +290,14 @@ def _finished_json(tally: Tally, finished: RunFinished, at: datetime) -> str:
                 "mode": mode_text(listing.incremental),
                 "full_because": listing.full_because or None,
             }
-            for gateway, listing in sorted(tally.gateways.items())
+            for gateway, listing in sorted(stats.gateways.items())
         ],
         "requests": {
-            "sent": tally.requests_sent,
-            "ok": tally.requests_ok,
-            "throttled": tally.requests_throttled,
-            "retried": tally.retries,
-            "failed": tally.requests_failed,
+            "sent": stats.requests_sent,
+            "ok": stats.requests_ok,
+            "throttled": stats.requests_throttled,
+            "retried": stats.retries,
+            "failed": stats.requests_failed,
         },
     }
     return json_line(fields, at=at, level="info" if finished.status == "complete" else "warning")

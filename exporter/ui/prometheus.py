@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from exporter.errors import DestinationError, UsageError, quote, shorten
 from exporter.events import Event
 from exporter.settings.files import describe_kind, read_regular
-from exporter.ui.errors import Teller, exit_code_of
-from exporter.ui.stats import Tally
+from exporter.ui.errors import ErrorReporter, exit_code_of
+from exporter.ui.stats import RunStats
 
 LAST_SUCCESS = "livy_exporter_last_success_timestamp_seconds"
 MAX_METRICS_BYTES = 1 << 24
@@ -48,15 +48,15 @@ class RunMetrics:
         self._output = output
         self._now_s = now_s
         self._started_s = now_s()
-        self._tally = Tally()
+        self._stats = RunStats()
 
     def __call__(self, event: Event) -> None:
-        self._tally.apply(event, self._now_s())
+        self._stats.apply(event, self._now_s())
 
     def write(self, exit_code: int) -> None:
         """Replace the file as one act. Raises DestinationError; what is there stays then."""
         gauges = Gauges(
-            self._tally,
+            self._stats,
             Ending(exit_code, self._started_s, self._now_s()),
             output=self._output,
             former=read_former(self._path),
@@ -130,18 +130,18 @@ class Gauges:
     Each has the label `output`: the files of several jobs are read side by side.
     """
 
-    def __init__(self, tally: Tally, ending: Ending, *, output: str, former: Former) -> None:
+    def __init__(self, stats: RunStats, ending: Ending, *, output: str, former: Former) -> None:
         self._output = output
         self.samples: list[Sample] = []
-        self._add_run(tally, ending)
-        self._add_requests(tally)
-        self._add_gateways(tally)
-        self._add_freshness(tally, ending, former)
+        self._add_run(stats, ending)
+        self._add_requests(stats)
+        self._add_gateways(stats)
+        self._add_freshness(stats, ending, former)
 
     def _add(self, name: str, meaning: str, value: float, **labels: str) -> None:
         self.samples.append(Sample(name, meaning, value, {"output": self._output, **labels}))
 
-    def _add_run(self, tally: Tally, ending: Ending) -> None:
+    def _add_run(self, stats: RunStats, ending: Ending) -> None:
         self._add("livy_exporter_run_exit_code", "Exit code of the last run.", ending.exit_code)
         self._add(
             "livy_exporter_run_start_timestamp_seconds",
@@ -156,21 +156,21 @@ class Gauges:
         self._add(
             "livy_exporter_run_sessions",
             "Sessions that the last run wrote, published or not.",
-            tally.sessions_written,
+            stats.sessions_written,
         )
-        if tally.finished is not None:
+        if stats.finished is not None:
             self._add(
                 "livy_exporter_run_published_bytes",
                 "Size of the files that the last run published.",
-                tally.finished.size_bytes,
+                stats.finished.size_bytes,
             )
 
-    def _add_requests(self, tally: Tally) -> None:
-        self._add("livy_exporter_run_pages", "Pages that the last run read.", tally.pages_read)
+    def _add_requests(self, stats: RunStats) -> None:
+        self._add("livy_exporter_run_pages", "Pages that the last run read.", stats.pages_read)
         for outcome, count in (
-            ("ok", tally.requests_ok),
-            ("throttled", tally.requests_throttled),
-            ("failed", tally.requests_failed),
+            ("ok", stats.requests_ok),
+            ("throttled", stats.requests_throttled),
+            ("failed", stats.requests_failed),
         ):
             self._add(
                 "livy_exporter_run_requests",
@@ -179,11 +179,11 @@ class Gauges:
                 outcome=outcome,
             )
         self._add(
-            "livy_exporter_run_retries", "Requests that the last run asked again.", tally.retries
+            "livy_exporter_run_retries", "Requests that the last run asked again.", stats.retries
         )
 
-    def _add_gateways(self, tally: Tally) -> None:
-        for gateway, listing in sorted(tally.gateways.items()):
+    def _add_gateways(self, stats: RunStats) -> None:
+        for gateway, listing in sorted(stats.gateways.items()):
             if listing.session_count is None or listing.proof is None:
                 continue
             ids = {"workspace_id": gateway.workspace_id, "gateway_id": gateway.gateway_id}
@@ -201,13 +201,13 @@ class Gauges:
                 proof=listing.proof,
             )
 
-    def _add_freshness(self, tally: Tally, ending: Ending, former: Former) -> None:
+    def _add_freshness(self, stats: RunStats, ending: Ending, former: Former) -> None:
         """What alerts go by: a run that failed repeats what the last good one told."""
         success_s, newest_s = former.success_s, former.newest_session_s
         if ending.exit_code == 0:
             success_s = ending.ended_s
-            if tally.newest_create_ms is not None:
-                newest_s = tally.newest_create_ms / 1000
+            if stats.newest_create_ms is not None:
+                newest_s = stats.newest_create_ms / 1000
         if success_s is not None:
             self._add(LAST_SUCCESS, "When the last run that exited with 0 ended.", success_s)
         if newest_s is not None:
@@ -236,7 +236,9 @@ def write_samples(path: str, samples: Sequence[Sample]) -> None:
     write_to_textfile(path, registry)
 
 
-def run_with_metrics(run: Callable[[], int], metrics: RunMetrics | None, *, teller: Teller) -> int:
+def run_with_metrics(
+    run: Callable[[], int], metrics: RunMetrics | None, *, reporter: ErrorReporter
+) -> int:
     """The exit code of `run`, written to the metrics however it ends.
 
     Metrics that cannot be written are told, and change nothing else: the code is that of the run.
@@ -253,7 +255,7 @@ def run_with_metrics(run: Callable[[], int], metrics: RunMetrics | None, *, tell
                 metrics.write(code)
             except DestinationError as exc:
                 if code == 0:
-                    teller.tell_error(exc)
+                    reporter.tell_error(exc)
                 else:  # the error is what made the run fail
-                    teller.tell_warning(str(exc))
+                    reporter.tell_warning(str(exc))
     return code

@@ -30,7 +30,7 @@ RATE_FROM_S = 0.5
 
 
 @dataclass(slots=True)
-class GatewayTally:
+class GatewayStats:
     """One gateway's listing, as far as it is known."""
 
     total_count: int
@@ -48,7 +48,7 @@ class GatewayTally:
 
 
 @dataclass(slots=True)
-class Tally:
+class RunStats:
     """Counts of one run, brought forward by `apply`.
 
     Another thread may read it at any time (a bar does), so what is read while the run goes on is a
@@ -59,7 +59,7 @@ class Tally:
     output: str = ""
     gateway_count: int | None = None
     """Gateways the run will list; None until they are discovered."""
-    gateways: dict[Gateway, GatewayTally] = field(default_factory=dict)
+    gateways: dict[Gateway, GatewayStats] = field(default_factory=dict)
     listings_started: int = 0
     listings_in_full: int = 0
     """Of those started: the others ask for what is new, and nobody knows how much that will be."""
@@ -211,10 +211,10 @@ class Tally:
     def _apply_listing(self, event: ListingStarted | ListingFinished, now_s: float) -> None:
         match event:
             case ListingStarted():
-                former = self.gateways.get(event.gateway, GatewayTally(total_count=0))
+                former = self.gateways.get(event.gateway, GatewayStats(total_count=0))
                 self.listings_started += former.page_count is None
                 total_count = 0 if event.incremental else event.total_count
-                self.gateways[event.gateway] = GatewayTally(
+                self.gateways[event.gateway] = GatewayStats(
                     total_count, event.page_count, incremental=event.incremental
                 )
                 self.listings_in_full += not event.incremental
@@ -224,7 +224,7 @@ class Tally:
                     self.listing_started_s = now_s
                     self._take_sample(now_s)
             case ListingFinished():
-                gateway = self.gateways.setdefault(event.gateway, GatewayTally(total_count=0))
+                gateway = self.gateways.setdefault(event.gateway, GatewayStats(total_count=0))
                 self.listings_finished += 1
                 # Sessions came and went while the list was read: what it really had counts now.
                 self.sessions_expected += event.session_count - gateway.total_count

@@ -4,7 +4,7 @@ from collections import Counter
 from math import ceil
 
 from exporter.events import Movement, RetryScheduled, RunFinished
-from exporter.ui.stats import GatewayTally, Tally
+from exporter.ui.stats import GatewayStats, RunStats
 
 GATEWAYS_LISTED = 10
 """A summary names each gateway of a run of at most this many."""
@@ -55,56 +55,56 @@ def count_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def expected_text(tally: Tally) -> str:
+def expected_text(stats: RunStats) -> str:
     """The sessions expected, with a `+` while some gateway may have more of them: `20,000+`."""
-    expected = max(tally.sessions_expected, tally.sessions_written)
-    return f"{expected:,}" if tally.is_exact else f"{expected:,}+"
+    expected = max(stats.sessions_expected, stats.sessions_written)
+    return f"{expected:,}" if stats.is_exact else f"{expected:,}+"
 
 
-def percent_text(tally: Tally) -> str | None:
+def percent_text(stats: RunStats) -> str | None:
     """Rounded down: 100% is not said before it is true; None while nobody can tell."""
-    return None if tally.fraction is None else f"{int(tally.fraction * 100)}%"
+    return None if stats.fraction is None else f"{int(stats.fraction * 100)}%"
 
 
-def eta_text(tally: Tally, now_s: float) -> str:
+def eta_text(stats: RunStats, now_s: float) -> str:
     """`ETA 6s`; `~6s` while some gateway may have more, `-` while nothing is known."""
-    if tally.is_read:
+    if stats.is_read:
         return "finishing"
-    eta_s = tally.eta_s(now_s)
+    eta_s = stats.eta_s(now_s)
     if eta_s is None:
         return ETA_UNKNOWN
-    return f"ETA {'' if tally.is_exact else '~'}{format_eta(eta_s)}"
+    return f"ETA {'' if stats.is_exact else '~'}{format_eta(eta_s)}"
 
 
-def waiting_text(tally: Tally) -> str:
+def waiting_text(stats: RunStats) -> str:
     """What the run waits for before the first total is known."""
-    if tally.gateway_count is None:
+    if stats.gateway_count is None:
         return "finding gateways"
-    return f"asking {count_of(tally.gateway_count, 'gateway')}"
+    return f"asking {count_of(stats.gateway_count, 'gateway')}"
 
 
-def progress_line(tally: Tally, now_s: float) -> str:
+def progress_line(stats: RunStats, now_s: float) -> str:
     """Where the run stands, as one line without a line end."""
-    if tally.listings_started == 0:
-        return f"{waiting_text(tally)}, {format_duration(tally.elapsed_s(now_s))}"
-    percent, rate, eta = percent_text(tally), tally.rate(now_s), eta_text(tally, now_s)
+    if stats.listings_started == 0:
+        return f"{waiting_text(stats)}, {format_duration(stats.elapsed_s(now_s))}"
+    percent, rate, eta = percent_text(stats), stats.rate(now_s), eta_text(stats, now_s)
     if percent is None:
-        done = [f"{new_text(tally.sessions_written)} so far", count_of(tally.pages_read, "page")]
+        done = [f"{new_text(stats.sessions_written)} so far", count_of(stats.pages_read, "page")]
     else:
-        pages_expected = max(tally.pages_expected, tally.pages_read)
+        pages_expected = max(stats.pages_expected, stats.pages_read)
         done = [
-            f"{tally.sessions_written:,} of {expected_text(tally)} sessions ({percent})",
+            f"{stats.sessions_written:,} of {expected_text(stats)} sessions ({percent})",
             *([] if rate is None else [format_rate(rate)]),
-            f"{tally.pages_read:,} of {pages_expected:,} pages",
+            f"{stats.pages_read:,} of {pages_expected:,} pages",
         ]
     return ", ".join(
         [
             *done,
-            *([] if tally.pages_resumed == 0 else [f"{tally.pages_resumed:,} resumed"]),
-            f"{tally.in_flight:,} in flight",
-            *([f"{tally.requests_throttled:,} throttled"] if tally.requests_throttled > 0 else []),
-            *([] if tally.learnt_rps is None else [quota_text(tally.learnt_rps)]),
-            *([f"{tally.retries:,} retried"] if tally.retries > 0 else []),
+            *([] if stats.pages_resumed == 0 else [f"{stats.pages_resumed:,} resumed"]),
+            f"{stats.in_flight:,} in flight",
+            *([f"{stats.requests_throttled:,} throttled"] if stats.requests_throttled > 0 else []),
+            *([] if stats.learnt_rps is None else [quota_text(stats.learnt_rps)]),
+            *([f"{stats.retries:,} retried"] if stats.retries > 0 else []),
             *([] if eta == ETA_UNKNOWN else [eta]),
         ]
     )
@@ -121,23 +121,23 @@ def quota_text(learnt_rps: float) -> str:
     )
 
 
-def summary_lines(tally: Tally, finished: RunFinished) -> list[str]:
+def summary_lines(stats: RunStats, finished: RunFinished) -> list[str]:
     """What a finished run did: what was written, from where, how it was proven, at what cost."""
-    lines = [_written_line(tally, finished)]
+    lines = [_written_line(stats, finished)]
     if finished.status == "incomplete":
         lines.insert(0, "INCOMPLETE: not every session is proven to be in the output")
-    if 1 < len(tally.gateways) <= GATEWAYS_LISTED:
-        lines += _gateway_lines(tally)
-    elif len(tally.gateways) == 1:
-        (listing,) = tally.gateways.values()
+    if 1 < len(stats.gateways) <= GATEWAYS_LISTED:
+        lines += _gateway_lines(stats)
+    elif len(stats.gateways) == 1:
+        (listing,) = stats.gateways.values()
         lines += [f"while it was read: {text}" for text in _movement_texts(listing.movement)]
         lines += _full_texts(listing)
     else:
-        reasons = Counter(text for each in tally.gateways.values() for text in _full_texts(each))
+        reasons = Counter(text for each in stats.gateways.values() for text in _full_texts(each))
         lines += [f"{count_of(count, 'gateway')} {text}" for text, count in reasons.most_common()]
-    if tally.pages_resumed > 0:
-        lines.append(f"{count_of(tally.pages_resumed, 'page')} taken over from an earlier run")
-    lines.append(f"{_requests_text(tally)}; {_proofs_text(tally)}")
+    if stats.pages_resumed > 0:
+        lines.append(f"{count_of(stats.pages_resumed, 'page')} taken over from an earlier run")
+    lines.append(f"{_requests_text(stats)}; {_proofs_text(stats)}")
     return lines
 
 
@@ -145,15 +145,15 @@ def retry_line(event: RetryScheduled) -> str:
     return f"attempt {event.attempt} failed, next in {event.wait_s:.1f}s: {event.error}"
 
 
-def _written_line(tally: Tally, finished: RunFinished) -> str:
+def _written_line(stats: RunStats, finished: RunFinished) -> str:
     output = "stdout" if finished.output == "-" else finished.output
-    gateways = list(tally.gateways)
+    gateways = list(stats.gateways)
     source = str(gateways[0]) if len(gateways) == 1 else count_of(len(gateways), "gateway")
     if not finished.incremental:
         what, act = count_of(finished.session_count, "session"), "written"
     elif finished.session_count == 0:
         return f"nothing new or changed in {source}; {output} stays as it is"
-    elif all(listing.incremental for listing in tally.gateways.values()):
+    elif all(listing.incremental for listing in stats.gateways.values()):
         what, act = new_text(finished.session_count), "added"
     else:
         what, act = count_of(finished.session_count, "session"), "added"
@@ -162,7 +162,7 @@ def _written_line(tally: Tally, finished: RunFinished) -> str:
     return f"{what} of {source} {act} to {output}{size} in {format_duration(finished.elapsed_s)}"
 
 
-def _gateway_lines(tally: Tally) -> list[str]:
+def _gateway_lines(stats: RunStats) -> list[str]:
     rows = [
         (
             str(gateway),
@@ -175,7 +175,7 @@ def _gateway_lines(tally: Tally) -> list[str]:
                 ]
             ),
         )
-        for gateway, listing in sorted(tally.gateways.items())
+        for gateway, listing in sorted(stats.gateways.items())
     ]
     name_width = max(len(name) for name, _, _ in rows)
     count_width = max(len(count) for _, count, _ in rows)
@@ -196,22 +196,22 @@ def _movement_texts(movement: Movement) -> list[str]:
     return [f"{came} came, {went}, {again} seen again, {repaired} read in repair"]
 
 
-def _full_texts(listing: GatewayTally) -> list[str]:
+def _full_texts(listing: GatewayStats) -> list[str]:
     """At most one text: why a list was read in full where only what is new was asked for."""
     return [f"listed in full: {listing.full_because}"] if listing.full_because else []
 
 
-def _requests_text(tally: Tally) -> str:
-    failed = f", {tally.requests_failed:,} failed" if tally.requests_failed > 0 else ""
-    quota = "" if tally.learnt_rps is None else f", {quota_text(tally.learnt_rps)}"
+def _requests_text(stats: RunStats) -> str:
+    failed = f", {stats.requests_failed:,} failed" if stats.requests_failed > 0 else ""
+    quota = "" if stats.learnt_rps is None else f", {quota_text(stats.learnt_rps)}"
     return (
-        f"requests: {tally.requests_sent:,} sent, {tally.requests_ok:,} ok,"
-        f" {tally.requests_throttled:,} throttled{failed}, {tally.retries:,} retried{quota}"
+        f"requests: {stats.requests_sent:,} sent, {stats.requests_ok:,} ok,"
+        f" {stats.requests_throttled:,} throttled{failed}, {stats.retries:,} retried{quota}"
     )
 
 
-def _proofs_text(tally: Tally) -> str:
-    proofs = Counter(listing.proof or "none" for listing in tally.gateways.values())
+def _proofs_text(stats: RunStats) -> str:
+    proofs = Counter(listing.proof or "none" for listing in stats.gateways.values())
     if len(proofs) <= 1:
         return f"proof: {next(iter(proofs), 'none')}"
     return "proofs: " + ", ".join(f"{count:,} {proof}" for proof, count in proofs.most_common())

@@ -10,7 +10,7 @@ from exporter.api.client import Client, open_client
 from exporter.api.credentials import Credential, Identity
 from exporter.api.discovery import (
     ALL,
-    Found,
+    DiscoveredGateway,
     choose_gateways,
     discover_gateways,
     discover_workspaces,
@@ -217,4 +217,6 @@ async def test_discovered_gateway_comes_with_what_the_service_tells_about_it() -
     async with open_service(Scenario(workspaces=(workspace,))) as (_, client):
         found = await discover_gateways(client, region_id=REGION, workspaces=[ALL], gateways=[ALL])
 
-    assert found == [Found(Gateway(REGION, "w 1/é*", "lc-1"), "one", "first", "STOPPED")]
+    assert found == [
+        DiscoveredGateway(Gateway(REGION, "w 1/é*", "lc-1"), "one", "first", "STOPPED")
+    ]

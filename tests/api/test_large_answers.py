@@ -132,13 +132,13 @@ async def test_large_answer_below_the_limit_is_read_whole(mebibytes: int) -> Non
 
 async def test_large_answers_are_read_one_after_the_other() -> None:
     reading = 0
-    most_reading = 0
+    max_reading = 0
 
     async def parts() -> AsyncIterator[bytes]:
-        nonlocal reading, most_reading
+        nonlocal reading, max_reading
         yield bytes(LARGE_BYTES + 1)
         reading += 1
-        most_reading = max(most_reading, reading)
+        max_reading = max(max_reading, reading)
         for _ in range(5):
             await anyio.lowlevel.checkpoint()
             yield b"x"
@@ -149,4 +149,4 @@ async def test_large_answers_are_read_one_after_the_other() -> None:
         for _ in range(4):
             tasks.start_soon(lambda: read_body(parts(), turn=turn))
 
-    assert most_reading == 1
+    assert max_reading == 1

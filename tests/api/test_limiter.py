@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from exporter.api.limiter import Gate
+from exporter.api.limiter import Limiter
 from exporter.api.pacer import Pacer, Ticket
 from tests.support.patience import HANG_S
 
@@ -24,7 +24,7 @@ class ToldPacer:
         self.gap_s = gap_s
         self.sent: list[float] = []
         self.ended: list[tuple[bool, float | None]] = []
-        self.most_in_flight = 0
+        self.max_in_flight = 0
 
     @property
     def in_flight(self) -> int:
@@ -37,7 +37,7 @@ class ToldPacer:
         assert self.wait_s(now_s) <= 0
         self.sent.append(now_s)
         self.opens_s = now_s + self.gap_s
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         return TICKET
 
     def end(
@@ -47,14 +47,14 @@ class ToldPacer:
         self.ended.append((throttled, retry_after_s))
 
 
-TICKET = Pacer(most_in_flight=1, most_rps=None).send(0.0)
+TICKET = Pacer(max_in_flight=1, max_rps=None).send(0.0)
 
 
-def open_gate(pacer: ToldPacer) -> Gate:
-    return Gate(cast("Pacer", pacer), now_s=time.monotonic)
+def open_gate(pacer: ToldPacer) -> Limiter:
+    return Limiter(cast("Pacer", pacer), now_s=time.monotonic)
 
 
-def leave(gate: Gate) -> None:
+def leave(gate: Limiter) -> None:
     gate.leave(TICKET, throttled=False, retry_after_s=None)
 
 
@@ -171,7 +171,7 @@ async def test_never_more_are_in_flight_than_the_pacer_allows(limit: int) -> Non
         for _ in range(200):
             tasks.start_soon(ask)
 
-    assert pacer.most_in_flight == limit
+    assert pacer.max_in_flight == limit
     assert len(pacer.sent) == len(pacer.ended) == 200
 
 

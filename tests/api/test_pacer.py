@@ -48,7 +48,7 @@ seeds = st.integers(0, 1000)
 
 def build_climbing_pacer() -> Pacer:
     """One that met a quota, and has nothing in flight."""
-    pacer = Pacer(most_in_flight=32, most_rps=None)
+    pacer = Pacer(max_in_flight=32, max_rps=None)
     for ticket in [pacer.send(0.0) for _ in range(FIRST_IN_FLIGHT)]:
         pacer.end(0.1, ticket, throttled=True, retry_after_s=None)
     return pacer
@@ -68,8 +68,8 @@ def measure_second_half(exporter: Exporter, rate_per_s: float) -> tuple[float, f
     latency_s=latencies,
     jitter_s=st.floats(0.0, 0.05),
     seed=seeds,
-    most_in_flight=st.integers(1, 40),
-    most_rps=st.none() | st.floats(2.0, 200.0),
+    max_in_flight=st.integers(1, 40),
+    max_rps=st.none() | st.floats(2.0, 200.0),
 )
 @settings(deadline=None, max_examples=60)
 def test_neither_limit_is_passed_and_every_page_is_served(
@@ -78,22 +78,22 @@ def test_neither_limit_is_passed_and_every_page_is_served(
     latency_s: float,
     jitter_s: float,
     seed: int,
-    most_in_flight: int,
-    most_rps: float | None,
+    max_in_flight: int,
+    max_rps: float | None,
 ) -> None:
-    exporter = build_exporter(150, most_in_flight=most_in_flight, most_rps=most_rps)
+    exporter = build_exporter(150, max_in_flight=max_in_flight, max_rps=max_rps)
     simulation = Simulation(quota, latency_s=latency_s, jitter_s=jitter_s, seed=seed)
 
     simulation.run(exporter, until_s=300.0)
 
     assert len(exporter.granted_s) == 150
     assert exporter.pacer.in_flight == 0
-    assert exporter.most_in_flight <= most_in_flight
-    if most_rps is not None:
+    assert exporter.max_in_flight <= max_in_flight
+    if max_rps is not None:
         sent = exporter.sent_s
         for first in range(len(sent)):
             for last in range(first + 1, min(first + 30, len(sent))):
-                allowed = (sent[last] - sent[first] + TIMER_LATE_S) * most_rps + 1
+                allowed = (sent[last] - sent[first] + TIMER_LATE_S) * max_rps + 1
                 assert last - first <= allowed + 1e-6
 
 
@@ -107,7 +107,7 @@ def test_neither_limit_is_passed_and_every_page_is_served(
 def test_a_token_bucket_of_any_size_is_found_and_nearly_used_up(
     rate_per_s: float, burst: int, latency_s: float, seed: int
 ) -> None:
-    exporter = build_exporter(int(1000 + 10 * rate_per_s), most_in_flight=64)
+    exporter = build_exporter(int(1000 + 10 * rate_per_s), max_in_flight=64)
     simulation = Simulation(
         Quota(rate_per_s=rate_per_s, burst=burst),
         latency_s=latency_s,
@@ -126,7 +126,7 @@ def test_a_token_bucket_of_any_size_is_found_and_nearly_used_up(
 @pytest.mark.parametrize("hint", ["none", "x-acs-retry-after"])
 @pytest.mark.parametrize(("latency_s", "jitter_s"), LATENCIES)
 @pytest.mark.parametrize(
-    ("quota", "page_count", "least_used", "most_refused"),
+    ("quota", "page_count", "min_used", "max_refused"),
     [
         (Quota(rate_per_s=40, burst=5), 600, 0.97, 0.014),
         (Quota(rate_per_s=10, burst=5), 600, 0.97, 0.014),
@@ -140,8 +140,8 @@ def test_steady_state_uses_the_quota_and_is_hardly_ever_refused(
     *,
     quota: Quota,
     page_count: int,
-    least_used: float,
-    most_refused: float,
+    min_used: float,
+    max_refused: float,
     latency_s: float,
     jitter_s: float,
     hint: Hint,
@@ -154,8 +154,8 @@ def test_steady_state_uses_the_quota_and_is_hardly_ever_refused(
         Simulation(quota, latency_s=latency_s, jitter_s=jitter_s, seed=seed).run(exporter)
         measured.append(measure_second_half(exporter, quota.rate_per_s))
 
-    assert median(used for used, _ in measured) >= least_used
-    assert median(refused for _, refused in measured) <= most_refused
+    assert median(used for used, _ in measured) >= min_used
+    assert median(refused for _, refused in measured) <= max_refused
 
 
 @pytest.mark.parametrize("hint_ms", [None, 500])
@@ -203,7 +203,7 @@ def test_a_halved_or_doubled_quota_is_used_again_within_10_s(
 
 
 def test_without_a_quota_no_request_waits_for_a_rate() -> None:
-    exporter = build_exporter(1000, most_in_flight=20)
+    exporter = build_exporter(1000, max_in_flight=20)
     simulation = Simulation(None, latency_s=0.06)
 
     simulation.run(exporter)
@@ -215,7 +215,7 @@ def test_without_a_quota_no_request_waits_for_a_rate() -> None:
 
 
 def test_a_fast_service_is_asked_by_all_that_may_be_in_flight_after_a_second() -> None:
-    exporter = build_exporter(10_000, most_in_flight=32)
+    exporter = build_exporter(10_000, max_in_flight=32)
 
     Simulation(None, latency_s=0.01).run(exporter, until_s=1.05)
 
@@ -223,7 +223,7 @@ def test_a_fast_service_is_asked_by_all_that_may_be_in_flight_after_a_second() -
 
 
 def test_in_flight_does_not_grow_while_the_run_itself_is_the_limit() -> None:
-    pacer = Pacer(most_in_flight=32, most_rps=None)
+    pacer = Pacer(max_in_flight=32, max_rps=None)
 
     for second in range(100):
         pacer.end(second + 0.01, pacer.send(second), throttled=False, retry_after_s=None)
@@ -278,7 +278,7 @@ def test_refusals_with_nothing_granted_between_wait_longer_and_teach_nothing() -
 
 @given(hint_s=st.floats(-10.0, 1e300), refused_count=st.integers(1, 8))
 def test_a_wait_that_is_asked_for_stops_everybody(hint_s: float, refused_count: int) -> None:
-    pacer = Pacer(most_in_flight=8, most_rps=None)
+    pacer = Pacer(max_in_flight=8, max_rps=None)
     first = pacer.send(0.0)
     pacer.end(0.1, first, throttled=False, retry_after_s=None)
     tickets = [pacer.send(0.1) for _ in range(refused_count)]

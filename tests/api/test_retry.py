@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from exporter.api.retry import (
     BACKOFF_FIRST_S,
-    BACKOFF_MOST_S,
     FIRST_CONTACT_RETRIES,
     FIRST_CONTACT_WAIT_S,
     MAX_ASKED_WAIT_S,
+    MAX_BACKOFF_S,
     MAX_SILENCE_S,
     MAX_THROTTLED_WAIT_S,
-    Circumstances,
+    RetryState,
     Silence,
     compute_wait_s,
     explain_end,
@@ -62,8 +62,8 @@ def around(
     answered: bool = True,
     silent_s: float = 0.0,
     ungranted_s: float = 0.0,
-) -> Circumstances:
-    return Circumstances(
+) -> RetryState:
+    return RetryState(
         attempt=attempt,
         throttled_count=throttled_count,
         retries=retries,
@@ -277,7 +277,7 @@ def test_throttled_attempts_do_not_lengthen_the_wait_after_a_failure() -> None:
 
 @given(attempt=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
 def test_wait_is_anywhere_between_nothing_and_its_ceiling(attempt: int, jitter: float) -> None:
-    ceiling_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** (attempt - 1))
+    ceiling_s = min(MAX_BACKOFF_S, BACKOFF_FIRST_S * 2.0 ** (attempt - 1))
 
     assert compute_wait_s(unavailable(), around(attempt=attempt), jitter=jitter) == (
         jitter * ceiling_s
@@ -338,7 +338,7 @@ def test_all_retries_that_the_default_allows_fit_into_the_silence(error: Exporte
     ],
 )
 def test_end_is_told_with_how_often_and_how_long_it_was_tried(
-    circumstances: Circumstances, told: str
+    circumstances: RetryState, told: str
 ) -> None:
     error = ServiceError("HTTP 503", hint="later", status=503)
 

@@ -71,7 +71,7 @@ def test_exporters_that_share_a_quota_use_it_up_and_none_is_starved(
     ]
 
     assert min(each.used for each in measured) >= 0.95
-    assert min(each.least_share for each in measured) >= 0.6
+    assert min(each.min_share for each in measured) >= 0.6
     # One in twenty may have bad luck, and none of so few has it for long.
     assert sum(each.starved_from_s < float("inf") for each in measured) <= 1
 
@@ -102,7 +102,7 @@ def test_small_quota_is_shared_in_the_long_run() -> None:
     ]
 
     assert min(each.used for each in measured) >= 0.9
-    assert median(each.least_share for each in measured) >= 0.6
+    assert median(each.min_share for each in measured) >= 0.6
 
 
 def test_quota_that_is_used_up_by_others_is_asked_about_every_few_seconds() -> None:

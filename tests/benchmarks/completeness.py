@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from exporter.emulator.churn import Churn, Flow, Order
-from tests.support.simulation import build_list, read_by_coverage, read_naively
+from tests.support.simulation import build_list, read_in_full, read_naively
 
 IN_FLIGHT = 16
 LATENCY_S = 0.04
@@ -21,7 +21,7 @@ LATENCY_S = 0.04
 class Kind:
     name: str
     churn: Churn
-    most_cost: float | None = None
+    max_cost: float | None = None
     """Requests relative to the pages, at most; None: no promise."""
     session_count: int = 20_000
 
@@ -73,7 +73,7 @@ def measure(kind: Kind, *, seeds: int) -> Row:
     ours, naive = [], []
     for seed in range(seeds):
         sessions = build_list(kind.churn, kind.session_count, seed=seed)
-        ours.append(read_by_coverage(sessions, seed=seed, **known))  # type: ignore[arg-type]  # of two types
+        ours.append(read_in_full(sessions, seed=seed, **known))  # type: ignore[arg-type]  # of two types
         sessions.restart()
         naive.append(read_naively(sessions, seed=seed, **known))  # type: ignore[arg-type]  # of two types
     lost = [each.lost_count for each in naive]
@@ -101,7 +101,7 @@ def main() -> int:
     broken = 0
     for kind in KINDS:
         row = measure(kind, seeds=seeds)
-        costs_more = kind.most_cost is not None and row.cost > kind.most_cost
+        costs_more = kind.max_cost is not None and row.cost > kind.max_cost
         broken += costs_more or row.lost_count + row.doubled_count + row.foreign_count > 0
         proofs = ", ".join(f"{count} {proof}" for proof, count in row.proofs.most_common())
         print(

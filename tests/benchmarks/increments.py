@@ -7,13 +7,13 @@ from pathlib import Path
 
 import orjson
 
-from exporter.listing.incremental import Increment
+from exporter.listing.incremental import IncrementalListing
 from tests.benchmarks.measuring import EXPORTER, Row, emulator, read_stats, spread
 from tests.support.simulation import GATEWAY, LATER, HeldList
 
 SESSIONS = 20_000
 PAGE_SIZE = 100
-MOST_MORE = 3
+MAX_MORE = 3
 """Requests beyond the pages that hold something new or unfinished."""
 NEAR_HEAD = range(0, 60, 2)
 SPREAD = range(300, SESSIONS, SESSIONS // 30)
@@ -39,12 +39,12 @@ def count_requests(*, new_count: int, unfinished: Sequence[int], settle: bool) -
     """Of a second run, and the sessions that left it."""
     held = HeldList(SESSIONS)
     held.set_state(unfinished, "running")
-    first = Increment(GATEWAY, None, page_size=PAGE_SIZE, watch=LATER)
+    first = IncrementalListing(GATEWAY, None, page_size=PAGE_SIZE, watch=LATER)
     held.read(first)
     held.insert(new_count)
     if settle:
         held.set_state([place + new_count for place in unfinished], "terminated")
-    second = Increment(GATEWAY, first.known, page_size=PAGE_SIZE, watch=LATER)
+    second = IncrementalListing(GATEWAY, first.known, page_size=PAGE_SIZE, watch=LATER)
     rows = held.read(second)
     return second.asked_count, len(rows)
 
@@ -72,7 +72,7 @@ def benchmark_increments(runs: int, folder: Path) -> Iterator[Row]:
         yield Row(
             f"{name}: requests of the listing, simulated",
             f"{requests} ({rows} sessions)",
-            f"at most {pages + MOST_MORE}",
+            f"at most {pages + MAX_MORE}",
         )
     second, third, walls = [], [], []
     scenario = folder / "scenario.toml"
@@ -89,12 +89,12 @@ def benchmark_increments(runs: int, folder: Path) -> Iterator[Row]:
     yield Row(
         "150 new, 30 settled near the head: requests of the whole program",
         f"{spread(second, '.0f')}, one of them for the gateway",
-        f"at most {2 + MOST_MORE}, and that one",
+        f"at most {2 + MAX_MORE}, and that one",
     )
     yield Row(
         "nothing new: requests of the whole program",
         f"{spread(third, '.0f')}, one of them for the gateway",
-        f"at most {MOST_MORE}, and that one",
+        f"at most {MAX_MORE}, and that one",
     )
     yield Row("nothing new: wall", f"{spread(walls)} s")
 

@@ -77,8 +77,8 @@ def describe_sharing(name: str, measured: list[Sharing]) -> Row:
     figure = (
         f"{100 * min(each.used for each in measured):.1f} % used at least;"
         f" half a share for {STARVED_S:.0f} s in {len(measured) - starved_count} of"
-        f" {len(measured)}; the least {median(each.least_share for each in measured):.2f} of its"
-        f" share ({min(each.least_share for each in measured):.2f})"
+        f" {len(measured)}; the least {median(each.min_share for each in measured):.2f} of its"
+        f" share ({min(each.min_share for each in measured):.2f})"
     )
     return Row(name, figure, "95 % used; in 95 %")
 

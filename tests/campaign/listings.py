@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from exporter.emulator.churn import Order, OrderBy
 from exporter.emulator.generated_list import PageCache
 from exporter.emulator.moving_list import ChurningSessions, Truth
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import Listing
-from exporter.model import ALL_TIME, RawSession, Span
+from exporter.model import ALL_TIME, RawSession, TimeRange
 from tests.campaign.kinds import KINDS_BY_NAME, Case, draw_case
 from tests.campaign.wire import FAULTS_OF_LISTINGS, CampaignWire, Trace, find_max_requests, no_trace
 from tests.support.simulation import GATEWAY, NEWEST_MS, drive
@@ -65,15 +65,15 @@ class Judgement:
         return self.request_count / max(1, self.page_count)
 
 
-def open_listing(case: Case, span: Span) -> Listing:
-    return Coverage(GATEWAY, page_size=case.shape.page_size, span=span)
+def open_listing(case: Case, span: TimeRange) -> Listing:
+    return FullListing(GATEWAY, page_size=case.shape.page_size, time_range=span)
 
 
-def find_span(case: Case) -> Span:
+def find_span(case: Case) -> TimeRange:
     if case.since_share is None:
         return ALL_TIME
     whole_ms = case.shape.session_count * case.shape.spacing_ms
-    return Span(since_ms=NEWEST_MS - round(whole_ms * case.since_share))
+    return TimeRange(since_ms=NEWEST_MS - round(whole_ms * case.since_share))
 
 
 def read_time(row: RawSession) -> int | None:
@@ -82,7 +82,7 @@ def read_time(row: RawSession) -> int | None:
     return int(told) or None if isinstance(told, int | str) else None
 
 
-def is_wanted(row: RawSession, span: Span, *, if_timeless: bool) -> bool:
+def is_wanted(row: RawSession, span: TimeRange, *, if_timeless: bool) -> bool:
     time = read_time(row)
     return if_timeless if time is None else span.wants(time)
 
@@ -112,11 +112,11 @@ def count_pages(sessions: ChurningSessions, case: Case, first_answer: int = 1) -
     size = case.shape.page_size
     if case.churn.page_cap is not None and case.churn.page_cap_share >= 1:
         size = min(size, case.churn.page_cap)
-    return max(1, -(-sessions.most_rows(first_answer) // size))
+    return max(1, -(-sessions.max_rows(first_answer) // size))
 
 
 def narrow(
-    sessions: ChurningSessions, truth: Truth, case: Case, span: Span, page_count: int
+    sessions: ChurningSessions, truth: Truth, case: Case, span: TimeRange, page_count: int
 ) -> tuple[Truth, int]:
     """What is owed of a part of the list, and the pages that its last wanted row makes needed."""
     wanted, last_place = set(), 0
@@ -126,7 +126,7 @@ def narrow(
             last_place = place
     if not is_by_create_time(case):
         return replace(truth, owed=truth.owed & wanted), page_count
-    needed_count = last_place * page_count // max(1, sessions.most_rows()) + 1
+    needed_count = last_place * page_count // max(1, sessions.max_rows()) + 1
     return replace(truth, owed=truth.owed & wanted), min(page_count, needed_count)
 
 

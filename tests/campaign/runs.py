@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from exporter.emulator.moving_list import ChurningSessions
-from exporter.listing.bookmark import Known, Watch
+from exporter.listing.bookmark import Bookmark, Watch
 from exporter.listing.changes import EMPTY, TURNED_OVER
-from exporter.listing.incremental import Increment
+from exporter.listing.incremental import IncrementalListing
 from exporter.runs.state import FullRunNeeded, State, dump_state, read_state
 from tests.campaign.listings import Judgement, build_sessions, choose_examples, count_pages
 from tests.campaign.sequences import SEQUENCES_BY_NAME, draw_sequence
@@ -20,13 +20,13 @@ from tests.support.simulation import GATEWAY, NEWEST_MS, drive
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def open_increment(known: Known | None, *, page_size: int, now_s: float) -> Increment:
+def open_increment(known: Bookmark | None, *, page_size: int, now_s: float) -> IncrementalListing:
     """`now_s` counts from `NEWEST_MS`."""
     watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=3_600_000)
-    return Increment(GATEWAY, known, page_size=page_size, watch=watch)
+    return IncrementalListing(GATEWAY, known, page_size=page_size, watch=watch)
 
 
-def carry_on(known: Known | None, now_s: float) -> Known | None:
+def carry_on(known: Bookmark | None, now_s: float) -> Bookmark | None:
     """What the next run reads of what this one wrote."""
     if known is None:
         return None
@@ -50,7 +50,7 @@ def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator
     sequence = draw_sequence(SEQUENCES_BY_NAME[name], seed)
     sessions = build_sessions(sequence.case, seed)
     union: dict[str, dict[str, Any]] = {}
-    known: Known | None = None
+    known: Bookmark | None = None
     now_s = 0.0
     for number, pause_s in enumerate((0.0, *sequence.pauses_s)):
         now_s += pause_s

@@ -12,7 +12,7 @@ from tests.campaign.sequences import SEQUENCES_BY_NAME, SequenceKind
 
 MAX_UNPROVEN = 0.02
 MAX_COST = 4.0
-LEAST_PAGES = 10
+MIN_PAGES = 10
 """Of shorter lists, requests are not compared with the pages, but with a sum."""
 MAX_BESIDES = 24
 """Requests that a listing of a shorter list may take beyond `MAX_COST` times its pages."""
@@ -54,14 +54,14 @@ class Tally:
         self.requests.append(judgement.request_count)
         if judgement.because:
             self.reasons[judgement.because] += 1
-        if judgement.page_count >= LEAST_PAGES:
+        if judgement.page_count >= MIN_PAGES:
             self.costs.append(judgement.cost)
         page_count = max(judgement.page_count, judgement.whole_page_count)
         # A run that falls back to a full listing has looked for what is new before.
-        is_excused = page_count < LEAST_PAGES or judgement.fell_back
+        is_excused = page_count < MIN_PAGES or judgement.fell_back
         besides = MAX_BESIDES if is_excused else 0
         if judgement.request_count > MAX_COST * page_count + besides:
-            self.over_count += page_count < LEAST_PAGES
+            self.over_count += page_count < MIN_PAGES
             self.costly.append(judgement)
         if judgement.is_wrong:
             self.wrong.append(judgement)

@@ -20,9 +20,9 @@ from exporter.sinks.interface import OutputFacts
 from exporter.tables import delta, iceberg, paimon
 from exporter.tables.iceberg import IcebergLakeTable
 from exporter.tables.iceberg_compat import build_row_schema, build_schema
-from exporter.tables.interface import Commit, Conflict, Table, TableMode, TableRequest
+from exporter.tables.interface import Commit, CommitConflict, Table, TableMode, TableRequest
 from exporter.tables.output import TableOutput, compact
-from exporter.tables.spool import Spool
+from exporter.tables.spool import SpilledRows
 from tests.support.tables import (
     CREATED_MS,
     EXPORTED_AT,
@@ -343,10 +343,10 @@ class Busy:
     def location(self) -> str:
         return self._table.location
 
-    def upsert(self, rows: Spool, commit: Commit) -> None:
+    def upsert(self, rows: SpilledRows, commit: Commit) -> None:
         self._count += 1
         lock = LateLock(lambda: self._change(self._count))
-        with pytest.raises(Conflict) as caught:
+        with pytest.raises(CommitConflict) as caught:
             self._table.upsert(rows, replace(commit, lock=lock))
         raise caught.value
 

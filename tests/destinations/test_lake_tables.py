@@ -22,7 +22,7 @@ class TableContract(AddingContract):
     seen_when_shown = "new"
     folder: ClassVar[str]
     partition_by: ClassVar[str] = "dt"
-    least_folders: ClassVar[int] = 6
+    min_folders: ClassVar[int] = 6
 
     def assert_only_data(self) -> None:
         assert all(name.startswith(f"{self.folder}/") for name in self.data_names())
@@ -42,7 +42,7 @@ class TableContract(AddingContract):
         seen, truth = self.see(), self.truth()
         assert {key: seen.newest[key] for key in truth} == truth
         folders = {name.rpartition("/")[0] for name in self.data_names()}
-        assert len(folders) >= self.least_folders
+        assert len(folders) >= self.min_folders
         self.assert_whole()
 
 
@@ -124,7 +124,7 @@ class TestPaimon(TableContract):
     state = "ops.db/sessions.state.json"
     lock = "ops.db/.sessions.lock"
     partition_by = "workspace_id"
-    least_folders = 2
+    min_folders = 2
 
     @pytest.fixture(autouse=True)
     def serving(self) -> Iterator[None]:
@@ -149,7 +149,7 @@ class TestPaimon(TableContract):
                 "token": server.token,
                 **self.place.paimon_storage,
             }
-            own = {"sidecars": self.place.url}
+            own = {"home": self.place.url}
         return {
             "PAIMON_CATALOG__LAKE__" + name.upper().replace(".", "__").replace("-", "_"): value
             for name, value in {**self.options, **own}.items()

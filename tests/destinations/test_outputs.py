@@ -68,8 +68,8 @@ class OutputContract:
         self, run_id: str, *, adds: bool = False, target_bytes: int = 128 << 20
     ) -> tuple[Publisher, Output]:
         destination = resolve_destination(self.output, chosen=self.chosen)
-        assert destination.home is not None
-        publisher = Publisher(destination, destination.home, state_at=None)
+        assert destination.sidecars is not None
+        publisher = Publisher(destination, destination.sidecars, state_at=None)
         publisher.recover()
         output = open_output(
             destination,

@@ -68,7 +68,7 @@ def test_name_tells_the_kind_and_the_store(
 
     assert (found.kind, found.store.url, found.name) == (kind, url, name)
     assert found.output == output
-    assert (found.home is None) == (kind == "stream")
+    assert (found.sidecars is None) == (kind == "stream")
 
 
 @pytest.mark.parametrize("output", [".", "./"])
@@ -87,10 +87,16 @@ def test_folder_is_parquet_unless_the_format_is_said() -> None:
 
 def test_own_files_of_a_run_are_hidden_from_readers_of_the_data() -> None:
     """Spark and Hive take for data neither `.…` and `_…` nor what is in such folders."""
-    home = resolve_destination("new/", chosen=None).home
-    assert home is not None
+    sidecars = resolve_destination("new/", chosen=None).sidecars
+    assert sidecars is not None
 
-    for name in (home.manifest, home.intent, home.lock, home.journal, home.state):
+    for name in (
+        sidecars.manifest,
+        sidecars.intent,
+        sidecars.lock,
+        sidecars.journal,
+        sidecars.state,
+    ):
         assert name is not None
         assert name.startswith(("_", "."))
 

@@ -24,9 +24,9 @@ from exporter.errors import (
     ReplayError,
 )
 from exporter.journal.journal import (
-    MOST_LOST,
-    MOST_UNWRITTEN_BYTES,
-    MOST_UNWRITTEN_S,
+    MAX_LOST,
+    MAX_UNWRITTEN_BYTES,
+    MAX_UNWRITTEN_S,
     Journal,
     is_flush_due,
     is_worth_resuming,
@@ -40,7 +40,7 @@ from exporter.journal.segments import (
     unpack_body,
 )
 from exporter.journal.spool import remove_stale
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, RecordedAnswer
 from exporter.model import Gateway, SessionPage
@@ -75,7 +75,7 @@ class Noting:
     """Answers of a listing, noted one after the other."""
 
     def __init__(self, gateway: Gateway = GATEWAY) -> None:
-        self._coverage = Coverage(gateway, page_size=100)
+        self._coverage = FullListing(gateway, page_size=100)
         self.noted: list[RecordedAnswer] = []
 
     def note(self, journal: Journal, count: int = 1, *, flush: bool = True) -> None:
@@ -362,7 +362,7 @@ def test_full_disk_ends_the_journal_with_one_warning(
 
 def test_journal_does_not_outgrow_its_bound(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        write_journal(path, 50, most_bytes=10_000)
+        write_journal(path, 50, max_bytes=10_000)
 
     assert path.stat().st_size <= 10_000
     assert len(caplog.records) == 1
@@ -409,15 +409,15 @@ def test_flush_is_due_before_a_twentieth_is_unwritten() -> None:
             )
         )
 
-        assert most - 1 <= MOST_LOST * answer_count
+        assert most - 1 <= MAX_LOST * answer_count
 
 
 @pytest.mark.parametrize(
     ("changes", "due"),
     [
         ({}, False),
-        ({"unwritten_bytes": MOST_UNWRITTEN_BYTES}, True),
-        ({"waited_s": MOST_UNWRITTEN_S}, True),
+        ({"unwritten_bytes": MAX_UNWRITTEN_BYTES}, True),
+        ({"waited_s": MAX_UNWRITTEN_S}, True),
         ({"unwritten_count": 0, "waited_s": 100.0}, False),
         ({"unwritten_count": 0, "answer_count": 0}, False),
         ({"answer_count": 1}, True),
@@ -459,17 +459,19 @@ def test_estimate_is_about_what_a_page_takes() -> None:
 def test_journal_stands_beside_a_local_output_and_in_the_spool_for_any(tmp_path: Path) -> None:
     file = resolve_destination(str(tmp_path / "out.parquet"), chosen=None)
     folder = resolve_destination(f"{tmp_path}/new/", chosen=None)
-    assert file.home is not None
-    assert folder.home is not None
+    assert file.sidecars is not None
+    assert folder.sidecars is not None
 
-    assert place_journal(file.home, key=file.key, spool=None) == tmp_path / ".out.parquet.journal"
-    assert place_journal(folder.home, key=folder.key, spool=None) == (
+    assert (
+        place_journal(file.sidecars, key=file.key, spool=None) == tmp_path / ".out.parquet.journal"
+    )
+    assert place_journal(folder.sidecars, key=folder.key, spool=None) == (
         tmp_path / "new" / "_exporter" / "journal"
     )
     places = [
-        place_journal(each.home, key=each.key, spool=tmp_path / "spool")
+        place_journal(each.sidecars, key=each.key, spool=tmp_path / "spool")
         for each in (file, folder)
-        if each.home is not None
+        if each.sidecars is not None
     ]
     assert len(set(places)) == 2
     assert {each.parent for each in places if each is not None} == {tmp_path / "spool"}

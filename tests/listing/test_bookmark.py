@@ -5,7 +5,7 @@ import pytest
 from exporter.listing.bookmark import (
     DAY_MS,
     TOLERANCE_MS,
-    Known,
+    Bookmark,
     Watch,
     cut_head,
     is_newest_first,
@@ -158,7 +158,7 @@ def test_head_has_a_hundred_sessions_at_most() -> None:
     ids=["now", "recent", "old", "the clock was set back", "never told"],
 )
 def test_full_listing_is_due_when_the_last_one_is_older(age_ms: int, why: str) -> None:
-    known = Known(
+    known = Bookmark(
         total_count=1,
         expired_count=0,
         head=("a",),

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from exporter.emulator.churn import Churn, Flow, LateShow
-from exporter.listing.bookmark import Known, Watch
+from exporter.listing.bookmark import Bookmark, Watch
 from exporter.listing.changes import CHANGED, EMPTY, LOST, REORDERED, SHORT
-from exporter.listing.incremental import Increment
+from exporter.listing.incremental import IncrementalListing
 from exporter.listing.interface import PageRequest
 from exporter.model import ListingFacts, RawSession, SessionPage
 from tests.support.simulation import GATEWAY, LATER, NEWEST_MS, HeldList, Wire, build_list, drive
@@ -18,17 +18,17 @@ HOUR_S = 3600.0
 Answer = Callable[[PageRequest], SessionPage]
 
 
-def list_in_full(held: HeldList, *, watch: Watch = LATER, page_size: int = 100) -> Known:
-    listing = Increment(GATEWAY, None, page_size=page_size, watch=watch)
+def list_in_full(held: HeldList, *, watch: Watch = LATER, page_size: int = 100) -> Bookmark:
+    listing = IncrementalListing(GATEWAY, None, page_size=page_size, watch=watch)
     held.read(listing)
     assert listing.known is not None
     return listing.known
 
 
 def go_on(
-    known: Known, answer: Answer, *, watch: Watch = LATER, page_size: int = 100
-) -> tuple[list[RawSession], ListingFacts, Known | None, list[PageRequest]]:
-    listing = Increment(GATEWAY, known, page_size=page_size, watch=watch)
+    known: Bookmark, answer: Answer, *, watch: Watch = LATER, page_size: int = 100
+) -> tuple[list[RawSession], ListingFacts, Bookmark | None, list[PageRequest]]:
+    listing = IncrementalListing(GATEWAY, known, page_size=page_size, watch=watch)
     rows: list[RawSession] = []
     requests = []
     while (request := listing.next_request()) is not None:
@@ -195,7 +195,7 @@ def test_capped_total_stops_no_search(total_count: int) -> None:
     def answer(request: PageRequest) -> SessionPage:
         return replace(held.answer(request), total_count=total_count)
 
-    listing = Increment(GATEWAY, None, page_size=100, watch=LATER)
+    listing = IncrementalListing(GATEWAY, None, page_size=100, watch=LATER)
     while (request := listing.next_request()) is not None:
         listing.accept(request, answer(request))
         listing.take_rows(10**9)
@@ -226,12 +226,12 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_hourly_runs_over_ordinary_changes_are_never_full_ones(name: str) -> None:
     sessions = build_list(CHANGES[name], 3_000, seed=3, spacing_ms=5_000)
-    known: Known | None = None
+    known: Bookmark | None = None
     union: dict[str, RawSession] = {}
     full_count, now_s = 0, 0.0
     for number in range(8):
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=0)
-        listing = Increment(GATEWAY, known, page_size=100, watch=watch)
+        listing = IncrementalListing(GATEWAY, known, page_size=100, watch=watch)
         wire = Wire(sessions, latency_s=0.04, seed=number, now_s=now_s)
         union.update((row["sessionId"], row) for row in drive(listing, wire, in_flight=8))
         assert listing.facts is not None
@@ -246,11 +246,11 @@ def test_hourly_runs_over_ordinary_changes_are_never_full_ones(name: str) -> Non
 def test_burst_that_came_while_the_list_was_read_makes_no_full_run_of_the_next() -> None:
     burst = Flow(per_s=1_000, burst=150, limit=150, start_s=0.1)
     sessions = build_list(Churn(insertions=burst, run_s=3.0), 5_000, seed=1, spacing_ms=1_000)
-    known: Known | None = None
+    known: Bookmark | None = None
     facts, union, now_s = [], set(), 0.0
     for number in range(3):
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=0)
-        listing = Increment(GATEWAY, known, page_size=100, watch=watch)
+        listing = IncrementalListing(GATEWAY, known, page_size=100, watch=watch)
         wire = Wire(sessions, latency_s=0.04, seed=number, now_s=now_s)
         union |= {row["sessionId"] for row in drive(listing, wire, in_flight=8)}
         assert listing.facts is not None
@@ -436,7 +436,7 @@ def test_session_that_moved_in_front_of_known_ones_shows_another_order() -> None
 def test_list_with_its_newest_sessions_at_the_end_leaves_nothing_to_go_on_from() -> None:
     held = HeldList(2_000)
     held.rows = [*held.rows[100:], *held.rows[:100]]
-    listing = Increment(GATEWAY, None, page_size=100, watch=LATER)
+    listing = IncrementalListing(GATEWAY, None, page_size=100, watch=LATER)
 
     held.read(listing)
 

@@ -3,30 +3,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.emulator.churn import Churn, Flow, Order, PageFault
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
-from exporter.model import SessionPage, Span
+from exporter.model import SessionPage, TimeRange
 from tests.listing.test_full_machine import BENIGN, CHURNS, COUNTS
-from tests.support.simulation import GATEWAY, NEWEST_MS, Outcome, build_list, read_by_coverage
+from tests.support.simulation import GATEWAY, NEWEST_MS, Outcome, build_list, read_in_full
 
 SPACING_MS = 60_000
-NEWER_THAN_ALL = Span(NEWEST_MS + 10**10)
+NEWER_THAN_ALL = TimeRange(NEWEST_MS + 10**10)
 
 
-def newest(count: int) -> Span:
+def newest(count: int) -> TimeRange:
     """About so many of a list at its first answer."""
-    return Span(NEWEST_MS - count * SPACING_MS)
+    return TimeRange(NEWEST_MS - count * SPACING_MS)
 
 
 def read(
-    churn: Churn, span: Span, *, session_count: int = 20_000, seed: int = 1, in_flight: int = 16
+    churn: Churn,
+    time_range: TimeRange,
+    *,
+    session_count: int = 20_000,
+    seed: int = 1,
+    in_flight: int = 16,
 ) -> Outcome:
-    return read_by_coverage(
+    return read_in_full(
         build_list(churn, session_count, seed=seed),
         in_flight=in_flight,
         latency_s=0.04,
         seed=seed,
-        span=span,
+        time_range=time_range,
     )
 
 
@@ -50,13 +55,13 @@ def test_all_of_the_span_is_in_a_proven_listing_once(  # noqa: PLR0917 - drawn b
     seed: int,
 ) -> None:
     until_ms = None if without_newest is None else NEWEST_MS - without_newest * SPACING_MS
-    outcome = read_by_coverage(
+    outcome = read_in_full(
         build_list(churn, session_count, seed=seed),
         in_flight=in_flight,
         latency_s=0.04,
         seed=seed,
         page_size=page_size,
-        span=Span(newest(wanted).since_ms, until_ms),
+        time_range=TimeRange(newest(wanted).since_ms, until_ms),
     )
 
     assert outcome.facts is not None
@@ -77,7 +82,7 @@ def test_part_of_a_list_that_moves_at_a_natural_rate_is_proven(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("churn", "most_requests"),
+    ("churn", "max_requests"),
     [
         (Churn(), 16),
         (Churn(insertions=Flow(per_s=10)), 17),
@@ -88,13 +93,13 @@ def test_part_of_a_list_that_moves_at_a_natural_rate_is_proven(name: str) -> Non
     ],
     ids=["quiet", "insertions", "retention", "deletions", "ties", "short pages"],
 )
-def test_newest_ten_pages_take_a_few_requests_more(churn: Churn, most_requests: int) -> None:
+def test_newest_ten_pages_take_a_few_requests_more(churn: Churn, max_requests: int) -> None:
     outcome = read(churn, newest(1_000))
 
     assert outcome.facts is not None
     assert outcome.facts.proof == "stitched"
     assert outcome.facts.session_count == pytest.approx(1_000, abs=20)
-    assert outcome.request_count <= most_requests
+    assert outcome.request_count <= max_requests
 
 
 @pytest.mark.parametrize("in_flight", [1, 4, 16, 64])
@@ -104,11 +109,11 @@ def test_list_is_not_read_far_beyond_what_is_wanted(in_flight: int) -> None:
     assert outcome.request_count <= 17
 
 
-@pytest.mark.parametrize("span", [NEWER_THAN_ALL, newest(30)])
+@pytest.mark.parametrize("time_range", [NEWER_THAN_ALL, newest(30)])
 def test_span_within_the_first_page_takes_a_look_at_the_end_and_one_at_the_head(
-    span: Span,
+    time_range: TimeRange,
 ) -> None:
-    outcome = read(Churn(), span)
+    outcome = read(Churn(), time_range)
 
     assert outcome.request_count <= 4
     assert outcome.facts is not None
@@ -124,7 +129,9 @@ def test_span_within_the_first_page_takes_a_look_at_the_end_and_one_at_the_head(
 def test_span_that_holds_all_costs_one_look_at_the_end(
     churn: Churn, proof: str, most_more: int
 ) -> None:
-    whole, since = (read(churn, span, session_count=5_000) for span in (Span(), newest(10_000)))
+    whole, since = (
+        read(churn, time_range, session_count=5_000) for time_range in (TimeRange(), newest(10_000))
+    )
 
     assert since.facts is not None
     assert since.facts.proof == proof
@@ -148,7 +155,7 @@ def test_list_with_many_rows_out_of_order_is_read_in_full() -> None:
     times = [NEWEST_MS - place * SPACING_MS for place in range(3_000)]
     for place in range(0, 3_000, 10):
         times[place], times[place + 3] = times[place + 3], times[place]
-    coverage = Coverage(GATEWAY, page_size=100, span=newest(1_000))
+    coverage = FullListing(GATEWAY, page_size=100, time_range=newest(1_000))
 
     ids, requests = serve(coverage, times)
 
@@ -163,7 +170,7 @@ def test_list_with_many_rows_out_of_order_is_read_in_full() -> None:
 def test_session_without_a_create_time_is_kept() -> None:
     times: list[int | None] = [NEWEST_MS - place * SPACING_MS for place in range(1_500)]
     times[20] = None
-    coverage = Coverage(GATEWAY, page_size=100, span=newest(120))
+    coverage = FullListing(GATEWAY, page_size=100, time_range=newest(120))
 
     ids, requests = serve(coverage, times)
 
@@ -174,7 +181,7 @@ def test_session_without_a_create_time_is_kept() -> None:
 
 
 def test_page_count_is_what_the_span_is_likely_to_take() -> None:
-    coverage = Coverage(GATEWAY, page_size=100, span=newest(1_000))
+    coverage = FullListing(GATEWAY, page_size=100, time_range=newest(1_000))
     times = [NEWEST_MS - place * SPACING_MS for place in range(20_000)]
 
     request = coverage.next_request()
@@ -185,7 +192,7 @@ def test_page_count_is_what_the_span_is_likely_to_take() -> None:
 
 
 def serve(
-    coverage: Coverage, times: list[int | None] | list[int]
+    coverage: FullListing, times: list[int | None] | list[int]
 ) -> tuple[list[str], list[PageRequest]]:
     """Answer from a list that holds still; the ids that left, and what was asked."""
     ids: list[str] = []

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from exporter.listing.ends import PROBE_WAITS_S, EndSearch
-from exporter.listing.observations import PageSeen
+from exporter.listing.observations import PageObservation
 
 
 @dataclass
@@ -14,7 +14,7 @@ class Seen:
     count: int = 0
 
     def show(self, start: int, row_count: int, *, total_count: int, size: int = 100) -> None:
-        page = PageSeen(start, row_count, size, total_count, 1, None, True)
+        page = PageObservation(start, row_count, size, total_count, 1, None, True)
         self.search.note(self.count, page)
         self.count += 1
 

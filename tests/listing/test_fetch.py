@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from exporter.events import Event, ListingFinished, ListingStarted, PageRead
 from exporter.listing.fetch import fetch_sessions
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
-from exporter.listing.schedule import LEAST_WINDOW, ROWS_AT_ONCE
+from exporter.listing.schedule import MIN_WINDOW, ROWS_AT_ONCE
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 from tests.support.patience import HANG_S
 
@@ -30,7 +30,7 @@ class FakeFetch:
         self.gateways = [replace(GATEWAY, gateway_id=f"lc-{n}") for n in range(len(counts))]
         self.requests: list[PageRequest] = []
         self.in_flight = 0
-        self.most_in_flight = 0
+        self.max_in_flight = 0
         self._ids = {
             gateway: [f"{gateway}/{number}" for number in range(count)]
             for gateway, count in zip(self.gateways, counts, strict=True)
@@ -39,7 +39,7 @@ class FakeFetch:
     async def __call__(self, request: PageRequest) -> SessionPage:
         self.requests.append(request)
         self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             await self.wait(request)
         finally:
@@ -126,9 +126,9 @@ async def fetch_all(
     emit: Callable[[Event], None] = ignore,
 ) -> Sequence[ListingFacts]:
     return await fetch_sessions(
-        [Coverage(gateway, page_size=page_size) for gateway in fetch.gateways],
+        [FullListing(gateway, page_size=page_size) for gateway in fetch.gateways],
         fetch_page=fetch,
-        hand_on=sink,
+        on_rows=sink,
         page_size=page_size,
         concurrency=concurrency,
         emit=emit,
@@ -192,7 +192,7 @@ async def test_in_flight_is_exactly_the_concurrency_while_there_are_pages(concur
     # Page 1 alone, the end alone where the list is short, full rounds, the head and the end again.
     assert (seen[0], seen[-1]) == (1, min(2, concurrency))
     assert seen.count(concurrency) >= 5
-    assert fetch.most_in_flight == concurrency
+    assert fetch.max_in_flight == concurrency
 
 
 async def test_in_flight_is_shared_by_all_gateways() -> None:
@@ -214,14 +214,14 @@ async def test_in_flight_is_shared_by_all_gateways() -> None:
     assert seen[0] == 3  # each gateway's page 1
     assert seen[1] == 3  # and its end
     assert seen[2] == 8
-    assert max(seen) == fetch.most_in_flight == 8
+    assert max(seen) == fetch.max_in_flight == 8
     # 60 pages and three sentinels: no round was wasted while one gateway's sentinel was out.
     assert len(seen) <= 1 + -(-60 // 8) + 2
 
 
 async def test_slow_consumer_bounds_the_pages_that_are_held() -> None:
     fetch, sink = FakeFetch(100_000), StuckSink()
-    most_pages = LEAST_WINDOW + ROWS_AT_ONCE // 10
+    max_pages = MIN_WINDOW + ROWS_AT_ONCE // 10
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fetch_all, fetch, sink)
@@ -230,13 +230,13 @@ async def test_slow_consumer_bounds_the_pages_that_are_held() -> None:
         in_flight = fetch.in_flight
         tasks.cancel_scope.cancel()
 
-    assert LEAST_WINDOW <= asked_count <= most_pages
+    assert MIN_WINDOW <= asked_count <= max_pages
     assert in_flight == 0
 
 
 async def test_slow_consumer_bounds_the_pages_of_many_gateways() -> None:
     fetch, sink = FakeFetch(*[1000] * 40), StuckSink()
-    most_pages = 2 * LEAST_WINDOW + ROWS_AT_ONCE // 10 + 40
+    max_pages = 2 * MIN_WINDOW + ROWS_AT_ONCE // 10 + 40
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fetch_all, fetch, sink)
@@ -244,7 +244,7 @@ async def test_slow_consumer_bounds_the_pages_of_many_gateways() -> None:
         asked_count = len(fetch.requests)
         tasks.cancel_scope.cancel()
 
-    assert asked_count <= most_pages
+    assert asked_count <= max_pages
 
 
 async def test_reading_goes_on_when_the_consumer_does() -> None:
@@ -379,4 +379,4 @@ def test_no_interleaving_of_answers_and_consumer_stalls_or_loses_a_row(
 
     assert sink.ids == fetch.all_ids()
     assert [each.session_count for each in facts] == counts
-    assert fetch.most_in_flight <= concurrency
+    assert fetch.max_in_flight <= concurrency

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import Listing, PageRequest
 from exporter.listing.schedule import Schedule
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
@@ -22,16 +22,16 @@ randoms = st.randoms(use_true_random=False)
 class FakeService:
     """One gateway's list, newest first, as the service answers about it at this moment."""
 
-    def __init__(self, count: int, *, gateway: Gateway = GATEWAY, most_on_page: int = 100) -> None:
+    def __init__(self, count: int, *, gateway: Gateway = GATEWAY, max_on_page: int = 100) -> None:
         self.gateway = gateway
         self.ids = [f"{gateway.gateway_id}/{number}" for number in reversed(range(count))]
         self.requests: list[PageRequest] = []
-        self._most_on_page = most_on_page
+        self._max_on_page = max_on_page
         self._next_number = count
 
     def answer(self, request: PageRequest) -> SessionPage:
         self.requests.append(request)
-        size = min(request.page_size, self._most_on_page)
+        size = min(request.page_size, self._max_on_page)
         # As the service does it: a size is capped before the page's place is computed.
         ids = self.ids[(request.page_num - 1) * size : request.page_num * size]
         return SessionPage(len(self.ids), [row_of(each) for each in ids], ids)
@@ -53,7 +53,7 @@ def ids_of(rows: Sequence[RawSession]) -> list[str]:
     return [row["sessionId"] for row in rows]
 
 
-def list_all(coverage: Coverage, service: FakeService) -> list[str]:
+def list_all(coverage: FullListing, service: FakeService) -> list[str]:
     """Drive a listing that asks one page at a time; the ids that left, in order."""
     ids: list[str] = []
     for page in answers(coverage, service):
@@ -62,7 +62,7 @@ def list_all(coverage: Coverage, service: FakeService) -> list[str]:
     return ids
 
 
-def answers(coverage: Coverage, service: FakeService) -> Iterator[PageRequest]:
+def answers(coverage: FullListing, service: FakeService) -> Iterator[PageRequest]:
     """Ask and answer one page at a time, yielding after each answer."""
     while (request := coverage.next_request()) is not None:
         coverage.accept(request, service.answer(request))
@@ -70,7 +70,7 @@ def answers(coverage: Coverage, service: FakeService) -> Iterator[PageRequest]:
 
 
 def ask_for_two_after_the_end(
-    coverage: Coverage, service: FakeService
+    coverage: FullListing, service: FakeService
 ) -> tuple[PageRequest, PageRequest]:
     """Page 1 and the end are answered; the next two requests are not."""
     steps = answers(coverage, service)
@@ -82,7 +82,7 @@ def ask_for_two_after_the_end(
     return second, third
 
 
-def facts_of(coverage: Coverage) -> ListingFacts:
+def facts_of(coverage: FullListing) -> ListingFacts:
     assert coverage.facts is not None
     return coverage.facts
 
@@ -101,22 +101,22 @@ class Drive:
         page_size: int,
         window: int,
         chance: random.Random,
-        most_in_flight: int = 1000,
+        max_in_flight: int = 1000,
     ) -> None:
         self._services = {service.gateway: service for service in services}
         self._schedule = Schedule(
-            [Coverage(each, page_size=page_size) for each in self._services],
+            [FullListing(each, page_size=page_size) for each in self._services],
             page_size=page_size,
             window=window,
         )
         self._window = window
         self._chance = chance
-        self._most_in_flight = most_in_flight
+        self._max_in_flight = max_in_flight
         self._in_flight: list[tuple[Listing, PageRequest]] = []
         self._listings: dict[Gateway, Listing] = {}
         self.rows: list[tuple[Gateway, str]] = []
-        self.most_held_by_one = 0
-        self.most_held_by_others = 0
+        self.max_held_by_one = 0
+        self.max_held_by_others = 0
 
     def run(self) -> list[ListingFacts]:
         while not self._schedule.finished:
@@ -134,7 +134,7 @@ class Drive:
 
     def _ask(self) -> int:
         before = len(self._in_flight)
-        while len(self._in_flight) < self._most_in_flight:
+        while len(self._in_flight) < self._max_in_flight:
             found = self._schedule.next_request()
             if found is None:
                 break
@@ -167,14 +167,14 @@ class Drive:
             for gateway in self._services
             if gateway in self._listings and gateway not in concluded
         ]
-        self.most_held_by_one = max(self.most_held_by_one, *held)
-        self.most_held_by_others = max(self.most_held_by_others, sum(held[1:]))
+        self.max_held_by_one = max(self.max_held_by_one, *held)
+        self.max_held_by_others = max(self.max_held_by_others, sum(held[1:]))
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_row_leaves_once_in_list_order_and_the_listing_is_quiescent(count: int) -> None:
     service = FakeService(count)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
 
     ids = list_all(coverage, service)
 
@@ -210,7 +210,7 @@ def test_list_of_one_page_takes_one_request_and_a_longer_one_a_sentinel_more(
 ) -> None:
     service = FakeService(count)
 
-    list_all(Coverage(GATEWAY, page_size=100), service)
+    list_all(FullListing(GATEWAY, page_size=100), service)
 
     assert [request.page_num for request in service.requests] == page_nums
     assert [request.purpose == "sentinel" for request in service.requests] == [
@@ -220,8 +220,8 @@ def test_list_of_one_page_takes_one_request_and_a_longer_one_a_sentinel_more(
 
 @pytest.mark.parametrize("count", [*COUNTS, 30, 31, 60])
 def test_capped_page_size_is_noticed_and_asked_for_from_then_on(count: int) -> None:
-    service = FakeService(count, most_on_page=30)
-    coverage = Coverage(GATEWAY, page_size=100)
+    service = FakeService(count, max_on_page=30)
+    coverage = FullListing(GATEWAY, page_size=100)
 
     ids = list_all(coverage, service)
 
@@ -232,7 +232,7 @@ def test_capped_page_size_is_noticed_and_asked_for_from_then_on(count: int) -> N
 
 
 def test_nothing_but_page_one_is_asked_before_it_told_the_total() -> None:
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
 
     first = coverage.next_request()
 
@@ -243,7 +243,7 @@ def test_nothing_but_page_one_is_asked_before_it_told_the_total() -> None:
 
 def test_sentinel_is_not_asked_before_all_pages_are_there() -> None:
     service = FakeService(250)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     early: list[PageRequest | None] = []
     for _ in range(2):  # page 1, and the last one
         request = coverage.next_request()
@@ -265,7 +265,7 @@ def test_sentinel_is_not_asked_before_all_pages_are_there() -> None:
 
 def test_rows_behind_a_gap_wait_for_it() -> None:
     service = FakeService(350)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     second, third = ask_for_two_after_the_end(coverage, service)
 
     coverage.accept(third, service.answer(third))
@@ -280,7 +280,7 @@ def test_rows_behind_a_gap_wait_for_it() -> None:
 
 def test_rows_leave_in_whole_pages_of_about_as_many_as_asked_for() -> None:
     service = FakeService(250)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     for _ in answers(coverage, service):
         pass
 
@@ -292,7 +292,7 @@ def test_rows_leave_in_whole_pages_of_about_as_many_as_asked_for() -> None:
 
 def test_row_that_comes_again_is_left_out_and_counted() -> None:
     service = FakeService(250)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     next(steps)
 
@@ -309,7 +309,7 @@ def test_row_that_comes_again_is_left_out_and_counted() -> None:
 @pytest.mark.parametrize("answered", [1, 2, 3])
 def test_insertions_alone_are_counted_and_leave_the_listing_anchored(answered: int) -> None:
     service = FakeService(250)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     for _ in range(answered):
         next(steps)
@@ -329,7 +329,7 @@ def test_insertions_alone_are_counted_and_leave_the_listing_anchored(answered: i
 @pytest.mark.parametrize("answered", [1, 2, 3])
 def test_deletion_loses_nothing_that_is_still_there(answered: int, place: int) -> None:
     service = FakeService(250)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     for _ in range(answered):
         next(steps)
@@ -347,7 +347,7 @@ def test_deletion_loses_nothing_that_is_still_there(answered: int, place: int) -
 
 def test_row_between_two_pages_that_a_deletion_hid_is_found_by_repair() -> None:
     service = FakeService(450)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     for _ in range(3):
         next(steps)
@@ -367,7 +367,7 @@ def test_row_between_two_pages_that_a_deletion_hid_is_found_by_repair() -> None:
 
 def test_insertion_and_deletion_that_leave_the_total_are_told_apart_by_the_sentinel() -> None:
     service = FakeService(250)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     next(steps)
 
@@ -382,7 +382,7 @@ def test_insertion_and_deletion_that_leave_the_total_are_told_apart_by_the_senti
 
 
 def test_total_that_is_not_the_number_of_sessions_is_unproven() -> None:
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     service = FakeService(150)
     while (request := coverage.next_request()) is not None:
         coverage.accept(request, replace(service.answer(request), total_count=151))
@@ -393,7 +393,7 @@ def test_total_that_is_not_the_number_of_sessions_is_unproven() -> None:
 
 @pytest.mark.parametrize("kept", [0, 1, 99])
 def test_page_that_comes_short_once_is_completed_by_repair(kept: int) -> None:
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     service = FakeService(350)
     while (request := coverage.next_request()) is not None:
         page = service.answer(request)
@@ -407,7 +407,7 @@ def test_page_that_comes_short_once_is_completed_by_repair(kept: int) -> None:
 
 @pytest.mark.parametrize("kept", [0, 1, 99])
 def test_first_page_that_comes_short_once_does_not_set_the_page_size(kept: int) -> None:
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     service = FakeService(350)
     while (request := coverage.next_request()) is not None:
         page = service.answer(request)
@@ -421,7 +421,7 @@ def test_first_page_that_comes_short_once_does_not_set_the_page_size(kept: int) 
 
 
 def test_page_that_is_always_empty_ends_unproven_and_is_not_asked_for_ever() -> None:
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     service = FakeService(1000)
     while (request := coverage.next_request()) is not None:
         page = service.answer(request)
@@ -436,7 +436,7 @@ def test_page_that_is_always_empty_ends_unproven_and_is_not_asked_for_ever() -> 
 
 
 def test_empty_first_page_of_a_list_that_is_not_empty_is_unproven() -> None:
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     while (request := coverage.next_request()) is not None:
         coverage.accept(request, SessionPage(50, [], []))
 
@@ -445,7 +445,7 @@ def test_empty_first_page_of_a_list_that_is_not_empty_is_unproven() -> None:
 
 def test_list_that_was_empty_at_first_is_not_said_to_have_held_still() -> None:
     service = FakeService(0)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     next(steps)
     service.insert()
@@ -458,7 +458,7 @@ def test_list_that_was_empty_at_first_is_not_said_to_have_held_still() -> None:
 
 
 def test_page_with_one_session_twice_is_unproven() -> None:
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     request = coverage.next_request()
     assert request is not None
 
@@ -472,7 +472,7 @@ def test_page_with_one_session_twice_is_unproven() -> None:
 
 def test_list_that_grows_past_its_size_while_it_is_read_is_complete() -> None:
     service = FakeService(200)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     next(steps)
     first_ids = set(service.ids)
@@ -489,7 +489,7 @@ def test_list_that_grows_past_its_size_while_it_is_read_is_complete() -> None:
 
 def test_list_that_grows_from_nothing_owes_nothing() -> None:
     service = FakeService(0)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
 
     list_all(coverage, service)
     for _ in range(150):
@@ -502,7 +502,7 @@ def test_list_that_grows_from_nothing_owes_nothing() -> None:
 @pytest.mark.parametrize("answered", [1, 2, 3])
 def test_list_that_shrinks_to_nothing_is_complete(answered: int) -> None:
     service = FakeService(350)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     for _ in range(answered):
         next(steps)
@@ -519,7 +519,7 @@ def test_session_that_is_shown_late_does_not_stand_for_one_that_was_lost() -> No
     service = FakeService(400)
     # Created before the newest one, but not yet shown.
     late = service.ids.pop(1)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     second, third = ask_for_two_after_the_end(coverage, service)
 
     coverage.accept(third, service.answer(third))
@@ -535,7 +535,7 @@ def test_session_that_is_shown_late_does_not_stand_for_one_that_was_lost() -> No
 @pytest.mark.parametrize("kept", [0, 1, 99])
 def test_sentinel_that_always_comes_short_is_no_sign_that_nothing_moved(kept: int) -> None:
     service = FakeService(350)
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     is_swept = False
     while (request := coverage.next_request()) is not None:
         page = service.answer(request)
@@ -550,7 +550,7 @@ def test_sentinel_that_always_comes_short_is_no_sign_that_nothing_moved(kept: in
 def test_oldest_first_list_is_read_to_its_new_end() -> None:
     service = FakeService(350)
     service.ids.reverse()
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     steps = answers(coverage, service)
     next(steps)
     next(steps)
@@ -567,7 +567,7 @@ def test_oldest_first_list_is_read_to_its_new_end() -> None:
 def test_list_in_no_order_is_read_in_windows_that_share_rows() -> None:
     service = FakeService(350)
     random.Random(1).shuffle(service.ids)  # noqa: S311 - no secret
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
 
     ids = list_all(coverage, service)
 
@@ -580,7 +580,7 @@ def test_list_in_no_order_is_read_in_windows_that_share_rows() -> None:
 def test_list_in_no_order_that_moves_is_proven_while_rows_keep_their_order() -> None:
     service = FakeService(350)
     random.Random(1).shuffle(service.ids)  # noqa: S311 - no secret
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     for _ in answers(coverage, service):
         service.delete(len(service.ids) // 2)
 
@@ -591,7 +591,7 @@ def test_list_in_no_order_that_moves_is_proven_while_rows_keep_their_order() -> 
 def test_list_whose_order_is_drawn_anew_for_each_answer_is_unproven_and_says_so() -> None:
     service = FakeService(350)
     chance = random.Random(1)  # noqa: S311 - no secret
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
     for _ in answers(coverage, service):
         chance.shuffle(service.ids)
 
@@ -602,7 +602,7 @@ def test_list_whose_order_is_drawn_anew_for_each_answer_is_unproven_and_says_so(
 def test_sessions_without_create_time_are_proven_by_shared_rows() -> None:
     def read(*, moving: bool) -> ListingFacts:
         service = FakeService(350)
-        coverage = Coverage(GATEWAY, page_size=100)
+        coverage = FullListing(GATEWAY, page_size=100)
         while (request := coverage.next_request()) is not None:
             page = service.answer(request)
             for row in page.sessions:
@@ -623,7 +623,7 @@ def test_quiescent_is_never_said_of_a_listing_that_lost_a_session(
 ) -> None:
     """Sessions are created at the head and deleted anywhere, between any two answers."""
     service = FakeService(count)
-    coverage = Coverage(GATEWAY, page_size=page_size)
+    coverage = FullListing(GATEWAY, page_size=page_size)
     first_ids = list(service.ids)
     busy = chance.random() / 2
     in_flight: list[PageRequest] = []
@@ -648,21 +648,21 @@ def test_quiescent_is_never_said_of_a_listing_that_lost_a_session(
 @given(
     counts=st.lists(st.sampled_from([0, 1, 2, 9, 10, 11, 35, 100]), max_size=5),
     page_size=st.sampled_from([1, 7, 10, 100]),
-    most_on_page=st.sampled_from([1, 5, 100]),
+    max_on_page=st.sampled_from([1, 5, 100]),
     window=st.integers(1, 40),
-    most_in_flight=st.integers(1, 20),
+    max_in_flight=st.integers(1, 20),
     chance=randoms,
 )
 def test_rows_leave_in_order_whatever_the_order_of_answers(  # noqa: PLR0917 - drawn by name
     counts: list[int],
     page_size: int,
-    most_on_page: int,
+    max_on_page: int,
     window: int,
-    most_in_flight: int,
+    max_in_flight: int,
     chance: random.Random,
 ) -> None:
     services = [
-        FakeService(count, gateway=gateway, most_on_page=most_on_page)
+        FakeService(count, gateway=gateway, max_on_page=max_on_page)
         for count, gateway in zip(counts, names_of(len(counts)), strict=True)
     ]
     drive = Drive(
@@ -670,7 +670,7 @@ def test_rows_leave_in_order_whatever_the_order_of_answers(  # noqa: PLR0917 - d
         page_size=page_size,
         window=window,
         chance=chance,
-        most_in_flight=most_in_flight,
+        max_in_flight=max_in_flight,
     )
 
     facts = drive.run()
@@ -679,7 +679,7 @@ def test_rows_leave_in_order_whatever_the_order_of_answers(  # noqa: PLR0917 - d
     assert [each.gateway for each in facts] == [service.gateway for service in services]
     assert [each.session_count for each in facts] == counts
     assert {each.proof for each in facts} <= {"quiescent"}
-    assert drive.most_held_by_one <= window
+    assert drive.max_held_by_one <= window
 
 
 @settings(deadline=None)
@@ -692,13 +692,13 @@ def test_window_of_all_later_gateways_together_holds(
 
     drive.run()
 
-    assert drive.most_held_by_others <= window
+    assert drive.max_held_by_others <= window
 
 
 @pytest.mark.parametrize("window", [1, 2, 8])
 def test_no_more_than_the_window_is_asked_for_while_nothing_is_taken(window: int) -> None:
     service = FakeService(250)
-    schedule = Schedule([Coverage(GATEWAY, page_size=10)], page_size=10, window=window)
+    schedule = Schedule([FullListing(GATEWAY, page_size=10)], page_size=10, window=window)
 
     while (found := schedule.next_request()) is not None:
         listing, request = found
@@ -711,7 +711,7 @@ def test_no_more_than_the_window_is_asked_for_while_nothing_is_taken(window: int
 def test_later_gateway_is_asked_only_while_earlier_ones_have_nothing_to_ask() -> None:
     first, second = names_of(2)
     schedule = Schedule(
-        [Coverage(each, page_size=10) for each in (first, second)], page_size=10, window=8
+        [FullListing(each, page_size=10) for each in (first, second)], page_size=10, window=8
     )
     asked = [schedule.next_request(), schedule.next_request(), schedule.next_request()]
     assert asked[0] is not None
@@ -742,8 +742,8 @@ def test_no_gateway_at_all_is_finished() -> None:
 
 
 def test_page_larger_than_asked_for_that_is_the_whole_list_ends_it() -> None:
-    service = FakeService(150, most_on_page=150)
-    coverage = Coverage(GATEWAY, page_size=100)
+    service = FakeService(150, max_on_page=150)
+    coverage = FullListing(GATEWAY, page_size=100)
     request = coverage.next_request()
     assert request is not None
 
@@ -757,7 +757,7 @@ def test_listing_costs_at_most_48_bytes_a_session(*, in_order: bool) -> None:
     service = FakeService(30_000)
     if not in_order:
         random.Random(1).shuffle(service.ids)  # noqa: S311 - no secret
-    coverage = Coverage(GATEWAY, page_size=100)
+    coverage = FullListing(GATEWAY, page_size=100)
 
     tracemalloc.start()
     for request in answers(coverage, service):

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from exporter.emulator.churn import Churn, Flow, Order, PageFault
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.model import SessionPage
-from tests.support.simulation import GATEWAY, Outcome, build_list, read_by_coverage, read_naively
+from tests.support.simulation import GATEWAY, Outcome, build_list, read_in_full, read_naively
 
 FLOWS = st.builds(
     Flow, per_s=st.sampled_from([0.0, 5.0, 20.0, 100.0]), burst=st.sampled_from([1, 1, 3, 30])
@@ -50,7 +50,7 @@ COUNTS = st.sampled_from([0, 1, 9, 10, 11, 25, 60, 200])
 
 
 def read(churn: Churn, session_count: int, *, page_size: int, in_flight: int, seed: int) -> Outcome:
-    return read_by_coverage(
+    return read_in_full(
         build_list(churn, session_count, seed=seed),
         in_flight=in_flight,
         latency_s=0.04,
@@ -150,7 +150,7 @@ class ListingMachine(RuleBasedStateMachine):
         self.sessions = build_list(
             Churn(order=order, tie_size=tie_size), session_count, seed=session_count
         )
-        self.coverage = Coverage(GATEWAY, page_size=page_size)
+        self.coverage = FullListing(GATEWAY, page_size=page_size)
         self.now_s = 0.0
         self.sent: list[PageRequest] = []
         self.answered: list[tuple[PageRequest, SessionPage]] = []

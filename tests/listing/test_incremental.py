@@ -2,24 +2,24 @@ from collections.abc import Callable
 
 import pytest
 
-from exporter.listing.bookmark import Known, Unfinished, is_final
-from exporter.listing.bookmark_recorder import Ledger
-from exporter.listing.full import Coverage
-from exporter.listing.incremental import Increment
+from exporter.listing.bookmark import Bookmark, Unfinished, is_final
+from exporter.listing.bookmark_recorder import BookmarkRecorder
+from exporter.listing.full import FullListing
+from exporter.listing.incremental import IncrementalListing
 from exporter.model import ListingFacts
 from tests.support.simulation import GATEWAY, LATER, HeldList
 
 
-def list_in_full(held: HeldList) -> Known:
-    listing = Increment(GATEWAY, None, page_size=100, watch=LATER)
+def list_in_full(held: HeldList) -> Bookmark:
+    listing = IncrementalListing(GATEWAY, None, page_size=100, watch=LATER)
     held.read(listing)
     assert listing.known is not None
     return listing.known
 
 
-def go_on(held: HeldList, known: Known) -> tuple[list[str], ListingFacts, Known | None]:
+def go_on(held: HeldList, known: Bookmark) -> tuple[list[str], ListingFacts, Bookmark | None]:
     """The ids that leave an incremental run."""
-    listing = Increment(GATEWAY, known, page_size=100, watch=LATER)
+    listing = IncrementalListing(GATEWAY, known, page_size=100, watch=LATER)
     rows = held.read(listing)
     assert listing.facts is not None
     assert listing.facts.page_count == listing.asked_count
@@ -234,7 +234,7 @@ def test_deletion_costs_a_search_and_no_full_listing(change: Callable[[HeldList]
 def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> None:
     held = HeldList(300)
 
-    listing = Increment(GATEWAY, None, page_size=100, watch=LATER)
+    listing = IncrementalListing(GATEWAY, None, page_size=100, watch=LATER)
     rows = held.read(listing)
 
     assert rows == held.rows
@@ -245,7 +245,7 @@ def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> Non
 def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
     held = HeldList(1_234)
     held.set_state([700], "running")
-    ledger, coverage = Ledger(LATER), Coverage(GATEWAY, page_size=100)
+    ledger, coverage = BookmarkRecorder(LATER), FullListing(GATEWAY, page_size=100)
     while (request := coverage.next_request()) is not None:
         page = held.answer(request)
         ledger.note(request, page)
@@ -271,7 +271,7 @@ def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
 def test_list_that_is_oldest_first_leaves_nothing_to_go_on_from(session_count: int) -> None:
     held = HeldList(session_count)
     held.rows.reverse()
-    listing = Increment(GATEWAY, None, page_size=100, watch=LATER)
+    listing = IncrementalListing(GATEWAY, None, page_size=100, watch=LATER)
 
     held.read(listing)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from exporter.listing.bookmark import DAY_MS, Known, Watch
-from exporter.listing.incremental import Increment
+from exporter.listing.bookmark import DAY_MS, Bookmark, Watch
+from exporter.listing.incremental import IncrementalListing
 from exporter.listing.interface import PageRequest
 from exporter.model import ListingFacts, SessionPage
 from tests.support.simulation import GATEWAY, NEWEST_MS, HeldList
@@ -21,18 +21,18 @@ HOUR_MS = 3_600_000
 class Run:
     ids: list[str]
     facts: ListingFacts
-    known: Known
+    known: Bookmark
 
 
 def run(
     held: HeldList,
-    known: Known | None,
+    known: Bookmark | None,
     *,
     now_ms: int = NOW_MS,
     settle_ms: int = 0,
     full_because: str = "",
 ) -> Run:
-    listing = Increment(
+    listing = IncrementalListing(
         GATEWAY,
         known,
         page_size=100,

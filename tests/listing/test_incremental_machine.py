@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.emulator.churn import Churn, Flow, Order, PageFault
-from exporter.listing.bookmark import Known, Watch
-from exporter.listing.incremental import Increment
+from exporter.listing.bookmark import Bookmark, Watch
+from exporter.listing.incremental import IncrementalListing
 from exporter.model import ListingFacts
 from tests.support.simulation import GATEWAY, NEWEST_MS, Wire, build_list, drive
 
@@ -62,13 +62,13 @@ def test_union_of_all_runs_is_the_truth(
     seed: int,
 ) -> None:
     sessions = build_list(churn, session_count, seed=seed)
-    known: Known | None = None
+    known: Bookmark | None = None
     union: dict[str, dict[str, Any]] = {}
     now_s = 0.0
     for number, pause_s in enumerate(pauses):
         asked_before, began_s = sessions.answer_count, now_s
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=SETTLE_MS)
-        listing = Increment(GATEWAY, known, page_size=page_size, watch=watch)
+        listing = IncrementalListing(GATEWAY, known, page_size=page_size, watch=watch)
         wire = Wire(sessions, latency_s=0.04, seed=seed + number, now_s=now_s)
         rows = list(drive(listing, wire, in_flight=in_flight))
 
@@ -93,6 +93,6 @@ def test_union_of_all_runs_is_the_truth(
         now_s = wire.now_s + pause_s
 
 
-def facts_of(listing: Increment) -> ListingFacts:
+def facts_of(listing: IncrementalListing) -> ListingFacts:
     assert listing.facts is not None
     return listing.facts

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.listing.keyset import LEAST_SLOTS, KeySet
+from exporter.listing.keyset import MIN_SLOTS, KeySet
 
 
 def model_add_all(known: set[str], keys: list[str]) -> list[int]:
@@ -46,7 +46,7 @@ def test_set_grows_far_beyond_what_was_expected(expected_count: int, step: int) 
     assert len(keys) == 20_000
 
 
-@pytest.mark.parametrize("count", [LEAST_SLOTS - 1, LEAST_SLOTS, LEAST_SLOTS + 1, 5 * LEAST_SLOTS])
+@pytest.mark.parametrize("count", [MIN_SLOTS - 1, MIN_SLOTS, MIN_SLOTS + 1, 5 * MIN_SLOTS])
 def test_one_step_larger_than_the_table_fits(count: int) -> None:
     keys = KeySet(0)
 

@@ -19,8 +19,8 @@ from exporter.emulator.churn import (
     TimeForm,
     Timeless,
 )
-from exporter.model import ALL_TIME, Span
-from tests.support.simulation import NEWEST_MS, Outcome, build_list, read_by_coverage
+from exporter.model import ALL_TIME, TimeRange
+from tests.support.simulation import NEWEST_MS, Outcome, build_list, read_in_full
 
 SESSIONS = 3_000
 PAGES = 30
@@ -82,13 +82,15 @@ PROVEN: Mapping[str, Churn] = {
 }
 
 
-def read(churn: Churn, seed: int, *, in_flight: int = 8, span: Span = ALL_TIME) -> Outcome:
-    return read_by_coverage(
+def read(
+    churn: Churn, seed: int, *, in_flight: int = 8, time_range: TimeRange = ALL_TIME
+) -> Outcome:
+    return read_in_full(
         build_list(churn, SESSIONS, seed=seed),
         in_flight=in_flight,
         latency_s=0.04,
         seed=seed,
-        span=span,
+        time_range=time_range,
     )
 
 
@@ -108,7 +110,7 @@ def test_total_told_as_two_thirds_costs_a_look_behind_the_end(session_count: int
     churn = Churn(total_cap=session_count * 2 // 3 // 100 * 100)
     sessions = build_list(churn, session_count, seed=1)
 
-    outcome = read_by_coverage(sessions, in_flight=8, latency_s=0.04, seed=1)
+    outcome = read_in_full(sessions, in_flight=8, latency_s=0.04, seed=1)
 
     assert outcome.lost_count == 0
     assert outcome.request_count <= session_count / 100 * 1.5 + 4
@@ -132,10 +134,10 @@ def test_depth_proves_nothing_and_is_told_within_one_and_a_half_times_the_pages(
 @pytest.mark.parametrize("order_by", [OrderBy.END, OrderBy.UPDATE])
 def test_single_old_rows_end_no_range(order_by: OrderBy) -> None:
     churn = Churn(order_by=order_by, run_s=600.0, max_run_s=86_400.0)
-    span = Span(NEWEST_MS - 1_000 * SPACING_MS)
+    time_range = TimeRange(NEWEST_MS - 1_000 * SPACING_MS)
 
     for seed in SEEDS:
-        outcome = read(churn, seed, span=span)
+        outcome = read(churn, seed, time_range=time_range)
 
         assert outcome.facts is not None
         assert outcome.facts.proof == "unproven" or outcome.lost_count == 0
@@ -154,7 +156,7 @@ def test_sessions_that_end_move_past_the_reader_and_join_nothing() -> None:
 
     for seed in (0, 4, 7, 12):
         sessions = build_list(churn, 881, seed=seed, spacing_ms=100)
-        outcome = read_by_coverage(sessions, in_flight=1, latency_s=0.4, seed=seed, page_size=20)
+        outcome = read_in_full(sessions, in_flight=1, latency_s=0.4, seed=seed, page_size=20)
 
         assert outcome.facts is not None
         assert outcome.facts.proof == "unproven" or outcome.lost_count == 0
@@ -171,7 +173,7 @@ def test_many_sessions_that_are_touched_at_once_join_nothing() -> None:
 
     for seed in (0, 3, 4):
         sessions = build_list(churn, 943, seed=seed, spacing_ms=1_000)
-        outcome = read_by_coverage(sessions, in_flight=16, latency_s=0.4, seed=seed, page_size=20)
+        outcome = read_in_full(sessions, in_flight=16, latency_s=0.4, seed=seed, page_size=20)
 
         assert outcome.facts is not None
         assert outcome.facts.proof == "unproven" or outcome.lost_count == 0
@@ -180,7 +182,7 @@ def test_many_sessions_that_are_touched_at_once_join_nothing() -> None:
 def test_shuffled_ties_of_a_small_list_prove_nothing_by_chance() -> None:
     for seed in range(60):
         sessions = build_list(Churn(tie_size=9, page_cap=3), 9, seed=seed)
-        outcome = read_by_coverage(sessions, in_flight=4, latency_s=0.04, seed=seed, page_size=10)
+        outcome = read_in_full(sessions, in_flight=4, latency_s=0.04, seed=seed, page_size=10)
 
         assert outcome.facts is not None
         assert outcome.facts.proof == "unproven" or outcome.lost_count == 0

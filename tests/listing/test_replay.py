@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from exporter.emulator.churn import Churn, Flow, Order
 from exporter.errors import ReplayError
 from exporter.events import Event, ListingFinished, ListingStarted, PageRead
-from exporter.journal.journal import MOST_LOST, Journal
+from exporter.journal.journal import MAX_LOST, Journal
 from exporter.listing.fetch import fetch_sessions
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import Listing, PageRequest
 from exporter.listing.replay import RecordedAnswer, Replay
-from exporter.listing.schedule import LEAST_WINDOW
+from exporter.listing.schedule import MIN_WINDOW
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 from tests.support.patience import HANG_S
 from tests.support.simulation import GATEWAY, ChurningFetch, build_list
@@ -43,7 +43,7 @@ class Reading:
     noted_count: int = 0
     facts: Sequence[ListingFacts] = ()
     rows: list[tuple[Gateway, str]] = field(default_factory=list)
-    most_held: int = 0
+    max_held: int = 0
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -64,7 +64,7 @@ class Bench:
     def read(self, *, kill_at: int | None = None, page_size: int | None = None) -> Reading:
         reading = Reading(kill_at)
         listings = [
-            Coverage(gateway, page_size=page_size or self.page_size) for gateway in self.gateways
+            FullListing(gateway, page_size=page_size or self.page_size) for gateway in self.gateways
         ]
         journal = Journal(
             self.path,
@@ -83,9 +83,9 @@ class Bench:
                 raise KilledError
             reading.noted_count += 1
 
-        async def hand_on(gateway: Gateway, sessions: list[RawSession]) -> None:
+        async def on_rows(gateway: Gateway, sessions: list[RawSession]) -> None:
             held = sum(listing.held_count for listing in listings)
-            reading.most_held = max(reading.most_held, held)
+            reading.max_held = max(reading.max_held, held)
             reading.rows += [(gateway, session["sessionId"]) for session in sessions]
             await anyio.lowlevel.checkpoint()
 
@@ -94,7 +94,7 @@ class Bench:
                 return await fetch_sessions(
                     listings,
                     fetch_page=self.fetch,
-                    hand_on=hand_on,
+                    on_rows=on_rows,
                     page_size=self.page_size,
                     concurrency=self.concurrency,
                     emit=reading.events.append,
@@ -234,7 +234,7 @@ def test_resumed_run_tells_and_delivers_what_one_without_a_kill_does(
         assert resumed.rows == whole.rows
         assert resumed.facts == whole.facts
         again = len(bench.fetch.requests) + killed.noted_count - request_count
-        assert again <= max(1, MOST_LOST * killed.noted_count)
+        assert again <= max(1, MAX_LOST * killed.noted_count)
 
 
 def test_resumed_run_asks_for_the_rest_only(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_replay_holds_no_more_than_the_window(tmp_path: Path) -> None:
     resumed = bench.read()
 
     assert len(resumed.rows) == 23_000
-    assert resumed.most_held <= 2 * LEAST_WINDOW + bench.concurrency
+    assert resumed.max_held <= 2 * MIN_WINDOW + bench.concurrency
 
 
 def test_listing_that_asks_for_something_else_is_refused(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_listing_that_asks_for_something_else_is_refused(tmp_path: Path) -> None
 def test_answer_to_what_was_never_asked_is_refused() -> None:
     request = PageRequest(GATEWAY, 1, 10, 1, "sweep")
     elsewhere = replace(GATEWAY, gateway_id="lc-9")
-    replay = Replay([Coverage(GATEWAY, page_size=10)])
+    replay = Replay([FullListing(GATEWAY, page_size=10)])
 
     with pytest.raises(ReplayError, match="lc-9, which is not read"):
         replay.ask(RecordedAnswer(replace(request, gateway=elsewhere), 1, b""))

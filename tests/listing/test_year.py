@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from exporter.emulator.churn import Churn, Flow
-from exporter.listing.bookmark import Known, Watch
-from exporter.listing.incremental import Increment
+from exporter.listing.bookmark import Bookmark, Watch
+from exporter.listing.incremental import IncrementalListing
 from tests.support.simulation import GATEWAY, NEWEST_MS, Wire, build_list, drive
 
 HOURS = 365 * 24
@@ -25,14 +25,14 @@ CHURNS = {
 @pytest.mark.parametrize("name", CHURNS)
 def test_union_of_a_year_of_runs_is_the_truth(name: str) -> None:
     sessions = build_list(CHURNS[name], SESSIONS, seed=1, spacing_ms=1_800_000)
-    known: Known | None = None
+    known: Bookmark | None = None
     union: dict[str, dict[str, Any]] = {}
     modes: Counter[str] = Counter()
     costs: list[int] = []
     now_s = 0.0
     for number in range(HOURS):
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=3_600_000)
-        listing = Increment(GATEWAY, known, page_size=100, watch=watch)
+        listing = IncrementalListing(GATEWAY, known, page_size=100, watch=watch)
         # Ten seconds for each answer: in a year some runs meet a list that moves under them.
         wire = Wire(sessions, latency_s=10.0, seed=number, now_s=now_s)
         rows = list(drive(listing, wire, in_flight=8))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import DestinationError, LockLostError
 from exporter.locks.interface import Holder, parse_holder
-from exporter.locks.lease import LeaseClaim
+from exporter.locks.lease import LeaseBackend
 from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
 from tests.support.lease_simulation import (
@@ -43,9 +43,9 @@ def clock() -> Clock:
     return Clock()
 
 
-def claim_of(store: Store, run_id: str, clock: Clock, *, skew_s: float = 0.0) -> LeaseClaim:
+def backend_of(store: Store, run_id: str, clock: Clock, *, skew_s: float = 0.0) -> LeaseBackend:
     holder = Holder(f"host-{run_id}", 7, run_id, clock.at(skew_s))
-    return LeaseClaim(
+    return LeaseBackend(
         store,
         NAME,
         holder,
@@ -58,9 +58,9 @@ def claim_of(store: Store, run_id: str, clock: Clock, *, skew_s: float = 0.0) ->
 def test_free_lock_is_got_by_one_lease(clock: Clock) -> None:
     store = MemoryStore()
 
-    refusal = claim_of(store, "a", clock).attempt()
+    contention = backend_of(store, "a", clock).try_acquire()
 
-    assert refusal is None
+    assert contention is None
     ((name, content),) = store.files.items()
     assert name == f"{NAME}.00000001"
     holder = parse_holder(content)
@@ -70,34 +70,34 @@ def test_free_lock_is_got_by_one_lease(clock: Clock) -> None:
 
 def test_second_run_is_told_the_holder_and_has_nothing_to_wait_for(clock: Clock) -> None:
     store = MemoryStore()
-    claim_of(store, "a", clock).attempt()
+    backend_of(store, "a", clock).try_acquire()
 
-    refusal = claim_of(store, "b", clock).attempt()
+    contention = backend_of(store, "b", clock).try_acquire()
 
-    assert refusal is not None
-    assert refusal.holder is not None
-    assert refusal.holder.run_id == "a"
-    assert refusal.clear_at_s <= clock.now_s
+    assert contention is not None
+    assert contention.holder is not None
+    assert contention.holder.run_id == "a"
+    assert contention.clear_at_s <= clock.now_s
 
 
 def test_released_lease_is_followed_at_once(clock: Clock) -> None:
     store = MemoryStore()
-    first, second = claim_of(store, "a", clock), claim_of(store, "b", clock)
-    first.attempt()
-    second.attempt()
+    first, second = backend_of(store, "a", clock), backend_of(store, "b", clock)
+    first.try_acquire()
+    second.try_acquire()
 
     first.release()
 
-    assert second.attempt() is None
+    assert second.try_acquire() is None
     assert max(store.files) == f"{NAME}.00000002"
 
 
 def test_release_leaves_the_highest_lease_alone(clock: Clock) -> None:
     store = MemoryStore()
     for run_id in "abc":
-        claim = claim_of(store, run_id, clock)
-        claim.attempt()
-        claim.release()
+        backend = backend_of(store, run_id, clock)
+        backend.try_acquire()
+        backend.release()
 
     assert list(store.files) == [f"{NAME}.00000003"]
     assert orjson.loads(store.files[f"{NAME}.00000003"])["released"] is True
@@ -105,19 +105,19 @@ def test_release_leaves_the_highest_lease_alone(clock: Clock) -> None:
 
 def test_dead_holder_is_followed_once_its_lease_was_seen_to_end(clock: Clock) -> None:
     store = MemoryStore()
-    claim_of(store, "dead", clock).attempt()
+    backend_of(store, "dead", clock).try_acquire()
     clock.now_s += 3600
-    claim = claim_of(store, "b", clock)
+    backend = backend_of(store, "b", clock)
 
-    refusal = claim.attempt()
+    contention = backend.try_acquire()
     clock.now_s += DURATION_S - 1
-    still = claim.attempt()
+    still = backend.try_acquire()
     clock.now_s += 1
 
-    assert refusal is not None
+    assert contention is not None
     assert still is not None
-    assert refusal.clear_at_s == still.clear_at_s == clock.now_s
-    assert claim.attempt() is None
+    assert contention.clear_at_s == still.clear_at_s == clock.now_s
+    assert backend.try_acquire() is None
 
 
 @pytest.mark.parametrize("skew_s", [-86400.0, -120.0, 120.0, 86400.0])
@@ -125,48 +125,48 @@ def test_living_holder_with_a_wrong_clock_is_found_alive_by_its_renewal(
     clock: Clock, skew_s: float
 ) -> None:
     store = MemoryStore()
-    first, second = claim_of(store, "a", clock, skew_s=skew_s), claim_of(store, "b", clock)
-    first.attempt()
+    first, second = backend_of(store, "a", clock, skew_s=skew_s), backend_of(store, "b", clock)
+    first.try_acquire()
 
-    watching = second.attempt()
+    watching = second.try_acquire()
     clock.now_s += first.renew_s
     first.renew()
-    refusal = second.attempt()
+    contention = second.try_acquire()
 
     assert watching is not None
     assert watching.clear_at_s > clock.now_s
-    assert refusal is not None
-    assert refusal.clear_at_s <= clock.now_s
+    assert contention is not None
+    assert contention.clear_at_s <= clock.now_s
 
 
 def test_lease_that_cannot_be_read_ends_too(clock: Clock) -> None:
     store = MemoryStore({f"{NAME}.00000004": b"{"})
-    claim = claim_of(store, "a", clock)
+    backend = backend_of(store, "a", clock)
 
-    refusal = claim.attempt()
+    contention = backend.try_acquire()
     clock.now_s += DURATION_S
 
-    assert refusal is not None
-    assert refusal.holder is None
-    assert claim.attempt() is None
+    assert contention is not None
+    assert contention.holder is None
+    assert backend.try_acquire() is None
     assert f"{NAME}.00000005" in store.files
 
 
 def test_files_of_other_names_are_no_leases(clock: Clock) -> None:
     store = MemoryStore(dict.fromkeys([f"{NAME}.bak", f"{NAME}.1", f"{NAME}x.00000009"], b""))
 
-    assert claim_of(store, "a", clock).attempt() is None
+    assert backend_of(store, "a", clock).try_acquire() is None
     assert f"{NAME}.00000001" in store.files
 
 
 def test_renewal_holds_the_lease_from_its_beginning(clock: Clock) -> None:
-    claim = claim_of(MemoryStore(), "a", clock)
-    claim.attempt()
+    backend = backend_of(MemoryStore(), "a", clock)
+    backend.try_acquire()
     clock.now_s += 20
 
-    claim.renew()
+    backend.renew()
 
-    assert claim.valid_until_s == clock.now_s + DURATION_S
+    assert backend.valid_until_s == clock.now_s + DURATION_S
 
 
 def test_renewal_that_ends_after_the_lease_is_none(clock: Clock) -> None:
@@ -176,33 +176,33 @@ def test_renewal_that_ends_after_the_lease_is_none(clock: Clock) -> None:
         clock.now_s += delays.pop() if delays else 0
 
     delays: list[float] = []
-    claim = claim_of(MemoryStore(arrive=arrive), "a", clock)
-    claim.attempt()
+    backend = backend_of(MemoryStore(arrive=arrive), "a", clock)
+    backend.try_acquire()
     delays.append(DURATION_S)
 
     with pytest.raises(LockLostError, match="could not be renewed for 60s"):
-        claim.renew()
+        backend.renew()
 
 
 def test_run_that_was_stopped_finds_its_lease_lost(clock: Clock) -> None:
     store = MemoryStore()
-    claim = claim_of(store, "a", clock)
-    claim.attempt()
+    backend = backend_of(store, "a", clock)
+    backend.try_acquire()
     clock.now_s += DURATION_S
 
     with pytest.raises(LockLostError, match=r"the lock 'memory://bucket/_exporter/lock' was lost"):
-        claim.renew()
+        backend.renew()
 
 
 def test_higher_lease_takes_the_lock_from_a_run_whose_clock_stood_still(clock: Clock) -> None:
     """A virtual machine that was frozen does not know it."""
     store = MemoryStore()
-    frozen = claim_of(store, "frozen", Clock())
-    frozen.attempt()
-    other = claim_of(store, "b", clock)
-    other.attempt()
+    frozen = backend_of(store, "frozen", Clock())
+    frozen.try_acquire()
+    other = backend_of(store, "b", clock)
+    other.try_acquire()
     clock.now_s += DURATION_S
-    assert other.attempt() is None
+    assert other.try_acquire() is None
     before = dict(store.files)
 
     with pytest.raises(LockLostError, match="another run took it"):
@@ -221,23 +221,23 @@ def test_number_that_was_removed_is_not_taken_again(clock: Clock) -> None:
         if late.files.keys() == {f"{NAME}.00000001"} and not done:
             done.append(True)
             for run_id in "bc":
-                claim = claim_of(MemoryStore(late.files), run_id, clock)
-                assert claim.attempt() is None
+                backend = backend_of(MemoryStore(late.files), run_id, clock)
+                assert backend.try_acquire() is None
                 if run_id == "b":
-                    claim.release()
+                    backend.release()
             late.files.pop(f"{NAME}.00000002")
 
     done: list[bool] = []
-    first = claim_of(late, "a", clock)
-    first.attempt()
+    first = backend_of(late, "a", clock)
+    first.try_acquire()
     first.release()
-    sleepy = claim_of(MemoryStore(late.files, leave=overtake), "sleepy", clock)
+    sleepy = backend_of(MemoryStore(late.files, leave=overtake), "sleepy", clock)
 
-    refusal = sleepy.attempt()
+    contention = sleepy.try_acquire()
 
-    assert refusal is not None
-    assert refusal.holder is not None
-    assert refusal.holder.run_id == "c"
+    assert contention is not None
+    assert contention.holder is not None
+    assert contention.holder.run_id == "c"
     assert list(late.files) == [f"{NAME}.00000003"]
 
 
@@ -247,9 +247,9 @@ def test_put_that_was_repeated_on_the_way_is_ours(clock: Clock) -> None:
             super().create(name, content)
             return super().create(name, bytes(bytearray(content)))
 
-    claim = claim_of(Repeating(), "a", clock)
+    backend = backend_of(Repeating(), "a", clock)
 
-    assert claim.attempt() is None
+    assert backend.try_acquire() is None
 
 
 def test_put_that_failed_on_its_way_back_blocks_nobody(clock: Clock) -> None:
@@ -259,39 +259,39 @@ def test_put_that_failed_on_its_way_back_blocks_nobody(clock: Clock) -> None:
             raise DestinationError("connection reset")
 
     store = Broken()
-    claim = claim_of(store, "a", clock)
+    backend = backend_of(store, "a", clock)
     with pytest.raises(DestinationError):
-        claim.attempt()
+        backend.try_acquire()
 
-    claim.release()
+    backend.release()
 
-    assert claim_of(MemoryStore(store.files), "b", clock).attempt() is None
+    assert backend_of(MemoryStore(store.files), "b", clock).try_acquire() is None
 
 
 def test_released_claim_writes_no_more(clock: Clock) -> None:
     store = MemoryStore()
-    claim = claim_of(store, "a", clock)
-    claim.attempt()
-    claim.release()
+    backend = backend_of(store, "a", clock)
+    backend.try_acquire()
+    backend.release()
     before = dict(store.files)
 
-    assert claim.attempt() is not None
+    assert backend.try_acquire() is not None
     with pytest.raises(LockLostError):
-        claim.renew()
-    claim.release()
+        backend.renew()
+    backend.release()
 
     assert store.files == before
 
 
 def test_leases_of_a_folder_are_files_in_it(clock: Clock, tmp_path: pytest.TempPathFactory) -> None:
     store = LocalStore(str(tmp_path))
-    first, second = claim_of(store, "a", clock), claim_of(store, "b", clock)
+    first, second = backend_of(store, "a", clock), backend_of(store, "b", clock)
 
-    assert first.attempt() is None
-    assert second.attempt() is not None
+    assert first.try_acquire() is None
+    assert second.try_acquire() is not None
     first.renew()
     first.release()
-    assert second.attempt() is None
+    assert second.try_acquire() is None
     second.release()
 
     assert [each.name for each in store.list_files()] == [f"{NAME}.00000002"]
@@ -348,7 +348,7 @@ def test_two_runs_never_hold_the_lease_and_the_next_one_gets_it(odds: Odds, seed
     if odds == Odds():
         assert any(each.holds_count > 0 for each in race.contenders)
     clock = Clock(race.world.now_s)
-    last = claim_of(MemoryStore(race.files), "last", clock)
-    if last.attempt() is not None:
+    last = backend_of(MemoryStore(race.files), "last", clock)
+    if last.try_acquire() is not None:
         clock.now_s += DURATION_S
-        assert last.attempt() is None
+        assert last.try_acquire() is None

@@ -20,7 +20,7 @@ import anyio
 import pytest
 
 from exporter.errors import DestinationError, LockHeldError, LockLostError
-from exporter.locks.lock import Lock, LockKnobs, build_knobs, hold_lock
+from exporter.locks.lock import Lock, LockEnvironment, build_environment, hold_lock
 from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
 from tests.support.lease_simulation import MemoryStore
@@ -45,8 +45,8 @@ class Time:
             self.now_s = max(self.now_s, min(self.now_s + 0.5, until_s))
 
 
-def knobs_of(time: Time, *, host: str = "etl-1") -> LockKnobs:
-    return LockKnobs(
+def knobs_of(time: Time, *, host: str = "etl-1") -> LockEnvironment:
+    return LockEnvironment(
         host=host,
         pid=4242,
         now=lambda: AT + timedelta(seconds=time.now_s),
@@ -56,22 +56,24 @@ def knobs_of(time: Time, *, host: str = "etl-1") -> LockKnobs:
     )
 
 
-def without_locks(knobs: LockKnobs) -> LockKnobs:
+def without_locks(environment: LockEnvironment) -> LockEnvironment:
     def flock(fd: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    return replace(knobs, flock=flock)
+    return replace(environment, flock=flock)
 
 
 def hold(
     store: Store,
-    knobs: LockKnobs | None = None,
+    environment: LockEnvironment | None = None,
     *,
     run_id: str = "run-1",
     wait_s: float | None = None,
     name: str = LOCK,
 ) -> AbstractAsyncContextManager[Lock]:
-    return hold_lock(store, name, output="out.parquet", run_id=run_id, wait_s=wait_s, knobs=knobs)
+    return hold_lock(
+        store, name, output="out.parquet", run_id=run_id, wait_s=wait_s, environment=environment
+    )
 
 
 def names(folder: Path) -> set[str]:
@@ -293,13 +295,13 @@ async def test_killed_holder_is_followed_at_once(tmp_path: Path) -> None:
 async def test_wait_gets_the_lock_when_its_holder_ends(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    knobs = replace(build_knobs(), jitter=lambda: 0.0)
+    environment = replace(build_environment(), jitter=lambda: 0.0)
     with held_elsewhere(tmp_path) as process:
         async with anyio.create_task_group() as tasks:
             reached = anyio.Event()
 
             async def follow() -> None:
-                async with hold(LocalStore(str(tmp_path)), knobs, wait_s=60):
+                async with hold(LocalStore(str(tmp_path)), environment, wait_s=60):
                     reached.set()
 
             tasks.start_soon(follow)
@@ -381,10 +383,10 @@ async def test_removed_lock_file_is_noticed_before_publishing(tmp_path: Path) ->
 
     async def run() -> None:
         async with hold(store) as lock:
-            await lock.assure()
+            await lock.renew()
             (tmp_path / LOCK).unlink()
             async with hold(store, run_id="run-2"):
-                await lock.assure()
+                await lock.renew()
 
     with pytest.raises(LockLostError, match="was removed while the run went on"):
         await run()
@@ -414,7 +416,7 @@ async def test_lease_stands_in_where_files_cannot_be_locked(tmp_path: Path) -> N
 
     async with hold(store, first) as lock:
         found = names(tmp_path)
-        await lock.assure()
+        await lock.renew()
         with pytest.raises(LockHeldError, match="host etl-1, pid 4242"):
             async with hold(store, second, run_id="run-2"):
                 pass
@@ -466,7 +468,7 @@ async def test_run_whose_lease_cannot_be_renewed_is_cancelled_at_its_end() -> No
         async with hold(MemoryStore(arrive=arrive), knobs_of(time)) as lock:
             is_broken = True
             with pytest.raises(DestinationError):
-                await lock.assure()
+                await lock.renew()
             await work()
 
     with pytest.raises(LockLostError, match="could not be renewed"):

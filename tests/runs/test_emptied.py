@@ -10,7 +10,7 @@ import pytest
 
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import EmptiedError
-from exporter.model import ALL_TIME, Gateway, ListingFacts, Span
+from exporter.model import ALL_TIME, Gateway, ListingFacts, TimeRange
 from exporter.runs.emptied import require_kept
 from exporter.runs.state import State, dump_state, read_state
 from tests.support.program import Program
@@ -124,7 +124,7 @@ def manifest_of(**changes: Any) -> dict[str, Any]:
     }
 
 
-DAY = Span(0, 86_400_000)
+DAY = TimeRange(0, 86_400_000)
 OF_DAY = {"since": "1970-01-01T00:00:00.000Z", "until": "1970-01-02T00:00:00.000Z"}
 
 
@@ -140,17 +140,17 @@ OF_DAY = {"since": "1970-01-01T00:00:00.000Z", "until": "1970-01-02T00:00:00.000
     ],
 )
 def test_gateway_is_missed_where_the_output_has_sessions_of_it(
-    manifest: dict[str, Any], span: Span, total_count: int, is_kept: bool, tmp_path: Path
+    manifest: dict[str, Any], span: TimeRange, total_count: int, is_kept: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "out.ndjson").write_bytes(b"9 lines")
     destination = resolve_destination(str(tmp_path / "out.ndjson"), chosen=None)
     listings = [facts_of(ONE, 0, total_count), facts_of(TWO, 3, 3)]
 
     if not is_kept:
-        require_kept(destination, manifest, listings, span=span)
+        require_kept(destination, manifest, listings, time_range=span)
         return
     with pytest.raises(EmptiedError, match=r"no session was found of w-1/lc-1, and .* of it"):
-        require_kept(destination, manifest, listings, span=span)
+        require_kept(destination, manifest, listings, time_range=span)
 
 
 def test_gateway_of_a_dataset_that_was_added_to_is_known_by_its_total(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_gateway_of_a_dataset_that_was_added_to_is_known_by_its_total(tmp_path: 
     destination = resolve_destination(str(tmp_path / "out.ndjson"), chosen=None)
     listings = [facts_of(ONE, 3, 3), facts_of(TWO, 0, 0)]
 
-    require_kept(destination, manifest_of(), listings, span=ALL_TIME)
+    require_kept(destination, manifest_of(), listings, time_range=ALL_TIME)
     with pytest.raises(EmptiedError, match="lc-2"):
-        require_kept(destination, manifest_of(mode="incremental"), listings, span=ALL_TIME)
+        require_kept(destination, manifest_of(mode="incremental"), listings, time_range=ALL_TIME)
 
 
 def test_incremental_run_says_that_a_gateway_fell_silent(program: "Program") -> None:

@@ -26,7 +26,7 @@ from exporter.emulator.stats import EmulatorStats
 from exporter.errors import ExporterError, NetworkError, ServiceError, TokenExpiredError
 from exporter.events import Event, RetryScheduled
 from exporter.listing.fetch import fetch_sessions
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.model import Gateway, RawSession, SessionPage
 from exporter.runs.export import export
@@ -471,13 +471,13 @@ async def list_gateway(
         after_page()
         return page
 
-    async def hand_on(_: Gateway, sessions: list[RawSession]) -> None:
+    async def on_rows(_: Gateway, sessions: list[RawSession]) -> None:
         rows.extend(sessions)
 
     await fetch_sessions(
-        [Coverage(gateway, page_size=PAGE_SIZE)],
+        [FullListing(gateway, page_size=PAGE_SIZE)],
         fetch_page=fetch_page,
-        hand_on=hand_on,
+        on_rows=on_rows,
         page_size=PAGE_SIZE,
         concurrency=8,
         emit=lambda event: None,

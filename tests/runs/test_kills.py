@@ -62,7 +62,7 @@ FLAGS = (
     "6",
 )
 KILLS_TO_A_FINISH = 4
-MOST_TOO_LATE = 5
+MAX_TOO_LATE = 5
 """Runs in a row that end before they are killed, by a machine that has just got faster."""
 BETWEEN_S = 1.0
 """From one run to the next, as the lists see it."""
@@ -121,7 +121,7 @@ class Campaign:
 
     def kill(self) -> bool:
         """Start a run, kill it at a moment, and look at what is left; whether it came in time."""
-        home = self.destination.home
+        home = self.destination.sidecars
         assert home is not None
         intent = Path(home.store.path_of(home.intent))
         moment = self.chance.choice(["any", "any", "while it publishes", "after it published"])
@@ -151,7 +151,7 @@ class Campaign:
 
     def _assert_whole(self) -> None:
         """What a reader finds who goes by the manifest, or by what is about to be the manifest."""
-        home = self.destination.home
+        home = self.destination.sidecars
         assert home is not None
         manifest, intent = read_manifest(home), home.store.read(home.intent)
         if self.destination.kind == "dataset":
@@ -170,7 +170,7 @@ class Campaign:
         copy = self.program.folder.with_name("copy")
         shutil.copytree(self.program.folder, copy)
         destination = self._resolve(copy)
-        home = destination.home
+        home = destination.sidecars
         assert home is not None
         state_at = None if home.state is None else (home.store, home.state)
         Publisher(destination, home, state_at=state_at).recover()
@@ -185,7 +185,7 @@ class Campaign:
 
     def _assert_tidy(self) -> None:
         destination = self.destination
-        home = destination.home
+        home = destination.sidecars
         assert home is not None
         manifest = read_manifest(home)
         assert manifest is not None
@@ -217,7 +217,7 @@ class Campaign:
     def _read_union(self) -> tuple[dict[Key, Row], int]:
         """The newest version of each session, and how many rows there are."""
         destination = self.destination
-        home = destination.home
+        home = destination.sidecars
         assert home is not None
         manifest = read_manifest(home)
         assert manifest is not None
@@ -266,7 +266,7 @@ def run_campaign(tmp_path: Path, mode: str, *, kill_count: int, seed: int) -> Ca
         )
         campaign.whole_s = 2.0
         for number in range(kill_count):
-            for _ in range(MOST_TOO_LATE):
+            for _ in range(MAX_TOO_LATE):
                 if campaign.kill():
                     break
             if number % KILLS_TO_A_FINISH == KILLS_TO_A_FINISH - 1:

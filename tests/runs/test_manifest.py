@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from exporter.api.client import RequestCounts
-from exporter.model import Gateway, ListingFacts, Span
+from exporter.model import Gateway, ListingFacts, TimeRange
 from exporter.runs.manifest import build_manifest, dump_manifest
 from exporter.sinks.interface import WrittenFile
 from exporter.stores.interface import FileFacts
@@ -172,7 +172,7 @@ def test_text_is_indented_and_ends_in_a_line_end() -> None:
 
 
 def test_filter_by_create_time_is_stated() -> None:
-    manifest = build(span=Span(since_ms=1_793_491_200_000, until_ms=None))
+    manifest = build(time_range=TimeRange(since_ms=1_793_491_200_000, until_ms=None))
 
     assert manifest["since"] == "2026-11-01T00:00:00.000Z"
     assert manifest["until"] is None

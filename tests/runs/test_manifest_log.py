@@ -8,20 +8,20 @@ from typing import Any
 import orjson
 import pytest
 
-from exporter.destinations.destination import Home
+from exporter.destinations.destination import Sidecars
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import LockLostError
 from exporter.runs.manifest_log import KEPT_COUNT, ManifestLog, Published, read_manifest
 from exporter.stores.interface import NO_LOCK
 
-Log = tuple[ManifestLog, Home]
+Log = tuple[ManifestLog, Sidecars]
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Log:
-    home = resolve_destination(f"{tmp_path}/set/", chosen=None).home
-    assert home is not None
-    return ManifestLog(home, folder="_manifests/", lock=NO_LOCK), home
+    sidecars = resolve_destination(f"{tmp_path}/set/", chosen=None).sidecars
+    assert sidecars is not None
+    return ManifestLog(sidecars, folder="_manifests/", lock=NO_LOCK), sidecars
 
 
 def manifest_of(run_id: str, *, minute: int = 0) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def test_without_any_manifest_nothing_is_published(log: Log) -> None:
 
 
 def test_outputs_of_versions_without_numbers_go_on(log: Log) -> None:
-    manifests, home = log
-    home.store.replace(home.manifest, orjson.dumps(manifest_of("former")))
+    manifests, sidecars = log
+    sidecars.store.replace(sidecars.manifest, orjson.dumps(manifest_of("former")))
 
     before = manifests.read()
     manifests.commit(before.number + 1, manifest_of("next", minute=1))
@@ -42,7 +42,7 @@ def test_outputs_of_versions_without_numbers_go_on(log: Log) -> None:
 
     assert before == Published(0, manifest_of("former"))
     assert manifests.read() == Published(1, manifest_of("next", minute=1))
-    assert read_manifest(home) == manifest_of("next", minute=1)
+    assert read_manifest(sidecars) == manifest_of("next", minute=1)
 
 
 def test_number_that_another_run_has_is_refused_and_left_alone(log: Log) -> None:
@@ -64,45 +64,45 @@ def test_commit_that_is_there_already_is_done(log: Log) -> None:
 
 
 def test_number_that_was_removed_long_ago_commits_nothing(log: Log) -> None:
-    manifests, home = log
+    manifests, sidecars = log
     manifests.commit(41, manifest_of("theirs"))
 
     with pytest.raises(LockLostError):
         manifests.commit(2, manifest_of("asleep for days"))
 
-    assert home.store.read("_manifests/00000002.json") is None
+    assert sidecars.store.read("_manifests/00000002.json") is None
     assert manifests.read() == Published(41, manifest_of("theirs"))
 
 
 @pytest.mark.parametrize("copied", ["first", "second", None])
 def test_copy_that_lags_behind_is_put_right(log: Log, copied: str | None) -> None:
-    manifests, home = log
+    manifests, sidecars = log
     # The clock of the second host is behind: numbers decide, not times.
     runs = {"first": manifest_of("first", minute=30), "second": manifest_of("second", minute=10)}
     for number, manifest in enumerate(runs.values(), start=1):
         manifests.commit(number, manifest)
     if copied is not None:
-        home.store.replace(home.manifest, orjson.dumps(runs[copied]))
+        sidecars.store.replace(sidecars.manifest, orjson.dumps(runs[copied]))
 
     found = manifests.read()
     manifests.write_copy()
 
     assert found == Published(2, runs["second"])
-    assert read_manifest(home) == runs["second"]
+    assert read_manifest(sidecars) == runs["second"]
 
 
 def test_what_a_version_without_numbers_published_since_counts(log: Log) -> None:
-    manifests, home = log
+    manifests, sidecars = log
     manifests.commit(1, manifest_of("numbered", minute=1))
-    home.store.replace(home.manifest, orjson.dumps(manifest_of("unnumbered", minute=2)))
+    sidecars.store.replace(sidecars.manifest, orjson.dumps(manifest_of("unnumbered", minute=2)))
 
     assert manifests.read() == Published(1, manifest_of("unnumbered", minute=2))
 
 
 def test_manifest_that_cannot_be_read_still_takes_its_number(log: Log) -> None:
-    manifests, home = log
+    manifests, sidecars = log
     manifests.commit(1, manifest_of("good"))
-    home.store.replace("_manifests/00000002.json", b"")
+    sidecars.store.replace("_manifests/00000002.json", b"")
 
     assert manifests.read() == Published(2, manifest_of("good"))
 

@@ -342,9 +342,9 @@ def test_parts_shown_before_one_that_cannot_be_are_taken_back(
 
 def test_state_elsewhere_is_published_with_the_rest(tmp_path: Path) -> None:
     destination = resolve_destination(output_of(tmp_path, "dataset"), chosen="ndjson")
-    assert destination.home is not None
+    assert destination.sidecars is not None
     elsewhere = LocalStore(str(tmp_path / "states"), makes_folder=True)
-    publisher = Publisher(destination, destination.home, state_at=(elsewhere, "nightly.json"))
+    publisher = Publisher(destination, destination.sidecars, state_at=(elsewhere, "nightly.json"))
     output = open_run(destination, "new")
     facts = output.close()
 

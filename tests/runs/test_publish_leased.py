@@ -49,11 +49,11 @@ def open_publisher(
     folder: Path, kind: Kind, *, lock: HeldLock = NO_LOCK
 ) -> tuple[Destination, Publisher]:
     destination = resolve_destination(output_of(folder, kind), chosen="ndjson")
-    home = destination.home
-    assert home is not None
-    home.store.replace(f"{home.lock}.00000001", b"{}")
-    state_at = None if home.state is None else (home.store, home.state)
-    publisher = Publisher(destination, home, state_at=state_at, lock=lock, keep_s=KEEP_S)
+    sidecars = destination.sidecars
+    assert sidecars is not None
+    sidecars.store.replace(f"{sidecars.lock}.00000001", b"{}")
+    state_at = None if sidecars.state is None else (sidecars.store, sidecars.state)
+    publisher = Publisher(destination, sidecars, state_at=state_at, lock=lock, keep_s=KEEP_S)
     return destination, publisher
 
 
@@ -81,9 +81,9 @@ class ActingOutput:
 
 
 def published_run(sleeper: Sleeper) -> str | None:
-    home = sleeper.destination.home
-    assert home is not None
-    manifest = read_manifest(home)
+    sidecars = sleeper.destination.sidecars
+    assert sidecars is not None
+    manifest = read_manifest(sidecars)
     return None if manifest is None else str(manifest["run_id"])
 
 
@@ -221,15 +221,15 @@ def test_lock_that_is_lost_after_the_commit_changes_nothing(
 def test_state_of_a_run_that_was_followed_is_not_published(tmp_path: Path) -> None:
     sleeper = Sleeper(tmp_path, "dataset", "old")
     sleeper.publish()
-    home = sleeper.destination.home
-    assert home is not None
+    sidecars = sleeper.destination.sidecars
+    assert sidecars is not None
     Sleeper(tmp_path, "dataset", "new").publish()
     # As if the first had been stopped before it removed its note.
     intent = {"manifest": sleeper.manifest, "state": "old", "number": 1}
-    home.store.replace(f"_exporter/publishing.{RUN_IDS['old']}.json", orjson.dumps(intent))
+    sidecars.store.replace(f"_exporter/publishing.{RUN_IDS['old']}.json", orjson.dumps(intent))
 
     _, publisher = open_publisher(tmp_path, "dataset")
     publisher.recover()
 
     assert published_run(sleeper) == RUN_IDS["new"]
-    assert home.store.read("_exporter/state.json") == b"new"
+    assert sidecars.store.read("_exporter/state.json") == b"new"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import UsageError
-from exporter.listing.bookmark import Anchor, Known, Unfinished
+from exporter.listing.bookmark import Anchor, Bookmark, Unfinished
 from exporter.model import Gateway
 from exporter.runs.state import (
     FullRunNeeded,
@@ -21,7 +21,7 @@ from exporter.runs.state import (
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OTHER = replace(GATEWAY, gateway_id="lc-2")
 EXPORTED_AT = datetime(2026, 7, 1, 12, 0, 0, 123000, tzinfo=UTC)
-KNOWN = Known(
+KNOWN = Bookmark(
     total_count=250,
     expired_count=7,
     head=("livy-9", "会话"),
@@ -47,7 +47,7 @@ TEXT = dump_state(STATE)
 serials = st.integers(0, 2**53)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 knowns = st.builds(
-    Known,
+    Bookmark,
     total_count=serials,
     expired_count=serials,
     head=st.lists(texts, max_size=3).map(tuple),
@@ -74,7 +74,7 @@ def read(
 
 
 @given(known=knowns, output=texts)
-def test_state_that_was_written_is_read(known: Known, output: str) -> None:
+def test_state_that_was_written_is_read(known: Bookmark, output: str) -> None:
     state = replace(STATE, gateways={GATEWAY: known, OTHER: KNOWN}, output=output)
 
     assert read(dump_state(state), output=output) == state

@@ -415,9 +415,9 @@ def test_a_file_whose_manifest_names_two_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["file", "dataset"])
 def test_a_publish_that_was_cut_short_is_found_with_a_remedy(kind: str, tmp_path: Path) -> None:
     output = write_file(tmp_path) if kind == "file" else write_dataset(tmp_path)
-    home = resolve_destination(str(output), chosen=None).home
-    assert home is not None
-    home.store.replace(home.intent, b"{}")
+    sidecars = resolve_destination(str(output), chosen=None).sidecars
+    assert sidecars is not None
+    sidecars.store.replace(sidecars.intent, b"{}")
 
     (problem,) = verified(output).problems
     assert problem.message.startswith("a publish was cut short, or is going on: ")

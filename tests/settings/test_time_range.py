@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import UsageError
-from exporter.model import ALL_TIME, Span
-from exporter.runs.prepare import resolve_span
+from exporter.model import ALL_TIME, TimeRange
+from exporter.runs.prepare import resolve_time_range
 from exporter.settings.annotations import check_instant, parse_instant
 from exporter.settings.load import load_settings
 from exporter.times import LAST_MS, format_ms, read_ms
@@ -98,28 +98,28 @@ def test_spans_that_follow_each_other_part_the_sessions(
     since: int, length: int, times: list[int]
 ) -> None:
     middle, end = since + length, since + 2 * length
-    whole, former, latter = Span(since, end), Span(since, middle), Span(middle, end)
+    whole, former, latter = TimeRange(since, end), TimeRange(since, middle), TimeRange(middle, end)
 
     for time in times:
         assert whole.wants(time) == former.wants(time) + latter.wants(time)
-        assert Span(since).wants(time) == (time >= since)
-        assert Span(until_ms=end).wants(time) == (time < end)
+        assert TimeRange(since).wants(time) == (time >= since)
+        assert TimeRange(until_ms=end).wants(time) == (time < end)
 
 
 @pytest.mark.parametrize("create_time", [None, 0, "2026-11-01", True])
 def test_session_that_does_not_tell_its_time_is_kept(create_time: object) -> None:
-    assert Span(NOVEMBER_MS, NOW_MS).wants(create_time)
+    assert TimeRange(NOVEMBER_MS, NOW_MS).wants(create_time)
 
 
 def test_nothing_given_is_all_time() -> None:
-    assert resolve_span(None, None, now=NOW) == ALL_TIME
+    assert resolve_time_range(None, None, now=NOW) == ALL_TIME
     assert not ALL_TIME.has_bounds
 
 
 def test_both_are_counted_from_one_start() -> None:
-    span = resolve_span("7d", "1d", now=NOW)
+    span = resolve_time_range("7d", "1d", now=NOW)
 
-    assert span == Span(NOW_MS - 7 * 86_400_000, NOW_MS - 86_400_000)
+    assert span == TimeRange(NOW_MS - 7 * 86_400_000, NOW_MS - 86_400_000)
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_span_that_can_hold_no_session_is_refused_with_a_hint(
     since: str | None, until: str | None, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words) as raised:
-        resolve_span(since, until, now=NOW)
+        resolve_time_range(since, until, now=NOW)
 
     assert raised.value.hint
 
 
 def test_until_may_be_to_come() -> None:
-    assert resolve_span(None, "2027-01-01", now=NOW).until_ms == 1_798_761_600_000
+    assert resolve_time_range(None, "2027-01-01", now=NOW).until_ms == 1_798_761_600_000
 
 
 def test_dates_and_times_of_toml_are_taken_as_their_texts() -> None:

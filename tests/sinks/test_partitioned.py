@@ -8,10 +8,10 @@ import pytest
 from exporter.model import Gateway, RawSession
 from exporter.sinks import partitioned as module
 from exporter.sinks.dataset import Parts
-from exporter.sinks.formats import open_gathering, open_sink
+from exporter.sinks.formats import open_partition_buffer, open_sink
 from exporter.sinks.hive import empty_folder
 from exporter.sinks.interface import ByteStream, Format, Rows, Sink
-from exporter.sinks.partitioned import PartitionedOutput, Waiting, choose_largest
+from exporter.sinks.partitioned import PartitionedOutput, WaitingRows, choose_largest
 from exporter.stores.local import LocalStore
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -44,7 +44,7 @@ def open_partitioned(
             output_format=output_format,
             open_sink=open_file_sink,
         ),
-        open_gathering(output_format, ["queue"], exported_at=EXPORTED_AT),
+        open_partition_buffer(output_format, ["queue"], exported_at=EXPORTED_AT),
         target_bytes=target_bytes,
         empty_folder=empty_folder(["queue"]) if stands_alone else None,
     )
@@ -121,7 +121,7 @@ def test_partition_that_is_met_again_has_one_more_part(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(module, "WAITING_BYTES", 0)
-    monkeypatch.setattr(module, "MOST_OPEN", 2)
+    monkeypatch.setattr(module, "MAX_OPEN", 2)
     output = open_partitioned(tmp_path)
 
     for _ in range(2):
@@ -174,9 +174,9 @@ def test_values_that_do_not_fit_are_counted(tmp_path: Path) -> None:
 
 
 def test_fewest_partitions_make_room() -> None:
-    waiting: dict[str, Waiting] = {}
+    waiting: dict[str, WaitingRows] = {}
     for name, size_bytes in (("small", 1), ("large", 50), ("middle", 20)):
-        waiting[name] = Waiting()
+        waiting[name] = WaitingRows()
         waiting[name].add(Rows(b"", 1, size_bytes))
 
     assert choose_largest(waiting, down_to=30) == ["large"]

@@ -15,7 +15,7 @@ from exporter.errors import DestinationError
 from exporter.model import Gateway, RawSession
 from exporter.sinks.formats import open_sink, resolve_format
 from exporter.sinks.interface import Sink, SinkFacts
-from exporter.stores.hashing import MeteredFile
+from exporter.stores.hashing import HashingFile
 from exporter.stores.interface import FileFacts
 from exporter.stores.local import LocalStore
 
@@ -41,8 +41,8 @@ def raw_session(number: int, **fields: Any) -> RawSession:
     }
 
 
-def stage(folder: Path, name: str) -> MeteredFile:
-    return MeteredFile(LocalStore(str(folder)).stage(name, run_id="run-1"))
+def stage(folder: Path, name: str) -> HashingFile:
+    return HashingFile(LocalStore(str(folder)).stage(name, run_id="run-1"))
 
 
 class FailingStream:

@@ -12,8 +12,8 @@ import pytest
 
 from exporter.destinations.dataset import is_own
 from exporter.errors import LockLostError
-from exporter.locks.flock import LockFile
-from exporter.locks.interface import Holder, Refusal
+from exporter.locks.flock import FlockBackend
+from exporter.locks.interface import Contention, Holder
 from exporter.stores import generation
 from exporter.stores.local import LocalStore
 from tests.support.publishers import (
@@ -219,24 +219,24 @@ def test_file_that_others_put_there_meanwhile_moves_over(
 
 
 def test_lock_of_the_folder_is_held_on(tmp_path: Path) -> None:
-    def claim(run_id: str) -> LockFile:
+    def backend(run_id: str) -> FlockBackend:
         store = LocalStore(f"{tmp_path}/set/", makes_folder=True)
         holder = Holder("host", 1, run_id, STARTED_AT)
-        return LockFile(store, "_exporter/lock", holder, now_s=lambda: 0.0)
+        return FlockBackend(store, "_exporter/lock", holder, now_s=lambda: 0.0)
 
-    ours, other = claim("ours"), claim("other")
-    assert ours.attempt() is None
+    ours, other = backend("ours"), backend("other")
+    assert ours.try_acquire() is None
     make_folder(tmp_path / "set", {OLD: b"old"})
 
     assert replace_old_by_new(tmp_path / "set")
     ours.renew()
-    refusal = other.attempt()
+    contention = other.try_acquire()
     ours.release()
 
-    assert isinstance(refusal, Refusal)
-    assert refusal.holder is not None
-    assert refusal.holder.run_id == "ours"
-    assert other.attempt() is None
+    assert isinstance(contention, Contention)
+    assert contention.holder is not None
+    assert contention.holder.run_id == "ours"
+    assert other.try_acquire() is None
     with pytest.raises(LockLostError):
         ours.renew()
     other.release()

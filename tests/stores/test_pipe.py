@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import DestinationError
-from exporter.stores.hashing import MeteredFile
+from exporter.stores.hashing import HashingFile
 from exporter.stores.interface import FileFacts
 from exporter.stores.pipe import PipeFile
 
 
 def publish(path: str, content: bytes) -> FileFacts:
-    file = MeteredFile(PipeFile(path))
+    file = HashingFile(PipeFile(path))
     file.write(content)
     facts = file.finish(path)
     file.publish()
@@ -24,7 +24,7 @@ def publish(path: str, content: bytes) -> FileFacts:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_full_device_is_told_with_the_remedy() -> None:
-    file = MeteredFile(PipeFile("/dev/full"))
+    file = HashingFile(PipeFile("/dev/full"))
     file.write(b"x")
 
     with pytest.raises(DestinationError, match="No space left") as caught:
@@ -53,7 +53,7 @@ def test_pipe_gets_the_bytes(tmp_path: Path) -> None:
     os.set_blocking(reader, True)
     thread = threading.Thread(target=lambda: received.append(drain(reader)))
 
-    file = MeteredFile(PipeFile(str(pipe)))
+    file = HashingFile(PipeFile(str(pipe)))
     thread.start()
     file.write(b"x" * 1_000_000)
     facts = file.finish(str(pipe))
@@ -82,7 +82,7 @@ def test_reader_that_goes_away_is_no_fault_of_the_output(tmp_path: Path) -> None
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    file = MeteredFile(PipeFile(str(pipe)))
+    file = HashingFile(PipeFile(str(pipe)))
     os.close(reader)
 
     file.write(b"x")

@@ -17,11 +17,11 @@ import pyarrow as pa  # an export pays for it with or without a journal
 
 from exporter import Settings
 from exporter.api import calls
-from exporter.api.connect import open_service, resolve_service
+from exporter.api.connect import connect, resolve_endpoint
 from exporter.events import Event, PageRead
 from exporter.journal.journal import Journal
 from exporter.listing.fetch import fetch_sessions
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.model import Gateway, RawSession, SessionPage
@@ -36,7 +36,7 @@ async def read(arguments: argparse.Namespace) -> None:
         region=os.environ["LIVY_EXPORTER_REGION"],
         concurrency=CONCURRENCY,
     )
-    service = resolve_service(settings, environ=os.environ)
+    service = resolve_endpoint(settings, environ=os.environ)
     gateway = Gateway(service.region_id, arguments.workspace, arguments.gateway)
     journal = open_journal(arguments.journal, gateway)
     ids: list[str] = []
@@ -48,10 +48,10 @@ async def read(arguments: argparse.Namespace) -> None:
             if sum(not page.resumed for page in pages) == arguments.die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    async def hand_on(_: Gateway, sessions: list[RawSession]) -> None:
+    async def on_rows(_: Gateway, sessions: list[RawSession]) -> None:
         ids.extend([session["sessionId"] for session in sessions])
 
-    async with open_service(settings, service, emit=listen, environ=os.environ) as client:
+    async with connect(settings, service, emit=listen, environ=os.environ) as client:
 
         async def fetch_page(request: PageRequest) -> SessionPage:
             return await client.send(
@@ -61,9 +61,9 @@ async def read(arguments: argparse.Namespace) -> None:
             )
 
         (facts,) = await fetch_sessions(
-            [Coverage(gateway, page_size=100)],
+            [FullListing(gateway, page_size=100)],
             fetch_page=fetch_page,
-            hand_on=hand_on,
+            on_rows=on_rows,
             page_size=100,
             concurrency=CONCURRENCY,
             emit=listen,

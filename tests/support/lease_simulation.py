@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from exporter.errors import DestinationError, LockLostError
 from exporter.locks.interface import Holder
-from exporter.locks.lease import LeaseClaim
+from exporter.locks.lease import LeaseBackend
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store, StoredFile
 
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -209,7 +209,7 @@ class Contender:
     odds: Odds
     chance: random.Random
     wait_s: float = 0.0
-    holding: LeaseClaim | None = None
+    holding: LeaseBackend | None = None
     holds_count: int = 0
     steady_s: float = field(init=False)
     skew_s: float = field(init=False)
@@ -245,41 +245,41 @@ class Contender:
     def run(self, run_id: str) -> None:
         store = MemoryStore(self.files, arrive=self.travel, leave=self.travel)
         holder = Holder(self.host, 1, run_id, self.now())
-        claim = LeaseClaim(
+        backend = LeaseBackend(
             store, NAME, holder, now_s=self.now_s, now=self.now, duration_s=DURATION_S
         )
         try:
-            if self.acquire(claim):
-                self.holding = claim
+            if self.acquire(backend):
+                self.holding = backend
                 self.holds_count += 1
-                self.work(claim)
+                self.work(backend)
         finally:
             self.holding = None
-            claim.release()
+            backend.release()
 
-    def acquire(self, claim: LeaseClaim) -> bool:
+    def acquire(self, backend: LeaseBackend) -> bool:
         begun_s = self.now_s()
         while True:
             asked_s = self.now_s()
-            refusal = claim.attempt()
-            if refusal is None:
+            contention = backend.try_acquire()
+            if contention is None:
                 return True
-            if asked_s >= max(begun_s + self.wait_s, refusal.clear_at_s):
+            if asked_s >= max(begun_s + self.wait_s, contention.clear_at_s):
                 return False
-            self.world.pause(claim.poll_s * self.chance.uniform(0.5, 1.5))
+            self.world.pause(backend.poll_s * self.chance.uniform(0.5, 1.5))
 
-    def work(self, claim: LeaseClaim) -> None:
-        pause_s = claim.renew_s
+    def work(self, backend: LeaseBackend) -> None:
+        pause_s = backend.renew_s
         for _ in range(self.chance.randrange(8)):
             self.world.pause(pause_s)
             try:
-                claim.renew()
-                pause_s = claim.renew_s
+                backend.renew()
+                pause_s = backend.renew_s
             except LockLostError:
                 raise
             except DestinationError:
-                pause_s = claim.renew_s / 4
-        claim.renew()
+                pause_s = backend.renew_s / 4
+        backend.renew()
 
     def travel(self) -> None:
         """Half of a request: it takes its time, is broken off, or its run dies."""

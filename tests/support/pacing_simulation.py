@@ -28,7 +28,7 @@ class Exporter:
     granted_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
     """When the answers came, by the simulation's clock."""
-    most_in_flight: int = 0
+    max_in_flight: int = 0
     timer_s: float = math.nan
     """The timer that is set; an older one that still fires is void."""
 
@@ -103,7 +103,7 @@ class Simulation:
             exporter.page_count -= 1
             ticket = exporter.pacer.send(self.now_s)
             exporter.sent_s.append(self.now_s)
-            exporter.most_in_flight = max(exporter.most_in_flight, exporter.pacer.in_flight)
+            exporter.max_in_flight = max(exporter.max_in_flight, exporter.pacer.in_flight)
             self._plan(self.now_s + self._travel_s(), partial(self._arrive, exporter, ticket))
 
     def _set_timer(self, exporter: Exporter, at_s: float) -> None:
@@ -163,11 +163,11 @@ PATIENCE_S = 150.0
 def build_exporter(
     page_count: int = ENDLESS,
     *,
-    most_in_flight: int = 32,
-    most_rps: float | None = None,
+    max_in_flight: int = 32,
+    max_rps: float | None = None,
     starts_s: float = 0.0,
 ) -> Exporter:
-    pacer = Pacer(most_in_flight=most_in_flight, most_rps=most_rps)
+    pacer = Pacer(max_in_flight=max_in_flight, max_rps=max_rps)
     return Exporter(pacer, page_count, starts_s=starts_s)
 
 
@@ -227,7 +227,7 @@ class Sharing:
     """When first one of them had less than half its fair share for STARVED_S; inf: never."""
     used: float
     """Share of the quota that they used together."""
-    least_share: float
+    min_share: float
     """Of the one that got least over all the time, relative to a fair share."""
 
 
@@ -243,7 +243,7 @@ def measure_sharing(
     return Sharing(
         starved_from_s=min(find_starved_s(each, fair_rps, from_s, to_s) for each in exporters),
         used=sum(counts) / lasts_s / quota.rate_per_s,
-        least_share=min(counts) / lasts_s / fair_rps,
+        min_share=min(counts) / lasts_s / fair_rps,
     )
 
 

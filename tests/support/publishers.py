@@ -20,7 +20,7 @@ from exporter.runs.manifest_log import read_manifest
 from exporter.runs.publish import Publisher, digest
 from exporter.sinks.dataset import Parts
 from exporter.sinks.file import FileOutput
-from exporter.sinks.formats import open_gathering, open_sink
+from exporter.sinks.formats import open_partition_buffer, open_sink
 from exporter.sinks.interface import ByteStream, Output, Sink
 from exporter.sinks.partitioned import PartitionedOutput
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store, StoredFile
@@ -47,10 +47,10 @@ def output_of(folder: Path, kind: Kind) -> str:
 def resolve(folder: Path, kind: Kind, wrap: Wrap) -> tuple[Destination, Publisher]:
     plain = resolve_destination(output_of(folder, kind), chosen="ndjson")
     destination = replace(plain, store=wrap(plain.store))
-    home = destination.home
-    assert home is not None
-    state_at = None if home.state is None else (home.store, home.state)
-    return destination, Publisher(destination, home, state_at=state_at)
+    sidecars = destination.sidecars
+    assert sidecars is not None
+    state_at = None if sidecars.state is None else (sidecars.store, sidecars.state)
+    return destination, Publisher(destination, sidecars, state_at=state_at)
 
 
 def open_run(destination: Destination, version: Version) -> Output:
@@ -71,7 +71,7 @@ def open_run(destination: Destination, version: Version) -> Output:
     if destination.kind == "file":
         return FileOutput(store.stage(name, run_id=run_id), name, open_sink=open_file_sink)
     parts = Parts(store, run_id=run_id, output_format="ndjson", open_sink=open_file_sink)
-    gathering = open_gathering("ndjson", ["queue"], exported_at=STARTED_AT)
+    gathering = open_partition_buffer("ndjson", ["queue"], exported_at=STARTED_AT)
     return PartitionedOutput(parts, gathering, target_bytes=0, empty_folder=None)
 
 
@@ -106,9 +106,9 @@ def recover(folder: Path, kind: Kind, wrap: Wrap = lambda store: store) -> None:
 def read_version(folder: Path, kind: Kind) -> Version | None:
     """What a reader finds who goes by the manifest; the parts of a dataset must then be whole."""
     destination, _ = resolve(folder, kind, lambda store: store)
-    home = destination.home
-    assert home is not None
-    manifest = read_manifest(home)
+    sidecars = destination.sidecars
+    assert sidecars is not None
+    manifest = read_manifest(sidecars)
     if manifest is None:
         return None
     if kind == "dataset":

@@ -16,9 +16,9 @@ from exporter.emulator.churn import Churn
 from exporter.emulator.generated_list import PageCache
 from exporter.emulator.moving_list import ChurningSessions, Truth
 from exporter.listing.bookmark import Watch, is_final
-from exporter.listing.full import Coverage
+from exporter.listing.full import FullListing
 from exporter.listing.interface import Listing, PageRequest
-from exporter.model import ALL_TIME, Gateway, ListingFacts, RawSession, SessionPage, Span
+from exporter.model import ALL_TIME, Gateway, ListingFacts, RawSession, SessionPage, TimeRange
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 NEWEST_MS = 1_782_820_800_000
@@ -112,30 +112,32 @@ class Wire:
         return self._latency_s / 2 * self._chance.uniform(0.5, 1.5)
 
 
-def read_by_coverage(
+def read_in_full(
     sessions: ChurningSessions,
     *,
     in_flight: int,
     latency_s: float,
     seed: int,
     page_size: int = 100,
-    span: Span = ALL_TIME,
+    time_range: TimeRange = ALL_TIME,
 ) -> Outcome:
-    coverage = Coverage(GATEWAY, page_size=page_size, span=span)
+    coverage = FullListing(GATEWAY, page_size=page_size, time_range=time_range)
     wire = Wire(sessions, latency_s=latency_s, seed=seed)
     seen: Counter[str] = Counter()
     for session in drive(coverage, wire, in_flight=in_flight):
-        assert not span.has_bounds or span.wants(session["createTime"])
+        assert not time_range.has_bounds or time_range.wants(session["createTime"])
         seen[session["sessionId"]] += 1
-    truth = narrow(sessions, span) if span.has_bounds else sessions.truth()
+    truth = narrow(sessions, time_range) if time_range.has_bounds else sessions.truth()
     return Outcome(seen, truth, wire.request_count, wire.now_s, coverage.facts)
 
 
-def narrow(sessions: ChurningSessions, span: Span) -> Truth:
-    """The truth of which only the sessions created in the span are owed."""
+def narrow(sessions: ChurningSessions, time_range: TimeRange) -> Truth:
+    """The truth of which only the sessions created in the time_range are owed."""
     truth = sessions.truth()
     # What is owed is still in the list.
-    wanted = {each["sessionId"] for each in sessions.sessions() if span.wants(each["createTime"])}
+    wanted = {
+        each["sessionId"] for each in sessions.sessions() if time_range.wants(each["createTime"])
+    }
     return replace(truth, owed=truth.owed & wanted)
 
 

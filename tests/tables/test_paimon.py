@@ -26,7 +26,7 @@ from exporter.records.schema import SCHEMA
 from exporter.settings.catalogs import Catalogs
 from exporter.stores.interface import NO_LOCK, HeldLock
 from exporter.tables import paimon
-from exporter.tables.interface import Commit, Conflict, TableMode, TableRequest
+from exporter.tables.interface import Commit, CommitConflict, TableMode, TableRequest
 from exporter.tables.output import TableOutput
 from exporter.tables.paimon import PaimonTable, open_table
 from exporter.tables.paimon_names import resolve_name
@@ -460,7 +460,7 @@ def test_compaction_gives_way_to_who_was_faster(
     export(lake.open(), range(2))
     table = RacedTable(lake, lambda: export(lake.open(), range(3), mode="upsert", run_id="run-x"))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(CommitConflict):
         table.compact(Commit(run_id="run-2", exporter_version="1"))
 
     assert lake.runs() == ["run-1", "run-x"]
@@ -486,17 +486,17 @@ def test_rows_beyond_what_memory_holds_are_more_files_of_one_commit(
 @given(
     runs=RUNS,
     partition_by=st.sampled_from([(), ("compute_id",), ("region_id", "workspace_id")]),
-    most_bytes=st.sampled_from([1, paimon.MAX_BYTES]),
+    max_bytes=st.sampled_from([1, paimon.MAX_BYTES]),
 )
 @few_examples
 def test_table_is_a_dictionary_by_key(
-    runs: list[Run], partition_by: tuple[str, ...], most_bytes: int, tmp_path: Path
+    runs: list[Run], partition_by: tuple[str, ...], max_bytes: int, tmp_path: Path
 ) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "ops.db" / "sessions"
     request = TableRequest(output=str(folder), partition_by=partition_by)
     table = open_table(request)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paimon, "MAX_BYTES", most_bytes)
+        patch.setattr(paimon, "MAX_BYTES", max_bytes)
         patch.setattr(paimon, "MAX_FILES", 3)
 
         expected = publish_runs(runs, lambda mode, run_id: build_output(table, mode, run_id))
@@ -608,4 +608,4 @@ def test_catalog_that_cannot_be_asked_is_told(
 
 
 def test_conflict_of_the_library_is_answered_and_not_reported() -> None:
-    assert issubclass(Conflict, DestinationError)
+    assert issubclass(CommitConflict, DestinationError)

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.errors import CredentialsError, DestinationError, ExporterError, UsageError
 from exporter.settings.catalogs import Options
-from exporter.tables.interface import Conflict
+from exporter.tables.interface import CommitConflict
 from exporter.tables.paimon_names import TableName, resolve_name, translated
 
 OUTPUT = "paimon://lake/ops.sessions"
@@ -130,7 +130,7 @@ class PanicException(BaseException):
         ),
         (
             ValueError("Commit failed for snapshot 3, there may exist commit conflicts"),
-            Conflict,
+            CommitConflict,
             "commit conflicts",
         ),
         (

@@ -14,7 +14,7 @@ from exporter.errors import DestinationError
 from exporter.model import Gateway
 from exporter.records.schema import build_batch
 from exporter.tables.iceberg_rows import join_keys
-from exporter.tables.spool import SPOOLED, Spool, keep_newest
+from exporter.tables.spool import SPOOLED, SpilledRows, keep_newest
 
 EXPORTED_AT = datetime(2026, 1, 12, tzinfo=UTC)
 TEXT = st.text(alphabet="a:1\x00é", max_size=4)
@@ -37,8 +37,8 @@ def build_rows(keys: Keys, *, state: str = "running") -> pa.RecordBatch:
     return whole.combine_chunks().to_batches()[0]
 
 
-def fill(*batches: Keys, memory_bytes: int = 0) -> Spool:
-    spool = Spool(memory_bytes=memory_bytes)
+def fill(*batches: Keys, memory_bytes: int = 0) -> SpilledRows:
+    spool = SpilledRows(memory_bytes=memory_bytes)
     for number, keys in enumerate(batches):
         if keys:
             spool.append(build_rows(keys, state=f"of {number}"))
@@ -50,7 +50,7 @@ def keys_of(count: int) -> Keys:
     return [("r", "w", "c", f"livy-{number}") for number in range(count)]
 
 
-def read_states(spool: Spool) -> dict[tuple[str, str, str, str], str]:
+def read_states(spool: SpilledRows) -> dict[tuple[str, str, str, str], str]:
     rows = spool.open_reader().read_all().to_pylist()
     return {
         (row["region_id"], row["workspace_id"], row["compute_id"], row["session_id"]): row["state"]

@@ -11,13 +11,16 @@ from exporter.errors import (
     UsageError,
 )
 from exporter.model import Gateway
-from exporter.ui.errors import Teller, guess_teller
+from exporter.ui.errors import ErrorReporter, guess_reporter
 
 
 def tell(
-    capsys: pytest.CaptureFixture[str], error: BaseException, *, teller: Teller | None = None
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    *,
+    reporter: ErrorReporter | None = None,
 ) -> tuple[int, list[str]]:
-    code = (teller or Teller(as_json=False, with_traceback=False)).tell_error(error)
+    code = (reporter or ErrorReporter(as_json=False, with_traceback=False)).tell_error(error)
     said = capsys.readouterr()
     assert said.out == ""
     return code, said.err.splitlines()
@@ -86,20 +89,20 @@ def test_bug_is_told_with_the_way_to_its_traceback(capsys: pytest.CaptureFixture
 
 
 def test_traceback_follows_the_error(capsys: pytest.CaptureFixture[str]) -> None:
-    teller = Teller(as_json=False, with_traceback=True)
+    reporter = ErrorReporter(as_json=False, with_traceback=True)
 
-    _, lines = tell(capsys, UsageError("no region"), teller=teller)
+    _, lines = tell(capsys, UsageError("no region"), reporter=reporter)
 
     assert lines[0] == "error: no region"
     assert lines[-1] == "exporter.errors.UsageError: no region"
 
 
 def test_json_has_the_run_once_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
-    teller = Teller(as_json=True, with_traceback=False)
-    _, (early,) = tell(capsys, UsageError("no region", hint="name it"), teller=teller)
-    teller.run_id = "r-1"
+    reporter = ErrorReporter(as_json=True, with_traceback=False)
+    _, (early,) = tell(capsys, UsageError("no region", hint="name it"), reporter=reporter)
+    reporter.run_id = "r-1"
 
-    _, (late,) = tell(capsys, UsageError("no region"), teller=teller)
+    _, (late,) = tell(capsys, UsageError("no region"), reporter=reporter)
 
     assert json.loads(early) | {"ts": ""} == {
         "ts": "",
@@ -114,8 +117,8 @@ def test_json_has_the_run_once_it_is_known(capsys: pytest.CaptureFixture[str]) -
 def test_interrupt_is_told_with_what_became_of_the_output(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    Teller(as_json=False, with_traceback=False).tell_interrupt("nothing was published")
-    Teller(as_json=True, with_traceback=False, run_id="r-1").tell_interrupt("")
+    ErrorReporter(as_json=False, with_traceback=False).tell_interrupt("nothing was published")
+    ErrorReporter(as_json=True, with_traceback=False, run_id="r-1").tell_interrupt("")
 
     text, line = capsys.readouterr().err.splitlines()
     assert text == "interrupted: nothing was published"
@@ -136,7 +139,7 @@ def test_json_names_the_gateway_that_all_alike_are_about(
     third.gateway = Gateway("cn-hangzhou", "w-1", "lc-2")
 
     for group in ([first, second], [first, third]):
-        Teller(as_json=True, with_traceback=False).tell_error(ExceptionGroup("two", group))
+        ErrorReporter(as_json=True, with_traceback=False).tell_error(ExceptionGroup("two", group))
 
     same, mixed = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert (same["region_id"], same["workspace_id"], same["gateway_id"]) == (
@@ -165,6 +168,6 @@ def test_json_names_the_gateway_that_all_alike_are_about(
 def test_way_of_telling_is_guessed_from_what_was_typed(
     arguments: list[str], environ: dict[str, str], as_json: bool, with_traceback: bool
 ) -> None:
-    teller = guess_teller(arguments, environ=environ)
+    reporter = guess_reporter(arguments, environ=environ)
 
-    assert (teller.as_json, teller.with_traceback) == (as_json, with_traceback)
+    assert (reporter.as_json, reporter.with_traceback) == (as_json, with_traceback)

@@ -33,7 +33,7 @@ from exporter.ui.progress import (
     choose_drawing,
     open_progress,
 )
-from exporter.ui.stats import Tally
+from exporter.ui.stats import RunStats
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -378,21 +378,21 @@ def test_a_reader_that_went_away_does_not_fail_the_run() -> None:
         start(progress)
         progress(COMPLETE)
 
-    assert progress.tally.finished == COMPLETE
+    assert progress.stats.finished == COMPLETE
 
 
-def running_tally(*, throttled: bool = False) -> Tally:
-    tally = Tally()
-    tally.apply(GatewaysDiscovered(1), 0.0)
-    tally.apply(ListingStarted(ONE, 20_000, 200), 0.0)
-    tally.apply(SessionsWritten(12_400), 10.0)
+def running_tally(*, throttled: bool = False) -> RunStats:
+    stats = RunStats()
+    stats.apply(GatewaysDiscovered(1), 0.0)
+    stats.apply(ListingStarted(ONE, 20_000, 200), 0.0)
+    stats.apply(SessionsWritten(12_400), 10.0)
     if throttled:
-        tally.apply(RequestEnded("throttled", in_flight=31, elapsed_s=0.1), 10.0)
-    return tally
+        stats.apply(RequestEnded("throttled", in_flight=31, elapsed_s=0.1), 10.0)
+    return stats
 
 
-def row(tally: Tally, width: int) -> str:
-    return "  ".join(field.text.strip() for field in fit(build_fields(tally, 10.0), width))
+def row(stats: RunStats, width: int) -> str:
+    return "  ".join(field.text.strip() for field in fit(build_fields(stats, 10.0), width))
 
 
 @pytest.mark.parametrize("width", range(5, 130))
@@ -417,15 +417,15 @@ def test_a_wide_row_has_everything() -> None:
 
 
 def test_a_row_counts_what_is_new_and_measures_it_by_nothing() -> None:
-    tally = Tally()
-    tally.apply(GatewaysDiscovered(1), 0.0)
-    tally.apply(ListingStarted(ONE, 20_033, 1, incremental=True), 0.0)
-    tally.apply(PageRead(ONE, 1, 100), 0.0)
-    tally.apply(SessionsWritten(33), 0.0)
+    stats = RunStats()
+    stats.apply(GatewaysDiscovered(1), 0.0)
+    stats.apply(ListingStarted(ONE, 20_033, 1, incremental=True), 0.0)
+    stats.apply(PageRead(ONE, 1, 100), 0.0)
+    stats.apply(SessionsWritten(33), 0.0)
 
-    fields = [field.text.strip() for field in build_fields(tally, 2.0)]
+    fields = [field.text.strip() for field in build_fields(stats, 2.0)]
 
-    assert tally.fraction is None
+    assert stats.fraction is None
     assert fields[1:4] == ["33 new or changed sessions", "1 page", "0 in flight"]
     assert not any("20,033" in field or "%" in field for field in fields)
 
@@ -449,12 +449,12 @@ def test_throttling_is_worth_its_place_only_when_it_happens() -> None:
 
 
 def test_a_row_does_not_change_its_width_as_numbers_grow() -> None:
-    early, late = Tally(), running_tally()
+    early, late = RunStats(), running_tally()
     early.apply(GatewaysDiscovered(1), 0.0)
     early.apply(ListingStarted(ONE, 20_000, 200), 0.0)
 
     widths = {
-        len("  ".join(field.text for field in build_fields(tally, 10.0))) for tally in (early, late)
+        len("  ".join(field.text for field in build_fields(stats, 10.0))) for stats in (early, late)
     }
 
     assert len(widths) == 1

@@ -20,7 +20,7 @@ from exporter.events import (
     SessionsWritten,
 )
 from exporter.model import Gateway
-from exporter.ui.errors import Teller
+from exporter.ui.errors import ErrorReporter
 from exporter.ui.prometheus import (
     LAST_SUCCESS,
     NEWEST_SESSION,
@@ -274,7 +274,7 @@ def test_the_exit_code_of_an_error_is_told(
         raise error
 
     with pytest.raises(type(error)):
-        run_with_metrics(fail, metrics, teller=Teller(as_json=False, with_traceback=False))
+        run_with_metrics(fail, metrics, reporter=ErrorReporter(as_json=False, with_traceback=False))
 
     assert value_of(path, "livy_exporter_run_exit_code") == exit_code
 
@@ -284,13 +284,17 @@ def test_metrics_that_cannot_be_written_change_no_exit_code(
 ) -> None:
     metrics = RunMetrics(str(tmp_path / "none" / "livy.prom"), output="out.parquet")
 
-    code = run_with_metrics(lambda: 0, metrics, teller=Teller(as_json=False, with_traceback=False))
+    code = run_with_metrics(
+        lambda: 0, metrics, reporter=ErrorReporter(as_json=False, with_traceback=False)
+    )
 
     assert code == 0
     assert capsys.readouterr().err.startswith("error: cannot write the metrics to ")
 
 
 def test_a_run_without_metrics_runs_alike() -> None:
-    code = run_with_metrics(lambda: 4, None, teller=Teller(as_json=False, with_traceback=False))
+    code = run_with_metrics(
+        lambda: 4, None, reporter=ErrorReporter(as_json=False, with_traceback=False)
+    )
 
     assert code == 4

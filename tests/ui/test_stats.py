@@ -23,7 +23,7 @@ from exporter.events import (
     SessionsWritten,
 )
 from exporter.model import Gateway
-from exporter.ui.stats import RATE_WINDOW_S, Tally
+from exporter.ui.stats import RATE_WINDOW_S, RunStats
 
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
@@ -43,40 +43,40 @@ ONE_OF_EACH: list[Event] = [
 ]
 
 
-def tally_of(events: Iterable[Event], *, at_s: float = 0.0) -> Tally:
-    tally = Tally()
+def tally_of(events: Iterable[Event], *, at_s: float = 0.0) -> RunStats:
+    stats = RunStats()
     for event in events:
-        tally.apply(event, at_s)
-    return tally
+        stats.apply(event, at_s)
+    return stats
 
 
-def steady(tally: Tally, *, from_s: float, to_s: float, per_s: int) -> None:
+def steady(stats: RunStats, *, from_s: float, to_s: float, per_s: int) -> None:
     """One write each tenth of a second."""
     for step in range(round((to_s - from_s) * 10)):
-        tally.apply(SessionsWritten(per_s // 10), from_s + (step + 1) / 10)
+        stats.apply(SessionsWritten(per_s // 10), from_s + (step + 1) / 10)
 
 
 def test_every_kind_of_event_can_be_counted() -> None:
-    tally = tally_of(ONE_OF_EACH)
+    stats = tally_of(ONE_OF_EACH)
 
     assert {type(event) for event in ONE_OF_EACH} == set(get_args(Event))
-    assert (tally.run_id, tally.output) == ("r-1", "out.parquet")
-    assert (tally.sessions_written, tally.pages_read, tally.retries) == (100, 1, 1)
-    assert tally.finished == ONE_OF_EACH[-1]
+    assert (stats.run_id, stats.output) == ("r-1", "out.parquet")
+    assert (stats.sessions_written, stats.pages_read, stats.retries) == (100, 1, 1)
+    assert stats.finished == ONE_OF_EACH[-1]
 
 
 def test_a_new_tally_knows_nothing() -> None:
-    tally = Tally()
+    stats = RunStats()
 
-    assert tally.fraction is None
-    assert tally.rate(100.0) is None
-    assert tally.overall_rate(100.0) is None
-    assert tally.eta_s(100.0) is None
-    assert tally.elapsed_s(100.0) == 0.0
+    assert stats.fraction is None
+    assert stats.rate(100.0) is None
+    assert stats.overall_rate(100.0) is None
+    assert stats.eta_s(100.0) is None
+    assert stats.elapsed_s(100.0) == 0.0
 
 
 def test_requests_are_counted_by_outcome() -> None:
-    tally = tally_of(
+    stats = tally_of(
         [
             RequestStarted(in_flight=1),
             RequestStarted(in_flight=2),
@@ -86,134 +86,134 @@ def test_requests_are_counted_by_outcome() -> None:
         ]
     )
 
-    assert tally.requests_sent == 3
-    assert (tally.requests_ok, tally.requests_throttled, tally.requests_failed) == (1, 1, 0)
-    assert tally.in_flight == 1
+    assert stats.requests_sent == 3
+    assert (stats.requests_ok, stats.requests_throttled, stats.requests_failed) == (1, 1, 0)
+    assert stats.in_flight == 1
 
-    tally.apply(RequestEnded("failed", in_flight=0, elapsed_s=0.1), 1.0)
+    stats.apply(RequestEnded("failed", in_flight=0, elapsed_s=0.1), 1.0)
 
-    assert tally.requests_failed == 1
-    assert tally.in_flight == 0
+    assert stats.requests_failed == 1
+    assert stats.in_flight == 0
 
 
 def test_expected_counts_are_summed_over_gateways() -> None:
     some = tally_of([GatewaysDiscovered(2), ListingStarted(ONE, 12_000, 120)])
-    tally = tally_of(
+    stats = tally_of(
         [GatewaysDiscovered(2), ListingStarted(ONE, 12_000, 120), ListingStarted(TWO, 8_000, 80)]
     )
 
     assert not some.has_all_totals
-    assert tally.has_all_totals
-    assert (tally.sessions_expected, tally.pages_expected) == (20_000, 200)
+    assert stats.has_all_totals
+    assert (stats.sessions_expected, stats.pages_expected) == (20_000, 200)
 
 
 def test_gateways_without_a_total_are_taken_to_be_average() -> None:
-    tally = tally_of([GatewaysDiscovered(4), ListingStarted(ONE, 300, 3)])
+    stats = tally_of([GatewaysDiscovered(4), ListingStarted(ONE, 300, 3)])
 
-    assert tally.sessions_estimated == 1_200
+    assert stats.sessions_estimated == 1_200
 
-    tally.apply(ListingStarted(TWO, 100, 1), 0.0)
+    stats.apply(ListingStarted(TWO, 100, 1), 0.0)
 
-    assert tally.sessions_estimated == 800
+    assert stats.sessions_estimated == 800
 
 
 def test_a_finished_listing_counts_with_what_it_really_had() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(103)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(103)])
 
-    tally.apply(ListingFinished(ONE, session_count=103, proof="anchored"), 1.0)
+    stats.apply(ListingFinished(ONE, session_count=103, proof="anchored"), 1.0)
 
-    assert tally.sessions_expected == 103
-    assert tally.gateways[ONE].proof == "anchored"
-    assert tally.fraction == 1.0
+    assert stats.sessions_expected == 103
+    assert stats.gateways[ONE].proof == "anchored"
+    assert stats.fraction == 1.0
 
 
 def test_a_listing_that_finishes_unannounced_is_counted() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingFinished(ONE, 0, "quiescent")])
+    stats = tally_of([GatewaysDiscovered(1), ListingFinished(ONE, 0, "quiescent")])
 
-    assert tally.is_read
-    assert tally.gateways[ONE].session_count == 0
+    assert stats.is_read
+    assert stats.gateways[ONE].session_count == 0
 
 
 def test_fraction_never_passes_one_when_sessions_appear_meanwhile() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(150)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(150)])
 
-    assert tally.fraction == 1.0
-    assert not tally.is_read
+    assert stats.fraction == 1.0
+    assert not stats.is_read
 
 
 def test_an_empty_gateway_is_done_when_its_listing_is() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 0, 1)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 0, 1)])
 
-    assert tally.fraction == 0.0
+    assert stats.fraction == 0.0
 
-    tally.apply(ListingFinished(ONE, 0, "quiescent"), 1.0)
+    stats.apply(ListingFinished(ONE, 0, "quiescent"), 1.0)
 
-    assert tally.fraction == 1.0
-    assert tally.eta_s(1.0) == 0.0
+    assert stats.fraction == 1.0
+    assert stats.eta_s(1.0) == 0.0
 
 
 def test_rate_waits_until_it_says_something() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
 
-    tally.apply(SessionsWritten(100), 0.01)
+    stats.apply(SessionsWritten(100), 0.01)
 
-    assert tally.rate(0.01) is None
-    assert tally.rate(1.0) == pytest.approx(100)
+    assert stats.rate(0.01) is None
+    assert stats.rate(1.0) == pytest.approx(100)
 
 
 def test_rate_follows_the_last_seconds_and_overall_rate_the_whole() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
 
-    steady(tally, from_s=0, to_s=50, per_s=1_000)
-    steady(tally, from_s=50, to_s=70, per_s=100)
+    steady(stats, from_s=0, to_s=50, per_s=1_000)
+    steady(stats, from_s=50, to_s=70, per_s=100)
 
-    assert tally.rate(70) == pytest.approx(100, rel=0.02)
-    assert tally.overall_rate(70) == pytest.approx(52_000 / 70)
+    assert stats.rate(70) == pytest.approx(100, rel=0.02)
+    assert stats.overall_rate(70) == pytest.approx(52_000 / 70)
 
 
 def test_rate_falls_while_nothing_comes() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
 
-    steady(tally, from_s=0, to_s=20, per_s=1_000)
+    steady(stats, from_s=0, to_s=20, per_s=1_000)
 
-    assert tally.rate(20) == pytest.approx(1_000, rel=0.02)
-    assert tally.rate(30) == pytest.approx(500, rel=0.05)
-    assert tally.rate(10_000) == pytest.approx(1, rel=0.05)
+    assert stats.rate(20) == pytest.approx(1_000, rel=0.02)
+    assert stats.rate(30) == pytest.approx(500, rel=0.05)
+    assert stats.rate(10_000) == pytest.approx(1, rel=0.05)
 
 
 def test_eta_is_unknown_until_something_is_written() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
 
-    assert tally.eta_s(5.0) is None
+    assert stats.eta_s(5.0) is None
 
 
 def test_eta_counts_down_at_a_steady_rate() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200)])
 
-    steady(tally, from_s=0, to_s=5, per_s=1_000)
-    eta_early_s = tally.eta_s(5)
-    steady(tally, from_s=5, to_s=15, per_s=1_000)
-    eta_late_s = tally.eta_s(15)
+    steady(stats, from_s=0, to_s=5, per_s=1_000)
+    eta_early_s = stats.eta_s(5)
+    steady(stats, from_s=5, to_s=15, per_s=1_000)
+    eta_late_s = stats.eta_s(15)
 
     assert eta_early_s == pytest.approx(15)
     assert eta_late_s == pytest.approx(5)
 
 
 def test_eta_includes_gateways_whose_total_is_unknown() -> None:
-    tally = tally_of([GatewaysDiscovered(2), ListingStarted(ONE, 10_000, 100)])
+    stats = tally_of([GatewaysDiscovered(2), ListingStarted(ONE, 10_000, 100)])
 
-    steady(tally, from_s=0, to_s=5, per_s=1_000)
+    steady(stats, from_s=0, to_s=5, per_s=1_000)
 
-    assert tally.eta_s(5) == pytest.approx(15)
+    assert stats.eta_s(5) == pytest.approx(15)
 
 
 def test_samples_are_bounded_however_many_writes_come() -> None:
-    tally = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000_000, 10_000)])
+    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000_000, 10_000)])
 
     for step in range(100_000):
-        tally.apply(SessionsWritten(1), step / 1_000)
+        stats.apply(SessionsWritten(1), step / 1_000)
 
-    assert len(tally._samples) <= RATE_WINDOW_S / 0.25 + 2
+    assert len(stats._samples) <= RATE_WINDOW_S / 0.25 + 2
 
 
 @given(
@@ -239,13 +239,13 @@ def test_samples_are_bounded_however_many_writes_come() -> None:
     steps_s=st.lists(st.floats(0, 20), min_size=40, max_size=40),
 )
 def test_whatever_comes_what_is_told_makes_sense(events: list[Event], steps_s: list[float]) -> None:
-    tally = Tally()
+    stats = RunStats()
     now_s = 0.0
 
     for event, step_s in zip(events, steps_s, strict=False):
         now_s += step_s
-        tally.apply(event, now_s)
+        stats.apply(event, now_s)
 
-        assert tally.fraction is None or 0.0 <= tally.fraction <= 1.0
-        assert (tally.rate(now_s) or 0.0) >= 0.0
-        assert (tally.eta_s(now_s) or 0.0) >= 0.0
+        assert stats.fraction is None or 0.0 <= stats.fraction <= 1.0
+        assert (stats.rate(now_s) or 0.0) >= 0.0
+        assert (stats.eta_s(now_s) or 0.0) >= 0.0

@@ -18,7 +18,7 @@ from exporter.events import (
     SessionsWritten,
 )
 from exporter.model import Gateway
-from exporter.ui.stats import Tally
+from exporter.ui.stats import RunStats
 from exporter.ui.text import (
     count_of,
     format_bytes,
@@ -34,11 +34,11 @@ ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
 
 
-def tally_of(*events: Event) -> Tally:
-    tally = Tally()
+def tally_of(*events: Event) -> RunStats:
+    stats = RunStats()
     for event in events:
-        tally.apply(event, 0.0)
-    return tally
+        stats.apply(event, 0.0)
+    return stats
 
 
 def finished(
@@ -112,24 +112,24 @@ def test_one_is_singular_and_none_is_plural() -> None:
 
 
 def test_line_says_what_is_waited_for_before_a_total_is_known() -> None:
-    tally = tally_of(RequestStarted(in_flight=1))
-    before = progress_line(tally, 2.0)
+    stats = tally_of(RequestStarted(in_flight=1))
+    before = progress_line(stats, 2.0)
 
-    tally.apply(GatewaysDiscovered(3), 2.0)
-    after = progress_line(tally, 3.0)
+    stats.apply(GatewaysDiscovered(3), 2.0)
+    after = progress_line(stats, 3.0)
 
     assert before == "finding gateways, 2.0s"
     assert after == "asking 3 gateways, 3.0s"
 
 
 def test_line_has_counts_rate_and_eta() -> None:
-    tally = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
+    stats = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
     for page_num in range(1, 125):
-        tally.apply(PageRead(ONE, page_num, 100), 1.0)
-    tally.apply(RequestStarted(in_flight=32), 1.0)
-    tally.apply(SessionsWritten(12_400), 1.0)
+        stats.apply(PageRead(ONE, page_num, 100), 1.0)
+    stats.apply(RequestStarted(in_flight=32), 1.0)
+    stats.apply(SessionsWritten(12_400), 1.0)
 
-    line = progress_line(tally, 10.0)
+    line = progress_line(stats, 10.0)
 
     assert line == (
         "12,400 of 20,000 sessions (62%), 1,240/s, 124 of 200 pages, 32 in flight, ETA 7s"
@@ -137,37 +137,37 @@ def test_line_has_counts_rate_and_eta() -> None:
 
 
 def test_line_names_throttles_and_retries_only_where_there_are_some() -> None:
-    tally = tally_of(
+    stats = tally_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 100, 1),
         RequestEnded("throttled", in_flight=0, elapsed_s=0.1),
         RetryScheduled("page 1 of w-1/lc-1", 1, 0.5, "Throttling.User"),
     )
 
-    line = progress_line(tally, 0.0)
+    line = progress_line(stats, 0.0)
 
     assert line == ("0 of 100 sessions (0%), 0 of 1 pages, 0 in flight, 1 throttled, 1 retried")
 
 
 def test_line_marks_what_is_a_guess_while_totals_are_missing() -> None:
-    tally = tally_of(GatewaysDiscovered(2), ListingStarted(ONE, 100, 1), SessionsWritten(50))
+    stats = tally_of(GatewaysDiscovered(2), ListingStarted(ONE, 100, 1), SessionsWritten(50))
 
-    line = progress_line(tally, 1.0)
+    line = progress_line(stats, 1.0)
 
     assert "50 of 100+ sessions (25%)" in line
     assert line.endswith("ETA ~3s")
 
 
 def test_percent_is_not_rounded_up_to_100() -> None:
-    tally = tally_of(
+    stats = tally_of(
         GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000), SessionsWritten(99_999)
     )
 
-    assert "(99%)" in progress_line(tally, 0.0)
+    assert "(99%)" in progress_line(stats, 0.0)
 
 
 def test_counts_above_what_was_expected_read_well() -> None:
-    tally = tally_of(
+    stats = tally_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 100, 1),
         PageRead(ONE, 1, 100),
@@ -175,24 +175,24 @@ def test_counts_above_what_was_expected_read_well() -> None:
         SessionsWritten(101),
     )
 
-    line = progress_line(tally, 0.0)
+    line = progress_line(stats, 0.0)
 
     assert line.startswith("101 of 101 sessions (100%), 2 of 2 pages")
 
 
 def test_line_says_that_only_the_output_remains() -> None:
-    tally = tally_of(
+    stats = tally_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 1, 1),
         SessionsWritten(1),
         ListingFinished(ONE, 1, "quiescent"),
     )
 
-    assert progress_line(tally, 0.0).endswith(", finishing")
+    assert progress_line(stats, 0.0).endswith(", finishing")
 
 
 def test_summary_of_one_gateway_is_two_lines() -> None:
-    tally = tally_of(
+    stats = tally_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 1, 1),
         RequestStarted(1),
@@ -200,7 +200,7 @@ def test_summary_of_one_gateway_is_two_lines() -> None:
         ListingFinished(ONE, 1, "quiescent"),
     )
 
-    lines = summary_lines(tally, finished(session_count=1))
+    lines = summary_lines(stats, finished(session_count=1))
 
     assert lines == [
         "1 session of w-1/lc-1 written to out.parquet (1.9 MiB) in 3.2s",
@@ -209,21 +209,21 @@ def test_summary_of_one_gateway_is_two_lines() -> None:
 
 
 def test_summary_of_a_table_tells_no_size() -> None:
-    tally = tally_of(GatewaysDiscovered(1), ListingFinished(ONE, 1, "quiescent"))
+    stats = tally_of(GatewaysDiscovered(1), ListingFinished(ONE, 1, "quiescent"))
 
-    lines = summary_lines(tally, replace(finished(session_count=1, output="t/"), size_bytes=0))
+    lines = summary_lines(stats, replace(finished(session_count=1, output="t/"), size_bytes=0))
 
     assert lines[0] == "1 session of w-1/lc-1 written to t/ in 3.2s"
 
 
 def test_summary_names_each_of_a_few_gateways() -> None:
-    tally = tally_of(
+    stats = tally_of(
         GatewaysDiscovered(2),
         ListingFinished(TWO, 8_000, "anchored"),
         ListingFinished(ONE, 12_000, "quiescent"),
     )
 
-    lines = summary_lines(tally, finished(output="-"))
+    lines = summary_lines(stats, finished(output="-"))
 
     assert lines == [
         "20,000 sessions of 2 gateways written to stdout (1.9 MiB) in 3.2s",
@@ -250,66 +250,66 @@ def test_summary_tells_how_a_list_moved_while_it_was_read() -> None:
 
 def test_summary_of_many_gateways_counts_proofs_instead() -> None:
     gateways = [Gateway("cn-hangzhou", "w-1", f"lc-{number}") for number in range(11)]
-    tally = tally_of(*(ListingFinished(gateway, 5, "quiescent") for gateway in gateways[:10]))
-    tally.apply(ListingFinished(gateways[10], 5, "stitched"), 1.0)
+    stats = tally_of(*(ListingFinished(gateway, 5, "quiescent") for gateway in gateways[:10]))
+    stats.apply(ListingFinished(gateways[10], 5, "stitched"), 1.0)
 
-    lines = summary_lines(tally, finished(session_count=55))
+    lines = summary_lines(stats, finished(session_count=55))
 
     assert len(lines) == 2
     assert lines[1].endswith("; proofs: 10 quiescent, 1 stitched")
 
 
 def test_summary_says_first_and_loudly_that_a_run_is_incomplete() -> None:
-    tally = tally_of(ListingFinished(ONE, 5, "unproven"))
+    stats = tally_of(ListingFinished(ONE, 5, "unproven"))
 
-    lines = summary_lines(tally, finished(status="incomplete"))
+    lines = summary_lines(stats, finished(status="incomplete"))
 
     assert lines[0] == "INCOMPLETE: not every session is proven to be in the output"
     assert lines[-1].endswith("proof: unproven")
 
 
 def test_line_of_a_run_for_what_is_new_expects_no_number() -> None:
-    tally = tally_of(
+    stats = tally_of(
         GatewaysDiscovered(2),
         ListingStarted(ONE, 20_033, 1, incremental=True),
         PageRead(ONE, 1, 100),
         SessionsWritten(33),
     )
-    during = progress_line(tally, 10.0)
+    during = progress_line(stats, 10.0)
 
     for gateway in (ONE, TWO):
-        tally.apply(ListingFinished(gateway, 33, "quiescent", incremental=True), 10.0)
+        stats.apply(ListingFinished(gateway, 33, "quiescent", incremental=True), 10.0)
 
     assert during == "33 new or changed sessions so far, 1 page, 0 in flight"
-    assert progress_line(tally, 10.0).endswith(", finishing")
+    assert progress_line(stats, 10.0).endswith(", finishing")
 
 
 def test_line_expects_all_sessions_once_a_list_is_read_in_full() -> None:
-    tally = tally_of(
+    stats = tally_of(
         GatewaysDiscovered(2),
         ListingStarted(TWO, 500, 1, incremental=True),
         ListingStarted(ONE, 20_000, 3, incremental=True),
         ListingStarted(ONE, 20_000, 203),
         SessionsWritten(5_000),
     )
-    during = progress_line(tally, 10.0)
+    during = progress_line(stats, 10.0)
 
-    tally.apply(ListingFinished(TWO, 4, "quiescent", incremental=True), 10.0)
-    tally.apply(ListingFinished(ONE, 20_000, "quiescent"), 10.0)
+    stats.apply(ListingFinished(TWO, 4, "quiescent", incremental=True), 10.0)
+    stats.apply(ListingFinished(ONE, 20_000, "quiescent"), 10.0)
 
     assert "5,000 of 20,000+ sessions (25%)" in during
     assert "0 of 204 pages" in during
-    assert "5,000 of 20,004 sessions" in progress_line(tally, 10.0)
+    assert "5,000 of 20,004 sessions" in progress_line(stats, 10.0)
 
 
 def test_line_tells_what_an_earlier_run_had_read_and_takes_no_rate_from_it() -> None:
-    tally = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
+    stats = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
     for page_num in range(1, 101):
-        tally.apply(SessionsWritten(100), 1.0)
-        tally.apply(PageRead(ONE, page_num, 100, resumed=True), 1.0)
-    tally.apply(SessionsWritten(1_000), 2.0)
+        stats.apply(SessionsWritten(100), 1.0)
+        stats.apply(PageRead(ONE, page_num, 100, resumed=True), 1.0)
+    stats.apply(SessionsWritten(1_000), 2.0)
 
-    line = progress_line(tally, 2.0)
+    line = progress_line(stats, 2.0)
 
     assert line == (
         "11,000 of 20,000 sessions (55%), 1,000/s, 100 of 200 pages, 100 resumed, 0 in flight,"
@@ -318,13 +318,13 @@ def test_line_tells_what_an_earlier_run_had_read_and_takes_no_rate_from_it() -> 
 
 
 def test_summary_of_what_is_new_says_where_it_was_added() -> None:
-    tally = tally_of(
+    stats = tally_of(
         ListingStarted(ONE, 20_033, 1, incremental=True),
         ListingFinished(ONE, 33, "quiescent", incremental=True),
     )
 
-    some = summary_lines(tally, finished(session_count=33, output="sessions/", incremental=True))
-    one = summary_lines(tally, finished(session_count=1, output="sessions/", incremental=True))
+    some = summary_lines(stats, finished(session_count=33, output="sessions/", incremental=True))
+    one = summary_lines(stats, finished(session_count=1, output="sessions/", incremental=True))
 
     assert some[0] == (
         "33 new or changed sessions of w-1/lc-1 added to sessions/ (1.9 MiB) in 3.2s"
@@ -333,9 +333,9 @@ def test_summary_of_what_is_new_says_where_it_was_added() -> None:
 
 
 def test_summary_says_that_nothing_is_new() -> None:
-    tally = tally_of(ListingFinished(ONE, 0, "quiescent", incremental=True))
+    stats = tally_of(ListingFinished(ONE, 0, "quiescent", incremental=True))
 
-    lines = summary_lines(tally, finished(session_count=0, output="sessions/", incremental=True))
+    lines = summary_lines(stats, finished(session_count=0, output="sessions/", incremental=True))
 
     assert lines[0] == "nothing new or changed in w-1/lc-1; sessions/ stays as it is"
 
@@ -356,22 +356,22 @@ def test_summary_says_why_a_list_was_read_in_full() -> None:
 
 
 def test_summary_tells_what_was_taken_over_from_an_earlier_run() -> None:
-    tally = tally_of(
+    stats = tally_of(
         ListingStarted(ONE, 200, 2),
         PageRead(ONE, 1, 100, resumed=True),
         PageRead(ONE, 2, 100),
         ListingFinished(ONE, 200, "quiescent"),
     )
 
-    lines = summary_lines(tally, finished(session_count=200))
+    lines = summary_lines(stats, finished(session_count=200))
 
     assert lines[1] == "1 page taken over from an earlier run"
 
 
 def test_summary_counts_failures_only_where_there_are_some() -> None:
-    tally = tally_of(RequestStarted(1), RequestEnded("failed", 0, 0.1))
+    stats = tally_of(RequestStarted(1), RequestEnded("failed", 0, 0.1))
 
-    lines = summary_lines(tally, finished())
+    lines = summary_lines(stats, finished())
 
     assert lines[-1] == "requests: 1 sent, 0 ok, 0 throttled, 1 failed, 0 retried; proof: none"
 
