@@ -93,7 +93,7 @@ def start_sleeper() -> "subprocess.Popen[bytes]":
 
 HOLDER = """\
 import sys, anyio
-from exporter.runs.lock import hold_lock
+from exporter.locks.lock import hold_lock
 from exporter.stores.local import LocalStore
 from exporter.errors import ExporterError
 

@@ -364,10 +364,10 @@ def test_upload_of_a_killed_process_is_aborted_by_the_next(
     program = f"""
 import time
 from exporter.errors import LockHeldError
-from exporter.runs.lock import hold_lock
-from exporter.stores.addresses import StoreAccess
-from exporter.stores.aws import EnvironmentKey
-from exporter.stores.opening import open_store
+from exporter.locks.lock import hold_lock
+from exporter.stores.url import StoreAccess
+from exporter.stores.s3 import EnvironmentKey
+from exporter.stores.registry import open_store
 
 access = StoreAccess(environ={s3_environ(object_server)!r})
 staged = open_store("s3://{bucket}/exports", access).stage("a.parquet", run_id="r")

@@ -243,7 +243,7 @@ ENDLESS = """
 import sys
 from datetime import UTC, datetime
 from itertools import count
-from exporter.gateway import Gateway
+from exporter.model import Gateway
 from exporter.tables.delta import open_table
 from exporter.tables.interface import Commit, TableRequest
 from exporter.tables.output import TableOutput

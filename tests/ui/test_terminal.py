@@ -28,9 +28,9 @@ PROGRAM = """
 import logging, os, signal, sys
 from datetime import UTC, datetime
 from exporter.events import *
-from exporter.gateway import Gateway
-from exporter.terminal.logs import configure_logging
-from exporter.terminal.progress import open_progress
+from exporter.model import Gateway
+from exporter.ui.logs import configure_logging
+from exporter.ui.progress import open_progress
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 log_format = sys.argv[1]
