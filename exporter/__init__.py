@@ -2,29 +2,110 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import (
     ApiError,
+    AuthenticationError,
+    BadAnswerError,
+    ClockSkewError,
     CredentialsError,
+    DeadlineError,
     DestinationError,
+    EmptiedError,
     ExporterError,
     IncompleteError,
+    LockHeldError,
+    LockLostError,
+    MissingExtraError,
     NetworkError,
+    NonceUsedError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProxyRefusedError,
+    RefusedError,
+    ReplayError,
+    ServiceError,
+    StoreRefusedError,
+    StoreUnfitError,
+    ThrottledError,
+    TokenExpiredError,
+    UnknownIdError,
+    UnusableNameError,
     UsageError,
+    VerificationError,
 )
-from exporter.events import Listener
+from exporter.events import (
+    Event,
+    GatewaysDiscovered,
+    Listener,
+    ListingFinished,
+    ListingStarted,
+    Movement,
+    PaceLearnt,
+    PageRead,
+    RequestEnded,
+    RequestStarted,
+    RetryScheduled,
+    RunFinished,
+    RunStarted,
+    SessionsWritten,
+)
+from exporter.model import Gateway, ListingFacts
 from exporter.settings.settings import Settings
+from exporter.version import __version__
+
+if TYPE_CHECKING:
+    from exporter.runs.manifest import Manifest
 
 __all__ = [
     "ApiError",
+    "AuthenticationError",
+    "BadAnswerError",
+    "ClockSkewError",
     "CredentialsError",
+    "DeadlineError",
     "DestinationError",
+    "EmptiedError",
+    "Event",
     "ExporterError",
+    "Gateway",
+    "GatewaysDiscovered",
     "IncompleteError",
+    "Listener",
+    "ListingFacts",
+    "ListingFinished",
+    "ListingStarted",
+    "LockHeldError",
+    "LockLostError",
+    "Manifest",
+    "MissingExtraError",
+    "Movement",
     "NetworkError",
+    "NonceUsedError",
+    "NotFoundError",
+    "PaceLearnt",
+    "PageRead",
+    "PermissionDeniedError",
+    "ProxyRefusedError",
+    "RefusedError",
+    "ReplayError",
+    "RequestEnded",
+    "RequestStarted",
+    "RetryScheduled",
+    "RunFinished",
+    "RunStarted",
+    "ServiceError",
+    "SessionsWritten",
     "Settings",
+    "StoreRefusedError",
+    "StoreUnfitError",
+    "ThrottledError",
+    "TokenExpiredError",
+    "UnknownIdError",
+    "UnusableNameError",
     "UsageError",
+    "VerificationError",
     "__version__",
     "export",
 ]
@@ -35,12 +116,14 @@ async def export(
     *,
     listener: Listener | None = None,
     environ: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Export what the settings name and publish it; returns the manifest.
+) -> "Manifest":
+    """Export the sessions that the settings name and publish them; returns the manifest.
 
-    `listener` is called with each event of the run. Identity, region and proxy may come from
-    `environ`, which is the process's own by default. Raises an ExporterError, or an ExceptionGroup
-    of them, with nothing published.
+    `listener` is called with each event of the run, in order, in the event loop: it must not block.
+    Identity, region and proxy may come from `environ`, which is the process's own by default.
+
+    Raises an ExporterError, or an ExceptionGroup of them, with nothing published: `errors` draws
+    their tree. A run that is cancelled has published nothing, unless it returns all the same.
     """
     from datetime import UTC, datetime
 
@@ -53,3 +136,12 @@ async def export(
         environ=os.environ if environ is None else environ,
         emit=listener if listener is not None else lambda _: None,
     )
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the manifest when somebody asks for it: `--help` must not wait for JSON."""
+    if name == "Manifest":
+        from exporter.runs.manifest import Manifest
+
+        return Manifest
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """Values that every stage knows: gateways, sessions, pages, time ranges, listing facts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Final, Literal
 
@@ -56,8 +56,6 @@ class Gateway:
 
 
 Proof = Literal["quiescent", "anchored", "stitched", "recounted", "unproven"]
-
-
 Mode = Literal["full", "incremental"]
 
 
@@ -67,9 +65,8 @@ class ListingFacts:
 
     gateway: Gateway
     session_count: int
-    """Distinct sessions that were handed on: of those seen, the ones within the span asked for, and
-    if incremental only those that are new or changed.
-    """
+    """Distinct sessions that were handed on: those in the time range, and in an incremental listing
+    only those that are new or changed."""
     total_count_first: int
     total_count_last: int
     inserted_count: int
@@ -89,6 +86,54 @@ class ListingFacts:
     """Why a listing that was to be incremental is a full one, for a reader; empty if it is not."""
 
 
+@dataclass(slots=True)
+class RequestCounts:
+    """Requests of a run by how they ended; `sent` is the sum of `ok`, `throttled` and `failed`."""
+
+    sent: int = 0
+    ok: int = 0
+    throttled: int = 0
+    retried: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListingQuery:
+    """The parameters of ListLivyComputeSessions that all requests of a run share.
+
+    A filter of the API is added here and nowhere else, as a field that names its parameter: it is
+    sent with each request, and runs with different filters take over neither each other's journal
+    nor each other's state.
+    """
+
+    page_size: int = field(metadata={"parameter": "pageSize"})
+    """1 to 100."""
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """As they are sent; a field that is None is not."""
+        return {
+            each.metadata["parameter"]: str(getattr(self, each.name))
+            for each in fields(self)
+            if getattr(self, each.name) is not None
+        }
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """The fields that choose sessions, where they are set."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            name: value
+            for name, value in values.items()
+            if name != "page_size" and value is not None
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide what an answer holds, as JSON."""
+        return {"page_size": self.page_size, **self.filters}
+
+
 @dataclass(frozen=True, slots=True)
 class TimeRange:
     """Create times from `since_ms` up to, but not including, `until_ms`; None: no bound."""
@@ -102,7 +147,7 @@ class TimeRange:
 
     def wants(self, create_time: object) -> bool:
         """Whether to keep a session that was created then. One that does not tell is kept: nothing
-        shows that it was not created within the span.
+        shows that it was not created within the range.
         """
         at_ms = read_create_time(create_time)
         if at_ms is None:
@@ -114,9 +159,16 @@ class TimeRange:
 
 ALL_TIME = TimeRange()
 
-
 SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")
-
-
+"""Columns that name a session's gateway."""
 KEY_COLUMNS: Final = (*SCOPE_COLUMNS, "session_id")
-"""What tells two sessions apart."""
+"""Columns that name a session."""
+
+FileFormat = Literal["parquet", "ndjson"]
+TableFormat = Literal["delta", "iceberg", "paimon"]
+OutputFormat = Literal[FileFormat, TableFormat]
+
+FileCodec = Literal["none", "gzip", "zstd"]
+"""Compresses a text file as a whole; the file's name says which."""
+ParquetCodec = Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"]
+"""Compresses the pages inside a Parquet file."""

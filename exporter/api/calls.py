@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from exporter.api.error_codes import BAD_PAGE, build_api_error, fold_keys, is_refusal, read_error
 from exporter.errors import BadAnswerError
-from exporter.model import Gateway, SessionPage
+from exporter.model import Gateway, ListingQuery, SessionPage
 from exporter.records.decode import decode_json
 from exporter.records.rows import stand_in
 
@@ -86,13 +86,13 @@ def build_call(
     return Call(action, path, build_canonical_query(parameters), label, parse, gateway)
 
 
-def list_sessions(gateway: Gateway, *, page_num: int, page_size: int) -> Call[SessionPage]:
-    """ListLivyComputeSessions: `page_num` counts from 1, `page_size` is 1 to 100."""
+def list_sessions(gateway: Gateway, query: ListingQuery, *, page_num: int) -> Call[SessionPage]:
+    """ListLivyComputeSessions: one page; `page_num` counts from 1."""
     return build_call(
         "ListLivyComputeSessions",
         f"/api/v1/workspaces/{encode(gateway.workspace_id)}"
         f"/livycompute/{encode(gateway.gateway_id)}/session",
-        {"pageNum": str(page_num), "pageSize": str(page_size), "regionId": gateway.region_id},
+        {"pageNum": str(page_num), "regionId": gateway.region_id, **query.parameters},
         label=f"page {page_num} of {gateway}",
         parse=parse_session_page,
         gateway=gateway,

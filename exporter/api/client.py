@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -40,6 +39,7 @@ from exporter.errors import (
     TokenExpiredError,
 )
 from exporter.events import Event, Outcome, PaceLearnt, RequestEnded, RequestStarted, RetryScheduled
+from exporter.model import RequestCounts
 
 if TYPE_CHECKING:
     import tenacity
@@ -49,17 +49,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_CONNECT_S = 10.0
-
-
-@dataclass(slots=True)
-class RequestCounts:
-    """Requests of a run by how they ended; `sent` is the sum of `ok`, `throttled` and `failed`."""
-
-    sent: int = 0
-    ok: int = 0
-    throttled: int = 0
-    retried: int = 0
-    failed: int = 0
 
 
 class Client:

@@ -10,10 +10,10 @@ from exporter.cli.runner import read_settings
 from exporter.destinations.access import build_store_access
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import VerificationError
+from exporter.model import FileFormat
 from exporter.runs.verify import Problem, verify
 from exporter.settings.files import require_name
 from exporter.settings.settings import Settings
-from exporter.sinks.interface import Format
 from exporter.stores.url import scheme_of
 from exporter.tables.registry import find_format
 from exporter.ui.errors import ErrorReporter
@@ -39,7 +39,7 @@ def show_verify(
         settings, region_id=find_region(settings, environ=environ), environ=environ
     )
     is_table = find_format(output, chosen=None, access=access) is not None
-    chosen: Format | None = None if is_table else "ndjson"
+    chosen: FileFormat | None = None if is_table else "ndjson"
     destination = resolve_destination(
         output, chosen=chosen, access=access, catalogs=settings.paimon
     )
@@ -49,20 +49,20 @@ def show_verify(
             {
                 "output": found.output,
                 "is_as_promised": not found.problems,
-                "run_id": None if found.promise is None else found.promise.run_id,
-                "status": None if found.promise is None else found.promise.status,
+                "run_id": None if found.manifest is None else found.manifest.run_id,
+                "status": None if found.manifest is None else found.manifest.status,
                 "checked": [asdict(each) for each in found.checked],
                 "problems": [each.message for each in found.problems],
             }
         )
-    elif found.promise is not None:
+    elif found.manifest is not None:
         print_table(
             ("CHECKED", "MANIFEST", "FOUND"),
             [(each.what, f"{each.promised:,}", f"{each.found:,}") for each in found.checked],
         )
         if not found.problems:
             print_line(
-                f"{printable(output)} is what run {printable(found.promise.run_id)} published:"
-                f" {printable(found.promise.status)}"
+                f"{printable(output)} is what run {printable(found.manifest.run_id)} published:"
+                f" {printable(found.manifest.status)}"
             )
     return found.problems

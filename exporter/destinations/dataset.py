@@ -1,6 +1,5 @@
 """The files of a dataset's folder: which are a run's, and whether it may be written to."""
 
-import re
 import shlex
 from collections.abc import Iterator
 
@@ -10,22 +9,11 @@ from exporter.errors import (
     DestinationError,
     UsageError,
 )
+from exporter.sinks.dataset import is_part
 from exporter.stores.interface import Store
-
-PART_NAME = r"part-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-[0-9]{5,}\.(parquet|ndjson)"
-"""Files of a dataset that a run wrote: its run id and the part's number.
-
-As narrow as can be, since such files are removed when no manifest names them any more: other
-programs call theirs `part-…`, too.
-"""
-
 
 OWN_FOLDERS = ("_exporter/", "_manifests/")
 """Folders of a dataset that hold no data."""
-
-
-def is_part(name: str) -> bool:
-    return re.fullmatch(PART_NAME, name.rpartition("/")[2]) is not None
 
 
 def is_own(name: str) -> bool:

@@ -4,16 +4,16 @@ import os
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from exporter.sinks.interface import FileCodec, Format
+from exporter.model import FileCodec, FileFormat, TableFormat
 from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
-from exporter.tables.interface import Table, TableFormat
+from exporter.tables.interface import Table
 
 Kind = Literal["file", "stream", "dataset", "table"]
 """One file; stdout, a pipe or a device; a folder of parts; what has a log of its own."""
 
 
-OutputFormat = Format | TableFormat
+OutputFormat = FileFormat | TableFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Destination:
     output: str
     """As the user named it."""
     kind: Kind
-    file_format: Format
+    file_format: FileFormat
     """Of its files; a table has its own."""
     file_codec: FileCodec
     store: Store

@@ -8,11 +8,12 @@ from typing import assert_never
 from exporter.destinations.destination import Destination, Sidecars
 from exporter.destinations.resolve import require_local
 from exporter.errors import UsageError
+from exporter.model import ParquetCodec
 from exporter.sinks.dataset import DatasetOutput, Parts
 from exporter.sinks.file import FileOutput
 from exporter.sinks.formats import open_partition_buffer, open_sink
 from exporter.sinks.hive import empty_folder
-from exporter.sinks.interface import ByteStream, Output, ParquetCodec, Sink
+from exporter.sinks.interface import ByteStream, Output, Sink
 from exporter.sinks.partitioned import PartitionedOutput
 from exporter.stores.interface import StagedFile
 from exporter.stores.local import LocalStore

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeGuard, get_args
 
 from exporter.destinations.dataset import require_dataset
-from exporter.destinations.destination import Destination, OutputFormat
+from exporter.destinations.destination import Destination
 from exporter.errors import (
     UnusableNameError,
     UsageError,
@@ -14,17 +14,17 @@ from exporter.errors import (
     quote,
     shorten,
 )
+from exporter.model import FileFormat, OutputFormat, TableFormat
 from exporter.settings.catalogs import Catalogs
 from exporter.settings.files import describe_kind, find_fault
 from exporter.sinks.formats import resolve_format
-from exporter.sinks.interface import Format
 from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
 from exporter.stores.pipe import is_pipe_or_device
 from exporter.stores.posix import make_folders, mode_of, translated
 from exporter.stores.registry import open_store
 from exporter.stores.url import StoreAccess, parse_address, scheme_of
-from exporter.tables.interface import TableFormat, TableRequest
+from exporter.tables.interface import TableRequest
 from exporter.tables.registry import find_format, open_table
 
 
@@ -69,8 +69,8 @@ def resolve_destination(
     return Destination(output, "file", output_format, codec, store, name)
 
 
-def is_file_format(chosen: OutputFormat | None) -> TypeGuard[Format]:
-    return chosen in get_args(Format)
+def is_file_format(chosen: OutputFormat | None) -> TypeGuard[FileFormat]:
+    return chosen in get_args(FileFormat)
 
 
 def resolve_table(request: TableRequest, table_format: TableFormat) -> Destination:
@@ -95,7 +95,9 @@ def hold_table(location: str, *, access: StoreAccess) -> tuple[Store, str]:
     return open_store(folder.replace("s3a://", "s3://", 1), access), name
 
 
-def resolve_object_store(output: str, *, chosen: Format | None, access: StoreAccess) -> Destination:
+def resolve_object_store(
+    output: str, *, chosen: FileFormat | None, access: StoreAccess
+) -> Destination:
     address = parse_address(output)
     name = address.key.rpartition("/")[2]
     if output.endswith("/") or "." not in name:

@@ -29,7 +29,7 @@ from exporter.errors import (
 from exporter.journal.frames import Frame, FrameFile, build_frame
 from exporter.journal.segments import SegmentRow, pack_body, pack_segment, read_segment, unpack_body
 from exporter.listing.interface import Listing, PageRequest
-from exporter.listing.replay import RecordedAnswer
+from exporter.listing.replay import RecordedAnswer, ResumedRun
 from exporter.model import Gateway, SessionPage
 from exporter.stores.posix import make_folders
 
@@ -59,15 +59,6 @@ class Header:
     started_at: datetime
     identity: Mapping[str, Any]
     """All that decides what a run asks for and makes of it; plain JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResumedRun:
-    """The run whose answers are in the journal."""
-
-    run_id: str
-    started_at: datetime
-    answer_count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol
 
 from exporter.errors import ReplayError
@@ -20,11 +21,25 @@ class RecordedAnswer:
     """As it came."""
 
 
+@dataclass(frozen=True, slots=True)
+class ResumedRun:
+    """The run whose answers are recorded."""
+
+    run_id: str
+    started_at: datetime
+    answer_count: int
+
+
 class AnswerLog(Protocol):
-    """What the listings took in, in that order over all of them, kept for a run after this one.
+    """The answers that the listings took in, in that order over all of them, kept for a run after
+    this one.
 
     Any prefix of that order is a state the listings were in.
     """
+
+    @property
+    def resumed(self) -> ResumedRun | None:
+        """None where the run begins at the beginning."""
 
     @property
     def has_recorded(self) -> bool:
@@ -42,11 +57,20 @@ class AnswerLog(Protocol):
     async def flush_if_due(self) -> None:
         """Write what was noted, if that is enough."""
 
+    def close(self) -> int:
+        """Write what is left, and keep it for the next run; blocks. Returns how many answers that
+        run can take over.
+        """
+
+    def remove(self) -> None:
+        """Keep nothing: what was read is published, or of no use; blocks."""
+
 
 class NoAnswerLog:
     """Keeps nothing."""
 
-    has_recorded = False
+    resumed: Final = None
+    has_recorded: Final = False
 
     def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
         return iter(())
@@ -58,6 +82,12 @@ class NoAnswerLog:
         pass
 
     async def flush_if_due(self) -> None:
+        pass
+
+    def close(self) -> int:
+        return 0
+
+    def remove(self) -> None:
         pass
 
 

@@ -5,26 +5,24 @@ empty where the output holds sessions of it is believed only where the settings 
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
 
-from exporter.destinations.dataset import is_part
 from exporter.destinations.destination import Destination
 from exporter.errors import DestinationError, EmptiedError
 from exporter.listing.bookmark import Bookmark
-from exporter.model import Gateway, ListingFacts, TimeRange
-from exporter.sinks.keys import Unreadable, read_keys
+from exporter.model import SCOPE_COLUMNS, Gateway, ListingFacts, TimeRange
+from exporter.runs.manifest import Manifest
+from exporter.sinks.dataset import is_part
+from exporter.sinks.formats import read_keys
+from exporter.sinks.keys import UnreadableFileError
 from exporter.tables.interface import Table
-from exporter.times import format_ms
 
 logger = logging.getLogger(__name__)
-
-SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")
 
 
 def require_kept(
     destination: Destination,
-    manifest: Mapping[str, Any] | None,
+    manifest: Manifest | None,
     listings: Sequence[ListingFacts],
     *,
     time_range: TimeRange,
@@ -36,14 +34,14 @@ def require_kept(
     list has others, unless the output is of the same time range.
     """
     nothing = [facts for facts in listings if facts.session_count == 0]
-    if not nothing:
+    if not nothing or destination.kind == "stream":
         return
     if len(nothing) == len(listings):
         count = count_rows(destination, manifest)
         if count != 0:
             raise build_error(destination, [each.gateway for each in listings], count)
         return
-    if time_range.has_bounds and not is_same_time_range(manifest, time_range):
+    if time_range.has_bounds and (manifest is None or manifest.time_range != time_range):
         nothing = [facts for facts in nothing if facts.total_count_last == 0]
     emptied = find_held(destination, manifest, [facts.gateway for facts in nothing])
     if emptied:
@@ -51,14 +49,14 @@ def require_kept(
 
 
 def find_silent(
-    known: Mapping[Gateway, Bookmark], listings: Sequence[ListingFacts]
+    bookmarks: Mapping[Gateway, Bookmark], listings: Sequence[ListingFacts]
 ) -> dict[Gateway, Bookmark]:
     """For a run that adds: gateways that had sessions and now show an empty list, each with what
     was known of it. Nothing of them leaves the output; each is logged.
     """
     silent: dict[Gateway, Bookmark] = {}
     for facts in listings:
-        before = known.get(facts.gateway)
+        before = bookmarks.get(facts.gateway)
         had_any = before is not None and before.total_count > 0
         if before is not None and had_any and facts.session_count == facts.total_count_last == 0:
             silent[facts.gateway] = before
@@ -88,14 +86,7 @@ def build_error(
     return error
 
 
-def is_same_time_range(manifest: Mapping[str, Any] | None, time_range: TimeRange) -> bool:
-    return manifest is not None and (manifest.get("since"), manifest.get("until")) == (
-        format_ms(time_range.since_ms),
-        format_ms(time_range.until_ms),
-    )
-
-
-def count_rows(destination: Destination, manifest: Mapping[str, Any] | None) -> int:
+def count_rows(destination: Destination, manifest: Manifest | None) -> int:
     """Rows that a reader of the output finds; -1 where there are some, and nobody counted them."""
     if destination.table is not None:
         return -1 if has_rows(destination.table) else 0
@@ -104,15 +95,10 @@ def count_rows(destination: Destination, manifest: Mapping[str, Any] | None) -> 
         if destination.kind == "dataset":
             return -1 if any(is_part(each.name) for each in store.list_files()) else 0
         return -1 if has_any_key(destination) else 0
-    files = [each for each in manifest["files"] if row_count_of(each) > 0]
-    if not any(store.size_of(name or each["path"]) is not None for each in files):
+    files = [each for each in manifest.files if each.row_count > 0]
+    if not any(store.size_of(name or each.path) is not None for each in files):
         return 0
-    return sum(map(row_count_of, files))
-
-
-def row_count_of(file: Mapping[str, Any]) -> int:
-    count = file.get("row_count")
-    return count if isinstance(count, int) else 1
+    return manifest.row_count
 
 
 def has_rows(table: Table) -> bool:
@@ -133,12 +119,12 @@ def has_any_key(destination: Destination) -> bool:
                 with_version=False,
             )
             return any(keys for keys in read)
-    except (Unreadable, DestinationError):
+    except (UnreadableFileError, DestinationError):
         return True
 
 
 def find_held(
-    destination: Destination, manifest: Mapping[str, Any] | None, gateways: Sequence[Gateway]
+    destination: Destination, manifest: Manifest | None, gateways: Sequence[Gateway]
 ) -> list[Gateway]:
     """Those of the gateways that the output has sessions of."""
     if not gateways:
@@ -165,16 +151,15 @@ def find_in_table(table: Table, gateways: frozenset[Gateway]) -> set[Gateway]:
     return found
 
 
-def find_in_manifest(manifest: Mapping[str, Any]) -> set[Gateway]:
+def find_in_manifest(manifest: Manifest) -> set[Gateway]:
     """The gateways that had sessions, as far as its last run tells.
 
     A run that adds counts what it has added: there the list's own total tells whether the output
     has any.
     """
-    entries: Iterable[Any] = manifest.get("gateways") or ()
-    adds = manifest.get("mode") == "incremental"
+    adds = manifest.mode == "incremental"
     return {
-        Gateway(each["region_id"], each["workspace_id"], each["gateway_id"])
-        for each in entries
-        if each.get("session_count", 0) > 0 or (adds and each.get("total_count_last", 0) > 0)
+        each.gateway
+        for each in manifest.gateways
+        if each.session_count > 0 or (adds and each.total_count_last > 0)
     }

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from exporter.destinations.destination import Sidecars
-from exporter.runs.manifest_log import is_manifest, parse_json
+from exporter.runs.manifest import Manifest, parse_document
 from exporter.stores.interface import StoredFile
 
 
@@ -19,7 +19,7 @@ from exporter.stores.interface import StoredFile
 class Intent:
     """What a run is about to publish."""
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     state: str | None
     number: int | None = None
     """Of the manifest, where they have numbers."""
@@ -28,14 +28,12 @@ class Intent:
 
     @property
     def run_id(self) -> str:
-        return str(self.manifest["run_id"])
+        return self.manifest.run_id
 
     @property
     def own_parts(self) -> list[str]:
         """What the run itself wrote."""
-        own = f"part-{self.run_id}-"
-        paths = [str(each["path"]) for each in self.manifest["files"]]
-        return [path for path in paths if path.rpartition("/")[2].startswith(own)]
+        return [each.path for each in self.manifest.files if each.run_id == self.run_id]
 
 
 def name_intent(sidecars: Sidecars, run_id: str, *, is_shared: bool) -> str:
@@ -50,7 +48,7 @@ def find_intents(sidecars: Sidecars) -> list[StoredFile]:
 
 
 def dump_intent(intent: Intent) -> bytes:
-    content: dict[str, Any] = {"manifest": intent.manifest, "state": intent.state}
+    content: dict[str, Any] = {"manifest": intent.manifest.document, "state": intent.state}
     if intent.number is not None:
         content["number"] = intent.number
     if intent.superseded:
@@ -60,14 +58,14 @@ def dump_intent(intent: Intent) -> bytes:
 
 def parse_intent(content: bytes) -> Intent | None:
     """None for what is no intent."""
-    read = parse_json(content)
-    if not isinstance(read, dict) or not {"manifest", "state"} <= read.keys():
+    try:
+        read = orjson.loads(content)
+        manifest = parse_document(read["manifest"])
+        state, number, superseded = read["state"], read.get("number"), read.get("superseded", [])
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    manifest, state = read["manifest"], read["state"]
-    number, superseded = read.get("number"), read.get("superseded", [])
     is_sound = (
-        is_manifest(manifest)
-        and (state is None or isinstance(state, str))
+        (state is None or isinstance(state, str))
         and (number is None or isinstance(number, int))
         and isinstance(superseded, list)
         and all(isinstance(each, str) for each in superseded)

@@ -8,16 +8,15 @@ commit on what another one has published. `_manifest.json` is a copy of the newe
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from exporter.destinations.destination import Sidecars
 from exporter.errors import LockLostError
-from exporter.runs.manifest import dump_manifest
-from exporter.stores.interface import HeldLock
+from exporter.runs.manifest import Manifest, parse_manifest
+from exporter.stores.interface import HeldLock, Store
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class Published:
 
     number: int
     """Of the newest manifest; 0 where they have no numbers."""
-    manifest: dict[str, Any] | None
+    manifest: Manifest | None
     """None when there is none, or none that can be read."""
 
 
@@ -44,7 +43,7 @@ class PlainManifest:
         self._sidecars = sidecars
 
     def read(self) -> Published:
-        return Published(0, read_manifest(self._sidecars))
+        return Published(0, read_manifest(self._sidecars.store, self._sidecars.manifest))
 
 
 class ManifestLog:
@@ -61,15 +60,15 @@ class ManifestLog:
         numbers = self.list_numbers()
         highest = numbers[0] if numbers else 0
         newest = next((each for each in map(self._read_at, numbers) if each is not None), None)
-        copy = read_manifest(self._sidecars)
+        copy = read_manifest(self._sidecars.store, self._sidecars.manifest)
         if newest is None:
             return Published(highest, copy)
-        if copy is None or copy["run_id"] == newest["run_id"]:
+        if copy is None or copy.run_id == newest.run_id:
             return Published(highest, newest)
         older = (self._read_at(number) for number in numbers[:KEPT_COUNT])
-        if any(each is not None and each["run_id"] == copy["run_id"] for each in older):
+        if any(each is not None and each.run_id == copy.run_id for each in older):
             return Published(highest, newest)
-        if str(copy.get("finished_at")) < str(newest.get("finished_at")):
+        if is_before(copy, newest):
             return Published(highest, newest)
         return Published(highest, copy)
 
@@ -84,16 +83,16 @@ class ManifestLog:
     def has(self, number: int, run_id: str) -> bool:
         """Whether the manifest of that number is this run's."""
         manifest = self._read_at(number)
-        return manifest is not None and manifest["run_id"] == run_id
+        return manifest is not None and manifest.run_id == run_id
 
-    def commit(self, number: int, manifest: dict[str, Any]) -> None:
+    def commit(self, number: int, manifest: Manifest) -> None:
         """Put the manifest under its number. Raises LockLostError when another run has it."""
-        name, content = self._name_of(number), dump_manifest(manifest)
+        name, content = self._name_of(number), manifest.dump()
         within_s = self._lock.ensure_held()
         # A write that was repeated on the way may find what it wrote itself; so may one whose run
         # was taken for dead and completed by another.
         if not self._store.create(name, content, within_s=within_s):
-            if self.has(number, manifest["run_id"]):
+            if self.has(number, manifest.run_id):
                 return
             raise taken(self._store.path_of(name))
         # Who has the next number has seen ours. But many numbers on, others had this one, and have
@@ -109,7 +108,7 @@ class ManifestLog:
             published = self.read()
             if published.manifest is None:
                 return
-            content = dump_manifest(published.manifest)
+            content = published.manifest.dump()
             if self._store.read(self._sidecars.manifest) == content:
                 return
             within_s = self._lock.ensure_held()
@@ -132,10 +131,8 @@ class ManifestLog:
     def _name_of(self, number: int) -> str:
         return f"{self._folder}{number:08d}.json"
 
-    def _read_at(self, number: int) -> dict[str, Any] | None:
-        content = self._store.read(self._name_of(number))
-        manifest = None if content is None else parse_json(content)
-        return manifest if is_manifest(manifest) else None
+    def _read_at(self, number: int) -> Manifest | None:
+        return read_manifest(self._store, self._name_of(number))
 
 
 def taken(path: str) -> LockLostError:
@@ -145,32 +142,16 @@ def taken(path: str) -> LockLostError:
     )
 
 
-def read_manifest(sidecars: Sidecars) -> dict[str, Any] | None:
-    """The manifest as readers find it; None when there is none, or none that can be read."""
-    content = sidecars.store.read(sidecars.manifest)
-    manifest = None if content is None else parse_json(content)
-    return manifest if is_manifest(manifest) else None
+def is_before(manifest: Manifest, other: Manifest) -> bool:
+    at, other_at = manifest.finished_at, other.finished_at
+    return other_at is not None and (at is None or at < other_at)
 
 
-def is_manifest(value: Any) -> bool:
-    """Whether it has what is relied on here."""
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("run_id"), str)
-        and isinstance(value.get("files"), list)
-        and all(
-            isinstance(file, dict)
-            and isinstance(file.get("path"), str)
-            and isinstance(file.get("size_bytes"), int)
-            and isinstance(file.get("sha256"), str)
-            for file in value["files"]
-        )
-    )
-
-
-def parse_json(content: bytes) -> Any:
-    """None for what cannot be read."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
+def read_manifest(store: Store, name: str) -> Manifest | None:
+    """The manifest of that name; None when there is none, or none that can be read."""
+    content = store.read(name)
+    if content is None:
         return None
+    with suppress(ValueError):
+        return parse_manifest(content)
+    return None

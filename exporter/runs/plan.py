@@ -12,7 +12,7 @@ from exporter.api.discovery import ALL, DiscoveredGateway, choose_gateways, disc
 from exporter.events import Event
 from exporter.journal.segments import estimate_journal_bytes
 from exporter.model import Gateway
-from exporter.runs.prepare import require_workspace
+from exporter.runs.prepare import build_query, require_workspace
 from exporter.settings.settings import Settings
 
 
@@ -52,7 +52,7 @@ async def plan(
             async with limiter:
                 started_s = time.monotonic()
                 page = await client.send(
-                    calls.list_sessions(gateway, page_num=1, page_size=settings.page_size)
+                    calls.list_sessions(gateway, build_query(settings), page_num=1)
                 )
                 latency_s = time.monotonic() - started_s
             page_size = len(page.sessions) or settings.page_size

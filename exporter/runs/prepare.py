@@ -12,7 +12,7 @@ from exporter.destinations.neighbours import require_apart
 from exporter.destinations.resolve import hold_file, resolve_destination
 from exporter.errors import UsageError, quote, shorten
 from exporter.events import Event
-from exporter.model import TimeRange
+from exporter.model import ListingQuery, TimeRange
 from exporter.records.omit import resolve_fields
 from exporter.settings.annotations import EXAMPLES, parse_instant
 from exporter.settings.settings import Settings
@@ -35,6 +35,7 @@ class RunContext:
     started_at: datetime
     time_range: TimeRange
     api: ApiEndpoint
+    query: ListingQuery
     destination: Destination
     omit: tuple[str, ...]
     """The service's names of the fields that are left out."""
@@ -80,12 +81,17 @@ def prepare(
         started_at=started_at,
         time_range=resolve_time_range(settings.since, settings.until, now=started_at),
         api=api,
+        query=build_query(settings),
         destination=destination,
         omit=resolve_fields(settings.omit, partition_by=settings.partition_by),
         state_at=place_state(settings, destination, access=access),
         environ=environ,
         emit=emit,
     )
+
+
+def build_query(settings: Settings) -> ListingQuery:
+    return ListingQuery(page_size=settings.page_size)
 
 
 def require_sequel(settings: Settings, destination: Destination) -> None:

@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from exporter.errors import UsageError
 from exporter.listing.bookmark import Bookmark
 from exporter.model import Gateway, ListingFacts
+from exporter.runs.manifest import Manifest, ManifestFile
 from exporter.runs.state import FullRunNeeded, State, check_owner, next_exported_at, read_state
 from exporter.stores.interface import Store
 
@@ -23,7 +24,7 @@ class PreviousRun:
     state: State | None = None
     full_because: str = ""
     """Why an incremental run has to list in full, for a reader; empty if it has not."""
-    files: Sequence[Mapping[str, Any]] = field(default=())
+    files: Sequence[ManifestFile] = ()
     """The files that the run adds to, as the manifest before it names them."""
     run_id: str = ""
     """Of the run that was published last; empty before the first one."""
@@ -31,7 +32,7 @@ class PreviousRun:
     """Of that run, where there is no state to tell when its rows were exported."""
 
     @property
-    def known(self) -> Mapping[Gateway, Bookmark]:
+    def bookmarks(self) -> Mapping[Gateway, Bookmark]:
         return {} if self.state is None else self.state.gateways
 
     def exported_at(self, started_at: datetime) -> datetime:
@@ -49,17 +50,18 @@ class PreviousRun:
 
 def read_previous(
     state_at: tuple[Store, str],
-    manifest: Mapping[str, Any] | None,
+    manifest: Manifest | None,
     *,
     output: str,
     region_id: str,
     omit: tuple[str, ...] = (),
+    filters: Mapping[str, Any] = MappingProxyType({}),
 ) -> PreviousRun:
-    """What an incremental run goes on from; blocks.
+    """The run that an incremental run goes on from; blocks.
 
-    A state that is damaged, of a newer version, of other fields left out than `omit`, or not of the
-    run that was published last needs a full listing, which adds to what is there. Raises UsageError
-    where the state is another output's.
+    A state that is damaged, of a newer version, of other fields left out than `omit`, of other
+    `filters`, or not of the run that was published last needs a full listing, which adds to what is
+    there. Raises UsageError where the state is another output's.
     """
     published = read_published(manifest)
     store, name = state_at
@@ -75,19 +77,21 @@ def read_previous(
         return warn(published, reason)
     if state.omit != omit:
         return warn(published, "the run before left other fields out")
+    if state.filters != filters:
+        return warn(published, "the run before asked for other sessions")
     return replace(published, state=state, finished_at=None)
 
 
 def require_partitions(
-    manifest: Mapping[str, Any] | None, partition_by: Sequence[str], *, output: str
+    manifest: Manifest | None, partition_by: Sequence[str], *, output: str
 ) -> None:
     """Raises UsageError for a run that would add to a dataset of other partitions: readers take the
     names of all its folders, or of none.
     """
     if manifest is None:
         return
-    former = [str(each) for each in manifest.get("partition_by") or ()]
-    if former != list(partition_by):
+    former = manifest.partition_by
+    if former != tuple(partition_by):
         raise UsageError(
             f"'{output}' is {describe_partitions(former)}, not {describe_partitions(partition_by)}",
             hint="leave --partition-by as it was"
@@ -100,15 +104,12 @@ def describe_partitions(partition_by: Sequence[str]) -> str:
     return f"partitioned by {', '.join(partition_by)}" if partition_by else "without partitions"
 
 
-def read_published(manifest: Mapping[str, Any] | None) -> PreviousRun:
-    """What the manifest alone tells."""
+def read_published(manifest: Manifest | None) -> PreviousRun:
+    """The facts that the manifest alone tells."""
     if manifest is None:
         return PreviousRun()
-    finished_at = None
-    with suppress(KeyError, TypeError, ValueError):
-        finished_at = datetime.fromisoformat(manifest["finished_at"]).astimezone(UTC)
     return PreviousRun(
-        files=tuple(manifest["files"]), run_id=manifest["run_id"], finished_at=finished_at
+        files=manifest.files, run_id=manifest.run_id, finished_at=manifest.finished_at
     )
 
 
@@ -124,11 +125,11 @@ def build_next_gateways(
     listings: Sequence[ListingFacts],
 ) -> dict[Gateway, Bookmark]:
     """What the next run goes on from: of each gateway the newest that is proven."""
-    gateways = dict(previous.known)
+    gateways = dict(previous.bookmarks)
     for facts in listings:
-        known = found[facts.gateway]
-        if known is not None:
-            gateways[facts.gateway] = known
+        bookmark = found[facts.gateway]
+        if bookmark is not None:
+            gateways[facts.gateway] = bookmark
         elif facts.proof != "unproven":
             gateways.pop(facts.gateway, None)
     return gateways

@@ -16,15 +16,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
-from exporter.destinations.dataset import is_own, is_part
+from exporter.destinations.dataset import is_own
 from exporter.destinations.destination import Destination, Sidecars
 from exporter.errors import DestinationError, LockLostError
 from exporter.runs.intents import Intent, dump_intent, find_intents, name_intent, parse_intent
-from exporter.runs.manifest import dump_manifest
+from exporter.runs.manifest import Manifest, ManifestFile
 from exporter.runs.manifest_log import ManifestLog, PlainManifest, Published
-from exporter.sinks.dataset import DatasetOutput
+from exporter.sinks.dataset import DatasetOutput, is_part
 from exporter.sinks.interface import Output
 from exporter.sinks.partitioned import PartitionedOutput
 from exporter.stores.interface import NO_LOCK, HeldLock, Store
@@ -69,7 +68,7 @@ class Publisher:
         self._undone_run_id: str | None = None
         """Of the run whose intent was taken back: of a table, only it can have left files."""
 
-    def publish(self, output: Output, manifest: dict[str, Any], state: bytes | None) -> None:
+    def publish(self, output: Output, manifest: Manifest, state: bytes | None) -> None:
         """Show the output, its manifest and its state; a crash at any point is put right later.
 
         Parts that were shown when another one cannot be are taken back at once. What failed and is
@@ -116,10 +115,14 @@ class Publisher:
             is_own=is_own,
             removed=intent.superseded,
             contents={
-                self._sidecars.manifest: dump_manifest(intent.manifest),
+                self._sidecars.manifest: intent.manifest.dump(),
                 self._sidecars.intent: dump_intent(intent),
             },
         )
+
+    def ensure_held(self) -> None:
+        """Raises LockLostError when another run may hold the output's lock."""
+        self._lock.ensure_held()
 
     def recover(self) -> None:
         """Complete, or undo, what a killed run began to publish, and remove what it left.
@@ -167,7 +170,7 @@ class Publisher:
 
             compact(table, replace(commit, lock=self._lock), output=self._destination.output)
 
-    def read_manifest(self) -> dict[str, Any] | None:
+    def read_manifest(self) -> Manifest | None:
         """The published manifest; None when there is none, or none that can be read."""
         return self._read_published().manifest
 
@@ -189,15 +192,15 @@ class Publisher:
     def _name_of(self, intent: Intent) -> str:
         return name_intent(self._sidecars, intent.run_id, is_shared=not self._is_fenced)
 
-    def _build_intent(self, manifest: dict[str, Any], state: bytes | None) -> Intent:
+    def _build_intent(self, manifest: Manifest, state: bytes | None) -> Intent:
         base = self._base = self._base or self._read_published()
         superseded: tuple[str, ...] = ()
         if self._destination.kind == "dataset":
-            named = {each["path"] for each in manifest["files"]}
+            named = {each.path for each in manifest.files}
             former = (
                 self._find_unnamed()
                 if base.manifest is None
-                else [each["path"] for each in base.manifest["files"]]
+                else [each.path for each in base.manifest.files]
             )
             superseded = tuple(path for path in former if path not in named and is_part(path))
         return Intent(
@@ -229,9 +232,7 @@ class Publisher:
         if self._is_shown(intent):
             tags = self._read_tags()
             self._complete(intent, tags, name=name)
-            logger.warning(
-                "completed the publish of run %s, which was cut short", intent.manifest["run_id"]
-            )
+            logger.warning("completed the publish of run %s, which was cut short", intent.run_id)
         elif not self._is_fenced:
             self._undo(name, intent)
 
@@ -266,7 +267,7 @@ class Publisher:
                 return True
             if intent.number is not None and intent.number <= self._log.read().number:
                 return False
-        return all(self._stands(each) for each in intent.manifest["files"])
+        return all(self._stands(each) for each in intent.manifest.files)
 
     def _was_completed(self, intent: Intent) -> bool:
         """Whether the run that took the lock has ended this publish: all of its parts were there.
@@ -280,13 +281,13 @@ class Publisher:
             )
         return False
 
-    def _stands(self, file: dict[str, Any]) -> bool:
+    def _stands(self, file: ManifestFile) -> bool:
         """Whether a file is there as the manifest says; a part's name is given to one file only."""
         destination = self._destination
-        name = destination.name or file["path"]
-        if destination.store.size_of(name) != file["size_bytes"]:
+        name = destination.name or file.path
+        if destination.store.size_of(name) != file.size_bytes:
             return False
-        return destination.kind == "dataset" or digest(destination.store, name) == file["sha256"]
+        return destination.kind == "dataset" or digest(destination.store, name) == file.sha256
 
     def _read_tags(self) -> "Tags":
         """Of what is about to be replaced, to leave alone what others put in its place."""
@@ -305,9 +306,9 @@ class Publisher:
             self._log.commit(number, intent.manifest)
             self._is_committed = True
         if not self._is_fenced:
-            sidecars.store.replace(sidecars.manifest, dump_manifest(intent.manifest))
+            sidecars.store.replace(sidecars.manifest, intent.manifest.dump())
         elif self._log is None:
-            self._put(sidecars.store, sidecars.manifest, dump_manifest(intent.manifest), tags)
+            self._put(sidecars.store, sidecars.manifest, intent.manifest.dump(), tags)
         else:
             self._log.write_copy()
         if self._is_newest(intent):
@@ -339,17 +340,17 @@ class Publisher:
 
     def _list_superseded(self, intent: Intent) -> list[str]:
         published = self.read_manifest()
-        named = set() if published is None else {each["path"] for each in published["files"]}
+        named = set() if published is None else {each.path for each in published.files}
         return [path for path in intent.superseded if path not in named]
 
     def _undo(self, name: str, intent: Intent) -> None:
         """Remove what a run had shown already. The intent goes last: only it names those parts when
         there is no manifest yet.
         """
-        self._undone_run_id = intent.manifest["run_id"]
+        self._undone_run_id = intent.run_id
         if self._destination.kind == "dataset":
             published = self.read_manifest()
-            named = set() if published is None else {each["path"] for each in published["files"]}
+            named = set() if published is None else {each.path for each in published.files}
             parts = [path for path in intent.own_parts if path not in named]
             self._lock.ensure_held()
             self._destination.store.remove(parts)
@@ -380,6 +381,31 @@ class Publisher:
                 self._undo(each.name, intent)
         if self._log is not None:
             self._log.prune(is_old=is_old)
+
+
+class NullPublisher:
+    """The publisher of a stream, which has no place for a manifest and nothing to put right."""
+
+    def ensure_held(self) -> None:
+        pass
+
+    def recover(self) -> None:
+        pass
+
+    def publish(self, output: Output, manifest: Manifest, state: bytes | None) -> None:  # noqa: ARG002
+        output.publish()
+
+    def remove_leftovers(self) -> None:
+        pass
+
+    def compact(self, commit: Commit) -> None:
+        pass
+
+    def read_manifest(self) -> Manifest | None:
+        return None
+
+    def require_manifest(self) -> None:
+        pass
 
 
 def tell_of_loss(error: LockLostError, intent: Intent) -> None:

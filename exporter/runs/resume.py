@@ -20,9 +20,7 @@ from exporter.version import __version__
 logger = logging.getLogger(__name__)
 
 
-def open_journal(
-    run: RunContext, previous: PreviousRun, gateways: Sequence[Gateway]
-) -> AnswerLog | Journal:
+def open_journal(run: RunContext, previous: PreviousRun, gateways: Sequence[Gateway]) -> AnswerLog:
     """The journal of what is read, taken over from a killed run where that fits; blocks."""
     settings = run.settings
     spool = None if settings.spool is None else Path(settings.spool)
@@ -39,7 +37,7 @@ def open_journal(
             "region": run.api.region_id,
             "output": run.output_key,
             "format": run.destination.format,
-            "page_size": settings.page_size,
+            **run.query.identity,
             "since": settings.since,
             "until": settings.until,
             "incremental": settings.incremental,
@@ -73,28 +71,25 @@ def open_journal(
     return NO_ANSWER_LOG
 
 
-def find_beginning(started_at: datetime, journal: AnswerLog | Journal) -> datetime:
+def find_beginning(started_at: datetime, journal: AnswerLog) -> datetime:
     """When the run started whose requests are gone on with: all that a listing decides by time is
     decided by that instant, or the recorded answers would not fit.
     """
-    if isinstance(journal, Journal) and journal.resumed is not None:
-        return journal.resumed.started_at
-    return started_at
+    return started_at if journal.resumed is None else journal.resumed.started_at
 
 
-def find_time_range(run: RunContext, journal: AnswerLog | Journal) -> TimeRange:
+def find_time_range(run: RunContext, journal: AnswerLog) -> TimeRange:
     """A duration counts back from the start of the run whose requests are gone on with."""
     settings = run.settings
     now = find_beginning(run.started_at, journal)
     return resolve_time_range(settings.since, settings.until, now=now)
 
 
-def end_journal(journal: AnswerLog | Journal, *, keep: bool) -> None:
-    if isinstance(journal, Journal):
-        if not keep:
-            journal.remove()
-        elif (kept_count := journal.close()) > 0:
-            logger.warning("%s pages read are kept: the next run goes on from there", kept_count)
+def end_journal(journal: AnswerLog, *, keep: bool) -> None:
+    if not keep:
+        journal.remove()
+    elif (kept_count := journal.close()) > 0:
+        logger.warning("%s pages read are kept: the next run goes on from there", kept_count)
 
 
 def place_journal(sidecars: Sidecars, *, key: str, spool: Path | None) -> Path | None:

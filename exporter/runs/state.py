@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -34,6 +35,8 @@ class State:
     """A gateway that can only be listed in full is not among them."""
     omit: tuple[str, ...] = ()
     """Fields that were left out of what was published."""
+    filters: Mapping[str, Any] = MappingProxyType({})
+    """Of the query that listed the sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def dump_state(state: State) -> bytes:
         "output": state.output,
         "format": state.format_name,
         **({"omit": state.omit} if state.omit else {}),
+        **({"filters": dict(state.filters)} if state.filters else {}),
         "gateways": [
             asdict(gateway) | build_entry(known) for gateway, known in state.gateways.items()
         ],
@@ -163,6 +167,7 @@ def parse_content(content: Mapping[str, Any]) -> State:
             for each in content["gateways"]
         },
         omit=tuple(content.get("omit", ())),
+        filters=content.get("filters", {}),
     )
 
 

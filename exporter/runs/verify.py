@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from exporter.destinations.destination import Destination, Sidecars
 from exporter.errors import DestinationError, UsageError
 from exporter.listing.keyset import KeySet
+from exporter.model import KEY_COLUMNS, FileCodec, FileFormat
 from exporter.runs.intents import find_intents
-from exporter.runs.manifest import Promise, PromisedFile, parse_promise
+from exporter.runs.manifest import MANIFEST_VERSION, Manifest, ManifestFile, parse_manifest
 from exporter.runs.publish import digest
-from exporter.sinks.interface import FileCodec, Format
-from exporter.sinks.keys import COLUMNS, Unreadable, join_keys, read_keys
+from exporter.sinks.formats import FORMATS, read_keys
+from exporter.sinks.keys import UnreadableFileError, join_keys
 from exporter.tables.interface import Table
 
 MAX_EXPECTED = 10_000_000
-"""Keys that room is made for before they are seen: a manifest may promise anything."""
+"""Keys that room is made for before they are seen: a manifest may manifest anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Verification:
     """What came of reading an output again."""
 
     output: str
-    promise: Promise | None
+    manifest: Manifest | None
     """None where there is no manifest that can be read."""
     checked: tuple[Checked, ...]
     problems: tuple[Problem, ...]
@@ -74,40 +75,40 @@ def verify(destination: Destination) -> Verification:
         )
         return Verification(destination.output, None, (), (*problems, missing))
     try:
-        promise = parse_promise(content)
+        manifest = read_known(content)
     except ValueError as exc:
         broken = Problem(f"'{sidecars.store.path_of(sidecars.manifest)}' is no manifest: {exc}")
         return Verification(destination.output, None, (), (*problems, broken))
     if destination.table is not None:
-        return verify_table(destination.table, promise, output=destination.output, found=problems)
-    check = Check(destination, promise)
+        return verify_table(destination.table, manifest, output=destination.output, found=problems)
+    check = Check(destination, manifest)
     check.run()
-    return Verification(destination.output, promise, check.counts, (*problems, *check.problems))
+    return Verification(destination.output, manifest, check.counts, (*problems, *check.problems))
 
 
 def verify_table(
-    table: Table, promise: Promise, *, output: str, found: tuple[Problem, ...]
+    table: Table, manifest: Manifest, *, output: str, found: tuple[Problem, ...]
 ) -> Verification:
     """A table's own log names its files, and others may have written to it since: what is read is
     whether the run is in that log, and whether each key is there once.
     """
-    keys = KeySet(promise.session_count)
+    keys = KeySet(manifest.session_count)
     row_count = repeated_count = 0
-    for batch in table.read_columns(COLUMNS):
+    for batch in table.read_columns(KEY_COLUMNS):
         row_count += batch.num_rows
         repeated_count += len(keys.add_all(join_keys(batch, with_version=False)))
     problems = list(found)
-    if promise.session_count > 0 and table.find_commit(promise.run_id) is None:
+    if manifest.session_count > 0 and table.find_commit(manifest.run_id) is None:
         problems.append(
             Problem(
-                f"'{output}' has no commit of run {promise.run_id}",
+                f"'{output}' has no commit of run {manifest.run_id}",
                 "a table forgets it where old snapshots are expired; else export again",
             )
         )
     if repeated_count > 0:
         problems.append(Problem(f"'{output}' has {repeated_count:,} rows whose key is there twice"))
     checked = (Checked("distinct keys", row_count, len(keys)),)
-    return Verification(output, promise, checked, tuple(problems))
+    return Verification(output, manifest, checked, tuple(problems))
 
 
 def find_unfinished(sidecars: Sidecars) -> tuple[Problem, ...]:
@@ -121,14 +122,25 @@ def find_unfinished(sidecars: Sidecars) -> tuple[Problem, ...]:
     )
 
 
+def read_known(content: bytes) -> Manifest:
+    """Raises ValueError for what is no manifest, and for one of a newer version."""
+    manifest = parse_manifest(content)
+    if manifest.version > MANIFEST_VERSION:
+        raise ValueError(
+            f"its version {manifest.version} is of a newer livy-exporter, this one knows"
+            f" {MANIFEST_VERSION}"
+        )
+    return manifest
+
+
 class Check:
     """Counts what is there of what a manifest promises."""
 
-    def __init__(self, destination: Destination, promise: Promise) -> None:
+    def __init__(self, destination: Destination, manifest: Manifest) -> None:
         self.problems: list[Problem] = []
         self._destination = destination
-        self._promise = promise
-        self._keys = KeySet(min(promise.row_count, MAX_EXPECTED))
+        self._manifest = manifest
+        self._keys = KeySet(min(manifest.row_count, MAX_EXPECTED))
         self._file_count = 0
         self._size_bytes = 0
         self._intact_count = 0
@@ -136,17 +148,17 @@ class Check:
 
     @property
     def counts(self) -> tuple[Checked, ...]:
-        files = self._promise.files
+        files = self._manifest.files
         return (
             Checked("files", len(files), self._file_count),
             Checked("bytes", sum(each.size_bytes for each in files), self._size_bytes),
             Checked("files of equal SHA-256", len(files), self._intact_count),
-            Checked("rows", self._promise.row_count, self._row_count),
-            Checked("distinct keys", self._promise.row_count, len(self._keys)),
+            Checked("rows", self._manifest.row_count, self._row_count),
+            Checked("distinct keys", self._manifest.row_count, len(self._keys)),
         )
 
     def run(self) -> None:
-        files = self._promise.files
+        files = self._manifest.files
         if self._destination.kind == "file" and len(files) != 1:
             self._note(f"its manifest names {len(files):,} files, not one")
         else:
@@ -159,7 +171,7 @@ class Check:
     def _note(self, message: str) -> None:
         self.problems.append(Problem(message))
 
-    def _check_file(self, file: PromisedFile) -> None:
+    def _check_file(self, file: ManifestFile) -> None:
         store = self._destination.store
         # A single file may have been moved since: it is where the user says, not where it was.
         name = self._destination.name or file.path
@@ -182,12 +194,12 @@ class Check:
                 return
             self._intact_count += 1
             self._check_rows(name, shown, file)
-        except (DestinationError, Unreadable) as exc:
+        except (DestinationError, UnreadableFileError) as exc:
             self._note(f"{shown} cannot be read: {exc}")
         except OSError as exc:
             self._note(f"{shown} cannot be read: {exc.strerror or exc}")
 
-    def _check_rows(self, name: str, shown: str, file: PromisedFile) -> None:
+    def _check_rows(self, name: str, shown: str, file: ManifestFile) -> None:
         """Only for a file that is, byte for byte, what was written: else its rows say nothing."""
         row_count = repeated_count = 0
         first = ""
@@ -214,8 +226,9 @@ class Check:
             )
 
     @property
-    def _format(self) -> Format:
-        return "ndjson" if self._promise.format == "ndjson" else "parquet"
+    def _format(self) -> FileFormat:
+        """Of its files, as the manifest says."""
+        return next(each for each in FORMATS if each == self._manifest.format)
 
     @property
     def _codec(self) -> FileCodec:
@@ -224,17 +237,17 @@ class Check:
 
     def _check_session_count(self) -> None:
         """The sessions of the run are the rows it wrote; a dataset may hold those of other runs."""
-        promise = self._promise
-        if promise.session_count not in {promise.row_count, promise.own_row_count}:
+        manifest = self._manifest
+        if manifest.session_count not in {manifest.row_count, manifest.own_row_count}:
             self._note(
-                f"the manifest counts {promise.session_count:,} sessions, and"
-                f" {promise.own_row_count:,} rows in the files of its run"
+                f"the manifest counts {manifest.session_count:,} sessions, and"
+                f" {manifest.own_row_count:,} rows in the files of its run"
             )
 
     def _check_foreign(self) -> None:
         """Files that a reader of the whole folder would take for part of it."""
         store = self._destination.store
-        known = {each.path for each in self._promise.files}
+        known = {each.path for each in self._manifest.files}
         for name in sorted(each.name for each in store.list_files()):
             if name not in known and is_read(name):
                 self._note(f"'{store.path_of(name)}' is not named by the manifest")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from exporter.model import OutputFormat, ParquetCodec
 from exporter.settings.annotations import (
     Bounds,
     Distinct,
@@ -95,7 +96,7 @@ class Settings:
         ),
     ] = None
     format: Annotated[
-        Literal["parquet", "ndjson", "delta", "iceberg", "paimon"] | None,
+        OutputFormat | None,
         Option("default: by the output's name; - is NDJSON, a folder Parquet", "output"),
     ] = None
     storage_endpoint: Annotated[
@@ -130,7 +131,7 @@ class Settings:
         ),
     ] = 128 << 20
     compression: Annotated[
-        Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"],
+        ParquetCodec,
         Option("codec inside Parquet", "output"),
     ] = "zstd"
     allow_incomplete: Annotated[

@@ -1,11 +1,37 @@
 """An output of many files: a folder of parts, each of them immutable once it is published."""
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
-from exporter.model import Gateway, RawSession
+from exporter.model import FileFormat, Gateway, RawSession
 from exporter.sinks.file import FileOutput, OpenSink
-from exporter.sinks.interface import Format, OutputFacts
+from exporter.sinks.formats import FORMATS
+from exporter.sinks.interface import OutputFacts
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store
+
+PART_NAME: Final = (
+    r"part-(?P<run_id>[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})-[0-9]{5,}\.(" + "|".join(FORMATS) + ")"
+)
+"""The name of a part: the id of the run that wrote it, and its number.
+
+As narrow as can be, since such files are removed when no manifest names them any more: other
+programs call theirs `part-…`, too.
+"""
+
+
+def name_part(run_id: str, number: int, output_format: FileFormat) -> str:
+    return f"part-{run_id}-{number:05}.{output_format}"
+
+
+def find_run_id(path: str) -> str | None:
+    """The run that wrote a part, by the part's name; None for any other file."""
+    match = re.fullmatch(PART_NAME, path.rpartition("/")[2])
+    return None if match is None else match["run_id"]
+
+
+def is_part(path: str) -> bool:
+    return find_run_id(path) is not None
 
 
 class Parts:
@@ -16,7 +42,7 @@ class Parts:
     """
 
     def __init__(
-        self, store: Store, *, run_id: str, output_format: Format, open_sink: OpenSink
+        self, store: Store, *, run_id: str, output_format: FileFormat, open_sink: OpenSink
     ) -> None:
         self._store = store
         self._run_id = run_id
@@ -30,7 +56,7 @@ class Parts:
 
     def begin(self, folder: str = "") -> FileOutput:
         """A new part in a folder of the dataset, which is named with a slash at its end."""
-        name = f"{folder}part-{self._run_id}-{len(self._facts):05}.{self._format}"
+        name = folder + name_part(self._run_id, len(self._facts), self._format)
         staged = self._store.stage(name, run_id=self._run_id)
         part = FileOutput(staged, name, open_sink=self._open_sink)
         self._facts[part] = None

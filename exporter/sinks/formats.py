@@ -1,24 +1,49 @@
-"""The file formats: the one place that lists them, and opens their sinks."""
+"""The registry of file formats: the one place that lists them, and opens them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, assert_never
+from importlib import import_module
+from typing import BinaryIO, Final, cast
 
 from exporter.errors import UsageError
-from exporter.sinks.interface import (
-    ByteStream,
-    FileCodec,
-    Format,
-    ParquetCodec,
-    PartitionBuffer,
-    Sink,
-)
+from exporter.model import FileCodec, FileFormat, ParquetCodec
+from exporter.sinks.interface import ByteStream, FormatModule, PartitionBuffer, Sink, SinkOptions
+
+
+@dataclass(frozen=True, slots=True)
+class FormatKind:
+    """A file format."""
+
+    noun: str
+    module: str
+    """A `FormatModule`, imported when the first file is opened and no earlier."""
+    suffixes: tuple[str, ...]
+    """Of its files' names."""
+    has_file_codecs: bool
+    """Whether a file may be compressed as a whole; others compress inside."""
+
+
+FORMATS: Final[Mapping[FileFormat, FormatKind]] = {
+    "parquet": FormatKind(
+        "a Parquet file", "exporter.sinks.parquet", (".parquet",), has_file_codecs=False
+    ),
+    "ndjson": FormatKind(
+        "an NDJSON file", "exporter.sinks.ndjson", (".ndjson", ".jsonl"), has_file_codecs=True
+    ),
+}
+DATASET_FORMAT: Final[FileFormat] = "parquet"
+"""Of a folder's parts, unless another one is chosen."""
+STREAM_FORMAT: Final[FileFormat] = "ndjson"
+"""Of stdout, unless another one is chosen."""
+
+_CODEC_OF_SUFFIX: Final[Mapping[str, FileCodec]] = {".gz": "gzip", ".zst": "zstd"}
 
 
 def open_sink(
     stream: ByteStream,
     *,
-    output_format: Format,
+    output_format: FileFormat,
     file_codec: FileCodec,
     parquet_codec: ParquetCodec,
     run_id: str,
@@ -26,85 +51,63 @@ def open_sink(
     exported_at: datetime,
 ) -> Sink:
     """The sink of a format over an open stream; `exported_at` is when the run began."""
-    match output_format:
-        case "parquet":
-            from exporter.sinks.parquet import ParquetSink
-
-            return ParquetSink(
-                stream,
-                codec=parquet_codec,
-                run_id=run_id,
-                exporter_version=exporter_version,
-                exported_at=exported_at,
-            )
-        case "ndjson":
-            from exporter.sinks.ndjson import NdjsonSink
-
-            return NdjsonSink(stream, codec=file_codec, exported_at=exported_at)
-        case _:
-            assert_never(output_format)
+    options = SinkOptions(file_codec, parquet_codec, run_id, exporter_version, exported_at)
+    return _load(output_format).open_sink(stream, options)
 
 
 def open_partition_buffer(
-    output_format: Format, partition_by: Sequence[str], *, exported_at: datetime
+    output_format: FileFormat, partition_by: Sequence[str], *, exported_at: datetime
 ) -> PartitionBuffer:
-    """What parts the rows of a format by these columns."""
-    match output_format:
-        case "parquet":
-            from exporter.sinks.parquet import ParquetPartitionBuffer
-
-            return ParquetPartitionBuffer(partition_by, exported_at=exported_at)
-        case "ndjson":
-            from exporter.sinks.ndjson import NdjsonPartitionBuffer
-
-            return NdjsonPartitionBuffer(partition_by, exported_at=exported_at)
-        case _:
-            assert_never(output_format)
+    """The buffer of a format that splits rows by the values of these columns."""
+    return _load(output_format).open_partition_buffer(partition_by, exported_at)
 
 
-_FORMAT_OF_SUFFIX: Final[dict[str, Format]] = {
-    ".parquet": "parquet",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-}
+def read_keys(
+    stream: BinaryIO, *, output_format: FileFormat, codec: FileCodec, with_version: bool
+) -> Iterator[list[str]]:
+    """The key of each row as one text; `with_version` appends the row's `exported_at`.
+
+    Raises UnreadableFileError, and OSError as the stream does.
+    """
+    return _load(output_format).read_keys(stream, codec, with_version=with_version)
 
 
-_CODEC_OF_SUFFIX: Final[dict[str, FileCodec]] = {".gz": "gzip", ".zst": "zstd"}
-
-
-def resolve_format(output: str, chosen: Format | None) -> tuple[Format, FileCodec]:
+def resolve_format(output: str, chosen: FileFormat | None) -> tuple[FileFormat, FileCodec]:
     """The format and the codec of an output by its name; `chosen` comes before the name.
 
     `--format parquet --output x.ndjson` writes Parquet: whoever says the format means it. The codec
-    is always the name's, since every reader goes by `.gz` and `.zst`. Stdout (`-`) is NDJSON.
+    is always the name's, since every reader goes by `.gz` and `.zst`.
 
-    Raises UsageError for a name that tells no format, and for Parquet named as compressed.
+    Raises UsageError for a name without a format's suffix, and for a codec's suffix after the name
+    of a format that compresses inside.
     """
     if output == "-":
-        return "ndjson" if chosen is None else chosen, "none"
+        return STREAM_FORMAT if chosen is None else chosen, "none"
     name = output.lower()
     codec: FileCodec = "none"
     for suffix, named_codec in _CODEC_OF_SUFFIX.items():
         if name.endswith(suffix):
             codec = named_codec
             name = name.removesuffix(suffix)
-    resolved = _format_of(name) if chosen is None else chosen
+    resolved = _find_format(name) if chosen is None else chosen
     if resolved is None:
         raise UsageError(
             f"the name '{output}' tells no format",
             hint="end it in .parquet, .ndjson or .jsonl (the last two also with .gz or .zst), "
             "in / for a folder of parts, or say --format",
         )
-    if resolved == "parquet" and codec != "none":
+    if codec != "none" and not FORMATS[resolved].has_file_codecs:
         raise UsageError(
-            f"a Parquet file is compressed inside, not as a whole like '{output}'",
+            f"{FORMATS[resolved].noun} is compressed inside, not as a whole like '{output}'",
             hint=f"drop the last suffix and say --compression {codec}",
         )
     return resolved, codec
 
 
-def _format_of(name: str) -> Format | None:
-    for suffix, named_format in _FORMAT_OF_SUFFIX.items():
-        if name.endswith(suffix):
-            return named_format
-    return None
+def _find_format(name: str) -> FileFormat | None:
+    found = (each for each, kind in FORMATS.items() if name.endswith(kind.suffixes))
+    return next(found, None)
+
+
+def _load(output_format: FileFormat) -> FormatModule:
+    return cast("FormatModule", import_module(FORMATS[output_format].module))

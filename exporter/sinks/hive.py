@@ -1,4 +1,4 @@
-"""Which partition a row belongs to, and the folder that is named after it; performs no I/O.
+"""Partitions of rows, and the folders that are named after them; performs no I/O.
 
 Folders are named as Hive names them: `dt=2026-11-22/queue=root_queue/`.
 """
@@ -14,6 +14,10 @@ from exporter.records.schema import build_column
 
 NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
 """Names the folder of null, of the empty text, and of what is too long for a name."""
+
+SPLIT_ROWS: Final = 1 << 14
+SPLIT_BYTES: Final = 8 << 20
+"""Rows that are split at a time, whichever comes first; they are there twice meanwhile."""
 
 VALUE_BYTES: Final = 200
 """A name has 255 bytes at most on a disk, a whole key 1,023 in a store."""

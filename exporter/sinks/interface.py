@@ -1,21 +1,12 @@
 """How sessions are written: one protocol, one file a format."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from datetime import datetime
+from typing import Any, BinaryIO, Protocol
 
-from exporter.model import Gateway, RawSession
+from exporter.model import FileCodec, Gateway, ParquetCodec, RawSession
 from exporter.stores.interface import NO_LOCK, FileFacts, HeldLock
-
-Format = Literal["parquet", "ndjson"]
-"""Of a file."""
-
-
-FileCodec = Literal["none", "gzip", "zstd"]
-"""How a file is compressed as a whole: NDJSON by its name, Parquet never."""
-
-ParquetCodec = Literal["none", "snappy", "gzip", "brotli", "lz4", "zstd"]
-"""How the pages inside a Parquet file are compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +69,6 @@ class Rows:
     """What it takes in memory, about."""
 
 
-GATHERED_ROWS: Final = 1 << 14
-GATHERED_BYTES: Final = 8 << 20
-"""How many rows are parted at a time, whichever comes first; they are there twice meanwhile."""
-
-
 class PartitionBuffer(Protocol):
     """Sessions of many partitions, gathered until it pays to part them; performs no I/O."""
 
@@ -129,3 +115,33 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Drop what is buffered and free what is held, without raising and without a write."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """Choices and facts of a run that sinks write by; each format takes what it knows."""
+
+    file_codec: FileCodec
+    parquet_codec: ParquetCodec
+    run_id: str
+    exporter_version: str
+    exported_at: datetime
+    """When the run began."""
+
+
+class FormatModule(Protocol):
+    """The functions that the module of a file format has."""
+
+    def open_sink(self, stream: ByteStream, options: SinkOptions, /) -> Sink: ...
+
+    def open_partition_buffer(
+        self, partition_by: Sequence[str], exported_at: datetime, /
+    ) -> PartitionBuffer:
+        """A buffer that splits rows by the values of these columns."""
+
+    def read_keys(
+        self, stream: BinaryIO, codec: FileCodec, /, *, with_version: bool
+    ) -> Iterator[list[str]]:
+        """The key of each row as one text, batch by batch; `with_version` appends the row's
+        `exported_at`. Raises UnreadableFileError, and OSError as the stream does.
+        """

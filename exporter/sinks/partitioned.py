@@ -7,13 +7,13 @@ written to longest ago. A partition that is met again after that has one more pa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from exporter.model import Gateway, RawSession
 from exporter.sinks.dataset import Parts
 from exporter.sinks.file import FileOutput
 from exporter.sinks.interface import OutputFacts, PartitionBuffer, Rows
+from exporter.sinks.row_groups import RowGroup
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile
 
 MAX_OPEN: Final = 32
@@ -22,27 +22,6 @@ HELD_BYTES: Final = 64 << 20
 """What open parts may have in memory together: on its way to a store, a large one has 32 MiB."""
 WAITING_BYTES: Final = 32 << 20
 """Rows that wait for their part; twice of it was measured at a third fewer small parts."""
-GROUP_ROWS: Final = 1 << 15
-GROUP_BYTES: Final = 16 << 20
-"""Rows of one partition that make a good row group: they wait no longer."""
-
-
-@dataclass(slots=True)
-class WaitingRows:
-    """Rows of one partition that are in no part yet."""
-
-    rows: list[Rows] = field(default_factory=list)
-    row_count: int = 0
-    size_bytes: int = 0
-
-    @property
-    def is_group(self) -> bool:
-        return self.row_count >= GROUP_ROWS or self.size_bytes >= GROUP_BYTES
-
-    def add(self, rows: Rows) -> None:
-        self.rows.append(rows)
-        self.row_count += rows.row_count
-        self.size_bytes += rows.size_bytes
 
 
 class PartitionedOutput:
@@ -65,7 +44,7 @@ class PartitionedOutput:
         self._target_bytes = target_bytes
         self._empty_folder = empty_folder
         """None where an output of nothing has no part."""
-        self._waiting: dict[str, WaitingRows] = {}
+        self._waiting: dict[str, RowGroup[Rows]] = {}
         self._waiting_bytes = 0
         # By folder; the one that was written to longest ago comes first.
         self._open: dict[str, FileOutput] = {}
@@ -75,10 +54,10 @@ class PartitionedOutput:
             return
         self._buffer.add(gateway, sessions)
         if self._buffer.is_full:
-            self._part()
+            self._split()
 
     def close(self) -> OutputFacts:
-        self._part()
+        self._split()
         # First those whose parts are open: their turn would end them, and begin them anew.
         for folder in [*self._open, *self._waiting]:
             if folder in self._waiting:
@@ -102,12 +81,12 @@ class PartitionedOutput:
         self._open.clear()
         self._parts.discard()
 
-    def _part(self) -> None:
+    def _split(self) -> None:
         for folder, rows in self._buffer.split():
-            waiting = self._waiting.setdefault(folder, WaitingRows())
-            waiting.add(rows)
+            waiting = self._waiting.setdefault(folder, RowGroup())
+            waiting.add(rows, row_count=rows.row_count, size_bytes=rows.size_bytes)
             self._waiting_bytes += rows.size_bytes
-            if waiting.is_group:
+            if waiting.is_full:
                 self._write_out(folder)
         if self._waiting_bytes > WAITING_BYTES:
             for folder in choose_largest(self._waiting, down_to=WAITING_BYTES // 2):
@@ -121,7 +100,7 @@ class PartitionedOutput:
             self._make_room()
             part = self._parts.begin(folder)
         self._open[folder] = part
-        part.write_rows(waiting.rows)
+        part.write_rows(waiting.take())
         if part.size_bytes >= self._target_bytes:
             self._end(folder)
         while sum(each.held_bytes for each in self._open.values()) > HELD_BYTES:
@@ -135,7 +114,7 @@ class PartitionedOutput:
         self._parts.end(self._open.pop(folder))
 
 
-def choose_largest(waiting: dict[str, WaitingRows], *, down_to: int) -> list[str]:
+def choose_largest(waiting: dict[str, RowGroup[Rows]], *, down_to: int) -> list[str]:
     """The fewest partitions without which no more than so many bytes wait."""
     chosen: list[str] = []
     left = sum(each.size_bytes for each in waiting.values())

@@ -26,8 +26,7 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError
 
 from exporter.errors import DestinationError, ExporterError, UsageError, mask_urls, shorten
-from exporter.model import KEY_COLUMNS
-from exporter.sinks.interface import ParquetCodec
+from exporter.model import KEY_COLUMNS, ParquetCodec
 from exporter.stores.posix import mode_of
 from exporter.stores.posix import translated as file_errors
 from exporter.stores.url import scheme_of

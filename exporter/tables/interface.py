@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from exporter.errors import DestinationError, mask_urls, shorten
+from exporter.model import ParquetCodec
 from exporter.settings.catalogs import Catalogs
-from exporter.sinks.interface import ParquetCodec
 from exporter.stores.interface import NO_LOCK, HeldLock
 from exporter.stores.url import StoreAccess
 

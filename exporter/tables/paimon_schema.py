@@ -9,9 +9,8 @@ import orjson
 import pyarrow as pa
 
 from exporter.errors import DestinationError, UsageError
-from exporter.model import KEY_COLUMNS, SCOPE_COLUMNS
+from exporter.model import KEY_COLUMNS, SCOPE_COLUMNS, ParquetCodec
 from exporter.records.schema import INSTANT, SCHEMA
-from exporter.sinks.interface import ParquetCodec
 from exporter.tables.columns import build_misfit, require_distinct_names
 
 _TYPES: Final = {

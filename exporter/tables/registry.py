@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final, cast
 
 from exporter.errors import MissingExtraError, UsageError, mask_urls, shorten
+from exporter.model import TableFormat
 from exporter.stores.registry import open_store
 from exporter.stores.url import StoreAccess, is_known, parse_address, scheme_of
-from exporter.tables.interface import Table, TableFormat, TableRequest
+from exporter.tables.interface import Table, TableRequest
 
 
 @dataclass(frozen=True, slots=True)

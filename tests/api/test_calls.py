@@ -27,7 +27,7 @@ from exporter.errors import (
     ThrottledError,
     TokenExpiredError,
 )
-from exporter.model import Gateway, RawSession, SessionPage
+from exporter.model import Gateway, ListingQuery, RawSession, SessionPage
 
 DATA = Path(__file__).parents[1] / "data"
 VECTORS: list[dict[str, Any]] = json.loads((DATA / "signature_vectors.json").read_text())["vectors"]
@@ -49,7 +49,7 @@ OUR_VECTORS = [
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
-SESSIONS = calls.list_sessions(GATEWAY, page_num=3, page_size=100)
+SESSIONS = calls.list_sessions(GATEWAY, ListingQuery(page_size=100), page_num=3)
 WORKSPACES = calls.list_workspaces(region_id="cn-hangzhou", next_token=None)
 GATEWAYS = calls.list_gateways(region_id="cn-hangzhou", workspace_id="w-1")
 
@@ -201,7 +201,7 @@ def test_encoding_keeps_only_unreserved_characters_and_equals_the_official_sdks(
 
 
 def test_sessions_are_asked_for_by_page_of_the_gateway_in_the_path() -> None:
-    call = calls.list_sessions(GATEWAY, page_num=17, page_size=50)
+    call = calls.list_sessions(GATEWAY, ListingQuery(page_size=50), page_num=17)
 
     assert call.action == "ListLivyComputeSessions"
     assert call.path == "/api/v1/workspaces/w-1/livycompute/lc-1/session"
@@ -210,7 +210,9 @@ def test_sessions_are_asked_for_by_page_of_the_gateway_in_the_path() -> None:
 
 
 def test_ids_with_reserved_characters_stay_one_segment_of_the_path() -> None:
-    call = calls.list_sessions(Gateway("cn-x", "w a/b+c*d~e", "lc-é中:1"), page_num=1, page_size=1)
+    call = calls.list_sessions(
+        Gateway("cn-x", "w a/b+c*d~e", "lc-é中:1"), ListingQuery(page_size=1), page_num=1
+    )
 
     assert call.path == (
         "/api/v1/workspaces/w%20a%2Fb%2Bc%2Ad~e/livycompute/lc-%C3%A9%E4%B8%AD%3A1/session"

@@ -16,7 +16,7 @@ from aiohttp import web
 from anyio.abc import SocketAttribute
 
 from exporter.api import calls
-from exporter.api.client import Client, RequestCounts, open_client
+from exporter.api.client import Client, open_client
 from exporter.api.credentials import Credential, Identity
 from exporter.api.pacer import Pacer
 from exporter.api.proxy import find_proxy
@@ -36,10 +36,10 @@ from exporter.errors import (
     ThrottledError,
 )
 from exporter.events import Event, PaceLearnt, RequestEnded, RequestStarted, RetryScheduled
-from exporter.model import Gateway, SessionPage
+from exporter.model import Gateway, ListingQuery, RequestCounts, SessionPage
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
-CALL = calls.list_sessions(GATEWAY, page_num=3, page_size=100)
+CALL = calls.list_sessions(GATEWAY, ListingQuery(page_size=100), page_num=3)
 EMPTY_PAGE = SessionPage(0, [], [])
 TOKEN = "CAIS" + "+/".join(str(1000 + number) for number in range(200)) + "=="
 CREDENTIAL = Credential("LTAI-client", "EXAMPLEsecretKey0123456789abcde", TOKEN)
@@ -268,7 +268,9 @@ async def test_value_comes_back_and_the_request_carries_what_the_service_wants()
 )
 async def test_bytes_on_the_wire_are_the_ones_that_were_signed(odd_id: str) -> None:
     server = ScriptedServer(good)
-    call = calls.list_sessions(Gateway(odd_id, odd_id, odd_id), page_num=1, page_size=1)
+    call = calls.list_sessions(
+        Gateway(odd_id, odd_id, odd_id), ListingQuery(page_size=1), page_num=1
+    )
 
     async with serve(server) as endpoint, open_rig(endpoint) as rig:
         await rig.client.send(call)

@@ -16,9 +16,11 @@ from exporter.api.body import LARGE_BYTES, MAX_BYTES, BodyTooLargeError, read_bo
 from exporter.api.client import Client, open_client
 from exporter.api.credentials import Credential, Identity
 from exporter.errors import BadAnswerError
-from exporter.model import Gateway
+from exporter.model import Gateway, ListingQuery
 
-CALL = calls.list_sessions(Gateway("cn-hangzhou", "w-1", "lc-1"), page_num=1, page_size=100)
+CALL = calls.list_sessions(
+    Gateway("cn-hangzhou", "w-1", "lc-1"), ListingQuery(page_size=100), page_num=1
+)
 START = b'{"totalCount":0,"sessions":[],"padding":"'
 SPACES = b" " * (1 << 20)
 

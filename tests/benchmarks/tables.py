@@ -25,9 +25,8 @@ from pathlib import Path
 from exporter.destinations.open import open_output
 from exporter.destinations.resolve import resolve_destination
 from exporter.emulator.generated_list import SessionSeries
-from exporter.model import Gateway, RawSession
-from exporter.sinks.interface import Format, Output
-from exporter.tables.interface import TableFormat
+from exporter.model import FileFormat, Gateway, RawSession, TableFormat
+from exporter.sinks.interface import Output
 from tests.benchmarks.measuring import Cost, Row, describe_machine, measure, spread
 
 HOME = Gateway("cn-hangzhou", "w-bench", "lc-bench")
@@ -41,7 +40,7 @@ class Target:
 
     output: str
     """`{folder}` stands for the place of the run."""
-    chosen: Format | TableFormat | None = None
+    chosen: FileFormat | TableFormat | None = None
     partition_by: tuple[str, ...] = ()
 
 

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import duckdb
 import pytest
 
-from exporter.destinations.dataset import is_part
 from exporter.destinations.open import open_output
 from exporter.destinations.resolve import resolve_destination
-from exporter.model import Gateway, RawSession
-from exporter.runs.manifest import build_file_entry
+from exporter.model import FileFormat, Gateway, RawSession
 from exporter.runs.prepare import build_run_id
 from exporter.runs.publish import Publisher, digest
-from exporter.sinks.interface import Format, Output, OutputFacts
+from exporter.sinks.dataset import is_part
+from exporter.sinks.interface import Output, OutputFacts
+from tests.support.manifests import manifest_of
 
 FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")
 SECOND = Gateway("cn-hangzhou", "w-2", "lc-2")
@@ -56,7 +56,7 @@ class OutputContract:
     output: ClassVar[str]
     files: ClassVar[str]
     """What a user gives DuckDB."""
-    chosen: ClassVar[Format | None] = None
+    chosen: ClassVar[FileFormat | None] = None
     select: ClassVar[str] = SELECT_NDJSON
     partition_by: ClassVar[tuple[str, ...]] = ()
 
@@ -90,9 +90,7 @@ class OutputContract:
         for gateway, sessions in batches:
             output.write(gateway, sessions)
         facts = output.close()
-        files = [build_file_entry(file) for file in facts.files]
-        manifest = {"manifest_version": 1, "run_id": run_id, "files": files}
-        publisher.publish(output, manifest, None)
+        publisher.publish(output, manifest_of(run_id, facts.files), None)
         publisher.remove_leftovers()
         return facts
 
@@ -249,9 +247,9 @@ class DatasetContract(OutputContract):
         publisher, output = self.begin(run_id, adds=True)
         output.write(FIRST, [raw_session(2)])
         added = output.close()
-        files = [build_file_entry(file) for file in (*first.files, *added.files)]
 
-        publisher.publish(output, {"manifest_version": 1, "run_id": run_id, "files": files}, None)
+        manifest = manifest_of(run_id, (*first.files, *added.files))
+        publisher.publish(output, manifest, None)
         publisher.remove_leftovers()
 
         assert len(self.visible()) == 2

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from exporter.destinations.open import open_output
 from exporter.destinations.resolve import resolve_destination
-from exporter.model import Gateway, RawSession
+from exporter.model import FileFormat, Gateway, RawSession
 from exporter.runs.prepare import build_run_id
 from exporter.sinks.hive import NO_VALUE
-from exporter.sinks.interface import Format, OutputFacts
+from exporter.sinks.interface import OutputFacts
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 EXPORTED_AT = datetime(2026, 1, 12, 10, 24, tzinfo=UTC)
@@ -30,7 +30,7 @@ def export(
     folder: Path,
     sessions: list[RawSession],
     *partition_by: str,
-    output_format: Format = "parquet",
+    output_format: FileFormat = "parquet",
 ) -> OutputFacts:
     output = open_output(
         resolve_destination(f"{folder}/", chosen=output_format),

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from exporter.destinations.dataset import is_part
 from exporter.destinations.destination import Kind
 from exporter.destinations.open import open_output
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import DestinationError, UsageError
+from exporter.model import FileFormat
 from exporter.records.schema import SCHEMA
 from exporter.runs.prepare import build_run_id
-from exporter.sinks.interface import Format, Output
+from exporter.sinks.dataset import is_part
+from exporter.sinks.interface import Output
 
 STARTED_AT = datetime(2026, 1, 12, 10, 24, tzinfo=UTC)
 PART = "part-20260112T102400Z-0123ab-00000.parquet"
@@ -22,7 +23,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def open_named(output: str, *, chosen: Format | None = "parquet") -> Output:
+def open_named(output: str, *, chosen: FileFormat | None = "parquet") -> Output:
     return open_output(
         resolve_destination(output, chosen=chosen),
         run_id="run-1",

@@ -12,7 +12,11 @@ from exporter.destinations.resolve import resolve_destination
 from exporter.errors import EmptiedError
 from exporter.model import ALL_TIME, Gateway, ListingFacts, TimeRange
 from exporter.runs.emptied import require_kept
+from exporter.runs.manifest import Manifest
 from exporter.runs.state import State, dump_state, read_state
+from exporter.sinks.interface import WrittenFile
+from exporter.stores.interface import FileFacts
+from tests.support.manifests import manifest_of
 from tests.support.program import Program
 
 EXPORT = ("export", "--progress", "none", "--output")
@@ -104,24 +108,19 @@ def facts_of(gateway: Gateway, session_count: int, total_count: int) -> ListingF
     )
 
 
-def manifest_of(**changes: Any) -> dict[str, Any]:
-    return {
-        "mode": "full",
-        "since": None,
-        "until": None,
-        "files": [{"path": "out.ndjson", "row_count": 9}],
-        "gateways": [
-            {
-                "region_id": "cn-hangzhou",
-                "workspace_id": "w-1",
-                "gateway_id": name,
-                "session_count": count,
-                "total_count_last": 9,
-            }
-            for name, count in (("lc-1", 9), ("lc-2", 0))
-        ],
-        **changes,
-    }
+def held_before(**changes: Any) -> Manifest:
+    entries = [
+        {
+            "region_id": "cn-hangzhou",
+            "workspace_id": "w-1",
+            "gateway_id": name,
+            "session_count": count,
+            "total_count_last": 9,
+        }
+        for name, count in (("lc-1", 9), ("lc-2", 0))
+    ]
+    file = WrittenFile(FileFacts("out.ndjson", 7, ""), 9)
+    return manifest_of("r", [file], **{"gateways": entries, **changes})
 
 
 DAY = TimeRange(0, 86_400_000)
@@ -131,16 +130,16 @@ OF_DAY = {"since": "1970-01-01T00:00:00.000Z", "until": "1970-01-02T00:00:00.000
 @pytest.mark.parametrize(
     ("manifest", "span", "total_count", "is_kept"),
     [
-        pytest.param(manifest_of(), ALL_TIME, 0, True, id="it had sessions"),
-        pytest.param(manifest_of(), DAY, 0, True, id="it shows nothing at all"),
-        pytest.param(manifest_of(), DAY, 5, False, id="it has some of another time"),
-        pytest.param(manifest_of(**OF_DAY), DAY, 5, True, id="the output has some of that time"),
-        pytest.param(manifest_of(gateways=[]), ALL_TIME, 0, False, id="it is new"),
-        pytest.param(manifest_of(files=[]), ALL_TIME, 0, False, id="the output is empty"),
+        pytest.param(held_before(), ALL_TIME, 0, True, id="it had sessions"),
+        pytest.param(held_before(), DAY, 0, True, id="it shows nothing at all"),
+        pytest.param(held_before(), DAY, 5, False, id="it has some of another time"),
+        pytest.param(held_before(**OF_DAY), DAY, 5, True, id="the output has some of that time"),
+        pytest.param(held_before(gateways=[]), ALL_TIME, 0, False, id="it is new"),
+        pytest.param(held_before(files=[]), ALL_TIME, 0, False, id="the output is empty"),
     ],
 )
 def test_gateway_is_missed_where_the_output_has_sessions_of_it(
-    manifest: dict[str, Any], span: TimeRange, total_count: int, is_kept: bool, tmp_path: Path
+    manifest: Manifest, span: TimeRange, total_count: int, is_kept: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "out.ndjson").write_bytes(b"9 lines")
     destination = resolve_destination(str(tmp_path / "out.ndjson"), chosen=None)
@@ -158,9 +157,9 @@ def test_gateway_of_a_dataset_that_was_added_to_is_known_by_its_total(tmp_path: 
     destination = resolve_destination(str(tmp_path / "out.ndjson"), chosen=None)
     listings = [facts_of(ONE, 3, 3), facts_of(TWO, 0, 0)]
 
-    require_kept(destination, manifest_of(), listings, time_range=ALL_TIME)
+    require_kept(destination, held_before(), listings, time_range=ALL_TIME)
     with pytest.raises(EmptiedError, match="lc-2"):
-        require_kept(destination, manifest_of(mode="incremental"), listings, time_range=ALL_TIME)
+        require_kept(destination, held_before(mode="incremental"), listings, time_range=ALL_TIME)
 
 
 def test_incremental_run_says_that_a_gateway_fell_silent(program: "Program") -> None:

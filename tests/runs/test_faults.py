@@ -28,7 +28,7 @@ from exporter.events import Event, RetryScheduled
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
-from exporter.model import Gateway, RawSession, SessionPage
+from exporter.model import Gateway, ListingQuery, RawSession, SessionPage
 from exporter.runs.export import export
 from exporter.settings.settings import Settings
 from tests.support.program import ProgramFor
@@ -146,12 +146,13 @@ def run_export(tmp_path: Path) -> RunExport:
                 },
             )
             try:
-                exported.manifest = await export(
+                manifest = await export(
                     settings,
                     run_id="run",
                     environ=environ_of(scenario),
                     emit=exported.events.append,
                 )
+                exported.manifest = manifest.to_dict()
             except (ExporterError, ExceptionGroup) as exc:
                 exported.error = exc
             exported.stats = emulator.stats()
@@ -465,7 +466,9 @@ async def list_gateway(
     async def fetch_page(request: PageRequest) -> SessionPage:
         page = await client.send(
             calls.list_sessions(
-                request.gateway, page_num=request.page_num, page_size=request.page_size
+                request.gateway,
+                ListingQuery(page_size=request.page_size),
+                page_num=request.page_num,
             )
         )
         after_page()

@@ -153,17 +153,17 @@ class Campaign:
         """What a reader finds who goes by the manifest, or by what is about to be the manifest."""
         home = self.destination.sidecars
         assert home is not None
-        manifest, intent = read_manifest(home), home.store.read(home.intent)
+        manifest, intent = read_manifest(home.store, home.manifest), home.store.read(home.intent)
         if self.destination.kind == "dataset":
-            for each in [] if manifest is None else manifest["files"]:
-                assert digest(self.destination.store, each["path"]) == each["sha256"]
+            for each in () if manifest is None else manifest.files:
+                assert digest(self.destination.store, each.path) == each.sha256
             return
         named = [] if manifest is None else [manifest]
         if intent is not None and (meant := parse_intent(intent)) is not None:
             named.append(meant.manifest)
         if named and self.destination.store.size_of(self.destination.name) is not None:
             found = digest(self.destination.store, self.destination.name)
-            assert found in [each["files"][0]["sha256"] for each in named]
+            assert found in [each.files[0].sha256 for each in named]
 
     def _assert_recoverable(self) -> None:
         """Data, manifest and state are of one run as soon as the next one has begun."""
@@ -174,12 +174,12 @@ class Campaign:
         assert home is not None
         state_at = None if home.state is None else (home.store, home.state)
         Publisher(destination, home, state_at=state_at).recover()
-        manifest = read_manifest(home)
+        manifest = read_manifest(home.store, home.manifest)
         if manifest is not None:
             assert verify(destination).problems == ()
         if home.state is not None and (state := home.store.read(home.state)) is not None:
             assert manifest is not None
-            assert json.loads(state)["run_id"] == manifest["run_id"]
+            assert json.loads(state)["run_id"] == manifest.run_id
         assert list(copy.rglob("*.partial")) == []
         shutil.rmtree(copy)
 
@@ -187,10 +187,10 @@ class Campaign:
         destination = self.destination
         home = destination.sidecars
         assert home is not None
-        manifest = read_manifest(home)
+        manifest = read_manifest(home.store, home.manifest)
         assert manifest is not None
         files = {"out.ndjson"} if destination.kind == "file" else set()
-        files |= {each["path"] for each in manifest["files"] if destination.kind == "dataset"}
+        files |= {each.path for each in manifest.files if destination.kind == "dataset"}
         own = {home.manifest} if home.state is None else {home.manifest, home.state}
         folder = Path(destination.store.url)
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -219,9 +219,9 @@ class Campaign:
         destination = self.destination
         home = destination.sidecars
         assert home is not None
-        manifest = read_manifest(home)
+        manifest = read_manifest(home.store, home.manifest)
         assert manifest is not None
-        names = [destination.name or each["path"] for each in manifest["files"]]
+        names = [destination.name or each.path for each in manifest.files]
         rows: list[Row] = [
             json.loads(line)
             for name in names

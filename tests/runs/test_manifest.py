@@ -4,11 +4,11 @@ from typing import Any
 
 import orjson
 
-from exporter.api.client import RequestCounts
-from exporter.model import Gateway, ListingFacts, TimeRange
-from exporter.runs.manifest import build_manifest, dump_manifest
+from exporter.model import Gateway, ListingFacts, RequestCounts, TimeRange
+from exporter.runs.manifest import ManifestFile, build_manifest, parse_manifest
 from exporter.sinks.interface import WrittenFile
 from exporter.stores.interface import FileFacts
+from tests.support.manifests import manifest_of
 
 STARTED_AT = datetime(2026, 7, 1, 12, 0, 0, 123000, tzinfo=UTC)
 FINISHED_AT = datetime(2026, 7, 1, 14, 0, 5, tzinfo=timezone(timedelta(hours=2)))
@@ -26,27 +26,29 @@ LISTING = ListingFacts(
 )
 
 
+FACTS: dict[str, Any] = {
+    "run_id": "r-1",
+    "exporter_version": "0.1.0",
+    "status": "complete",
+    "started_at": STARTED_AT,
+    "finished_at": FINISHED_AT,
+    "output": "out.parquet",
+    "partition_by": (),
+    "format_name": "parquet",
+    "mode": "full",
+    "full_because": "",
+    "session_count": 250,
+    "coerced_value_count": 2,
+    "former_files": (),
+    "files": [WrittenFile(FileFacts("out.parquet", 4096, "ab" * 32), 250)],
+    "listings": [LISTING],
+    "requests": RequestCounts(sent=9, ok=6, throttled=1, retried=3, failed=2),
+    "learnt_rps": 39.987,
+}
+
+
 def build(**changes: Any) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "run_id": "r-1",
-        "exporter_version": "0.1.0",
-        "status": "complete",
-        "started_at": STARTED_AT,
-        "finished_at": FINISHED_AT,
-        "output": "out.parquet",
-        "partition_by": (),
-        "format_name": "parquet",
-        "mode": "full",
-        "full_because": "",
-        "session_count": 250,
-        "coerced_value_count": 2,
-        "former_files": (),
-        "files": [WrittenFile(FileFacts("out.parquet", 4096, "ab" * 32), 250)],
-        "listings": [LISTING],
-        "requests": RequestCounts(sent=9, ok=6, throttled=1, retried=3, failed=2),
-        "learnt_rps": 39.987,
-    }
-    manifest: dict[str, Any] = orjson.loads(dump_manifest(build_manifest(**facts | changes)))
+    manifest: dict[str, Any] = orjson.loads(build_manifest(**FACTS | changes).dump())
     return manifest
 
 
@@ -139,7 +141,7 @@ def test_each_fact_stands_under_its_own_key() -> None:
 
 
 def test_run_that_adds_names_all_files_of_the_output_and_counts_its_own_sessions() -> None:
-    former = {"path": "part-1", "row_count": 7, "size_bytes": 10, "sha256": "cd" * 32}
+    former = ManifestFile("part-1", row_count=7, size_bytes=10, sha256="cd" * 32)
 
     manifest = build(mode="incremental", former_files=[former])
 
@@ -166,9 +168,35 @@ def test_gateways_keep_their_order() -> None:
 
 
 def test_text_is_indented_and_ends_in_a_line_end() -> None:
-    text = dump_manifest({"output": "用户.parquet"})
+    text = manifest_of("r", output="用户.parquet").dump().decode()
 
-    assert text.decode() == '{\n  "output": "用户.parquet"\n}\n'
+    assert text.startswith('{\n  "manifest_version": 1,\n')
+    assert text.endswith('  "output": "用户.parquet"\n}\n')
+
+
+def test_manifest_is_read_as_it_was_written() -> None:
+    manifest = build_manifest(**FACTS, time_range=TimeRange(86_400_000, None))
+
+    read = parse_manifest(manifest.dump())
+
+    assert read == manifest
+    assert read.gateways == (LISTING,)
+    assert read.requests == FACTS["requests"]
+    assert read.time_range == TimeRange(86_400_000, None)
+    assert (read.started_at, read.finished_at) == (STARTED_AT, FINISHED_AT)
+
+
+def test_keys_of_a_later_version_are_kept() -> None:
+    manifest = manifest_of("r", later={"key": 1})
+
+    assert parse_manifest(manifest.dump()).to_dict()["later"] == {"key": 1}
+
+
+def test_document_is_the_caller_s_own() -> None:
+    manifest = manifest_of("r")
+    manifest.to_dict()["files"].append("more")
+
+    assert manifest.to_dict()["files"] == []
 
 
 def test_filter_by_create_time_is_stated() -> None:

@@ -10,10 +10,12 @@ import pytest
 from exporter.destinations.destination import Kind
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import DestinationError
-from exporter.runs.intents import Intent, parse_intent
+from exporter.runs.intents import Intent, dump_intent, parse_intent
 from exporter.runs.publish import Publisher
-from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store
+from exporter.sinks.interface import WrittenFile
+from exporter.stores.interface import NO_LOCK, FileFacts, HeldLock, StagedFile, Store
 from exporter.stores.local import LocalStore
+from tests.support.manifests import manifest_of
 from tests.support.publishers import (
     PART_COUNTS,
     RUN_IDS,
@@ -253,12 +255,14 @@ def test_damaged_intent_is_removed_and_nothing_else(
 
 
 def test_intent_is_read_as_it_was_written() -> None:
-    manifest = {"run_id": "r", "files": [{"path": "p", "size_bytes": 1, "sha256": "s"}], "more": 1}
+    manifest = manifest_of("r", [WrittenFile(FileFacts("p", 1, "s"), 1)], more=1)
+    document = manifest.to_dict()
 
-    assert parse_intent(orjson.dumps({"manifest": manifest, "state": "s"})) == Intent(manifest, "s")
-    assert parse_intent(orjson.dumps({"manifest": manifest, "state": None})) == Intent(
+    assert parse_intent(orjson.dumps({"manifest": document, "state": "s"})) == Intent(manifest, "s")
+    assert parse_intent(orjson.dumps({"manifest": document, "state": None})) == Intent(
         manifest, None
     )
+    assert parse_intent(dump_intent(Intent(manifest, "s"))) == Intent(manifest, "s")
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"manifest_version": 1, "fi', b"{}"])
@@ -348,7 +352,7 @@ def test_state_elsewhere_is_published_with_the_rest(tmp_path: Path) -> None:
     output = open_run(destination, "new")
     facts = output.close()
 
-    publisher.publish(output, {"run_id": "r", "files": []}, b"state")
+    publisher.publish(output, manifest_of("r"), b"state")
 
     assert facts.session_count == 0
     assert elsewhere.read("nightly.json") == b"state"

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -11,11 +10,11 @@ import pytest
 from exporter.destinations.destination import Destination, Kind
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import DestinationError, LockLostError
-from exporter.runs.manifest import build_file_entry
 from exporter.runs.manifest_log import read_manifest
 from exporter.runs.publish import Publisher
 from exporter.sinks.interface import Output
 from exporter.stores.interface import NO_LOCK, HeldLock
+from tests.support.manifests import manifest_of
 from tests.support.publishers import GATEWAY, RUN_IDS, Version, open_run, output_of, queue_of
 
 KEEP_S = 3600.0
@@ -34,12 +33,8 @@ class Sleeper:
             row = {"sessionId": f"{version}-{number}", "queue": queue_of(version, number)}
             self.output.write(GATEWAY, [row])
         files = self.output.close().files
-        self.manifest: dict[str, Any] = {
-            "manifest_version": 1,
-            "run_id": RUN_IDS[version],
-            "finished_at": RUN_IDS[version],
-            "files": [build_file_entry(file) for file in files],
-        }
+        finished_at = {"old": "2026-01-01T00:00:00.000Z", "new": "2026-01-02T00:00:00.000Z"}
+        self.manifest = manifest_of(RUN_IDS[version], files, finished_at=finished_at[version])
 
     def publish(self, output: Output | None = None) -> None:
         self.publisher.publish(output or self.output, self.manifest, self.version.encode())
@@ -83,8 +78,8 @@ class ActingOutput:
 def published_run(sleeper: Sleeper) -> str | None:
     sidecars = sleeper.destination.sidecars
     assert sidecars is not None
-    manifest = read_manifest(sidecars)
-    return None if manifest is None else str(manifest["run_id"])
+    manifest = read_manifest(sidecars.store, sidecars.manifest)
+    return None if manifest is None else manifest.run_id
 
 
 def parts_of(folder: Path) -> set[str]:

@@ -17,16 +17,15 @@ from hypothesis import strategies as st
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import UsageError
 from exporter.listing.keyset import KeySet
-from exporter.model import Gateway, RawSession
-from exporter.runs.manifest import parse_promise
+from exporter.model import FileCodec, FileFormat, Gateway, RawSession
+from exporter.runs.manifest import parse_manifest
 from exporter.runs.verify import Verification, verify
 from exporter.sinks.formats import open_sink
-from exporter.sinks.interface import FileCodec, Format
 
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FILES = ("out.parquet", "out.ndjson", "out.ndjson.gz", "out.ndjson.zst")
-FORMATS: dict[str, tuple[Format, FileCodec]] = {
+FORMATS: dict[str, tuple[FileFormat, FileCodec]] = {
     "out.parquet": ("parquet", "none"),
     "out.ndjson": ("ndjson", "none"),
     "out.ndjson.gz": ("ndjson", "gzip"),
@@ -41,7 +40,7 @@ def sessions_of(*numbers: int) -> list[RawSession]:
 def encoded(
     sessions: Sequence[RawSession],
     *,
-    output_format: Format = "parquet",
+    output_format: FileFormat = "parquet",
     codec: FileCodec = "none",
     exported_at: datetime = NOON,
 ) -> bytes:
@@ -103,7 +102,7 @@ def change_manifest(output: Path, **changes: Any) -> None:
     write_manifest(output, manifest | changes)
 
 
-def write_dataset(folder: Path, output_format: Format = "parquet") -> Path:
+def write_dataset(folder: Path, output_format: FileFormat = "parquet") -> Path:
     """Two runs' parts; the second run saw one session of the first one again."""
     output = folder / "sessions"
     output.mkdir()
@@ -144,7 +143,7 @@ def test_a_file_as_it_was_published_has_no_problem(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("output_format", ["parquet", "ndjson"])
 def test_versions_of_a_session_in_a_dataset_are_no_problem(
-    output_format: Format, tmp_path: Path
+    output_format: FileFormat, tmp_path: Path
 ) -> None:
     found = verified(write_dataset(tmp_path, output_format))
 
@@ -401,7 +400,7 @@ def test_no_manifest_breaks_the_reader(value: Any) -> None:
     for key in ("manifest_version", "run_id", "status", "format", "session_count", "files"):
         content = json.dumps(manifest_of([]) | {key: value}).encode()
         with suppress(ValueError):
-            assert parse_promise(content).row_count == 0
+            assert parse_manifest(content).row_count == 0
 
 
 def test_a_file_whose_manifest_names_two_is_found(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from typing import get_args
 import pytest
 
 from exporter.errors import UsageError
+from exporter.model import FileCodec, FileFormat
 from exporter.sinks.formats import resolve_format
-from exporter.sinks.interface import FileCodec, Format
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from exporter.sinks.interface import FileCodec, Format
     ],
 )
 def test_format_is_the_chosen_one_or_the_names(
-    output: str, chosen: Format | None, expected: tuple[Format, FileCodec]
+    output: str, chosen: FileFormat | None, expected: tuple[FileFormat, FileCodec]
 ) -> None:
     assert resolve_format(output, chosen) == expected
 
@@ -43,11 +43,11 @@ def test_name_without_a_format_is_refused_with_the_known_ones(output: str) -> No
 
 @pytest.mark.parametrize("chosen", [None, "parquet"])
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_parquet_is_not_compressed_as_a_whole(suffix: str, chosen: Format | None) -> None:
+def test_parquet_is_not_compressed_as_a_whole(suffix: str, chosen: FileFormat | None) -> None:
     with pytest.raises(UsageError, match="compressed inside"):
         resolve_format(f"out.parquet{suffix}", chosen)
 
 
 def test_every_format_can_be_told_by_a_name() -> None:
-    for output_format in get_args(Format):
+    for output_format in get_args(FileFormat):
         assert resolve_format(f"out.{output_format}", None) == (output_format, "none")

@@ -7,9 +7,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from exporter.model import Gateway, RawSession
+from exporter.model import Gateway, ParquetCodec, RawSession
 from exporter.records.schema import SCHEMA
-from exporter.sinks.interface import ParquetCodec
+from exporter.sinks.interface import SinkOptions
 from exporter.sinks.parquet import ParquetSink
 from exporter.sinks.row_groups import ROW_GROUP_ROWS
 
@@ -26,9 +26,7 @@ def raw_sessions(count: int, **fields: Any) -> list[RawSession]:
 
 def write_parquet(parts: list[list[RawSession]], *, codec: ParquetCodec = "zstd") -> pq.ParquetFile:
     stream = io.BytesIO()
-    sink = ParquetSink(
-        stream, codec=codec, run_id="run-1", exporter_version="1.2.3", exported_at=EXPORTED_AT
-    )
+    sink = ParquetSink(stream, SinkOptions("none", codec, "run-1", "1.2.3", EXPORTED_AT))
     for sessions in parts:
         sink.write(GATEWAY, sessions)
     sink.close()
@@ -96,9 +94,7 @@ def test_columns_that_are_filtered_by_have_statistics() -> None:
 def test_times_are_utc_wherever_they_are_read(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     with path.open("wb") as stream:
-        sink = ParquetSink(
-            stream, codec="zstd", run_id="r", exporter_version="1", exported_at=EXPORTED_AT
-        )
+        sink = ParquetSink(stream, SinkOptions("none", "zstd", "r", "1", EXPORTED_AT))
         sink.write(GATEWAY, raw_sessions(1))
         sink.close()
 

@@ -5,24 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from exporter.model import Gateway, RawSession
+from exporter.model import FileFormat, Gateway, RawSession
 from exporter.sinks import partitioned as module
 from exporter.sinks.dataset import Parts
 from exporter.sinks.formats import open_partition_buffer, open_sink
 from exporter.sinks.hive import empty_folder
-from exporter.sinks.interface import ByteStream, Format, Rows, Sink
-from exporter.sinks.partitioned import PartitionedOutput, WaitingRows, choose_largest
+from exporter.sinks.interface import ByteStream, Rows, Sink
+from exporter.sinks.partitioned import PartitionedOutput, choose_largest
+from exporter.sinks.row_groups import RowGroup
 from exporter.stores.local import LocalStore
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 EXPORTED_AT = datetime(2026, 1, 12, tzinfo=UTC)
-FORMATS: list[Format] = ["parquet", "ndjson"]
+FORMATS: list[FileFormat] = ["parquet", "ndjson"]
 
 
 def open_partitioned(
     folder: Path,
     *,
-    output_format: Format = "ndjson",
+    output_format: FileFormat = "ndjson",
     target_bytes: int = 1 << 30,
     stands_alone: bool = True,
 ) -> PartitionedOutput:
@@ -72,7 +73,7 @@ def few_files() -> Iterator[int]:
 
 @pytest.mark.parametrize("output_format", FORMATS)
 def test_more_partitions_than_files_may_be_open_come_out_whole(
-    output_format: Format, few_files: int, tmp_path: Path
+    output_format: FileFormat, few_files: int, tmp_path: Path
 ) -> None:
     output = open_partitioned(tmp_path, output_format=output_format)
 
@@ -148,7 +149,7 @@ def test_part_ends_where_it_is_large_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stands_alone", [True, False])
 @pytest.mark.parametrize("output_format", FORMATS)
 def test_nothing_to_write_is_one_empty_part_or_none(
-    output_format: Format, stands_alone: bool, tmp_path: Path
+    output_format: FileFormat, stands_alone: bool, tmp_path: Path
 ) -> None:
     output = open_partitioned(tmp_path, output_format=output_format, stands_alone=stands_alone)
     output.write(GATEWAY, [])
@@ -174,10 +175,10 @@ def test_values_that_do_not_fit_are_counted(tmp_path: Path) -> None:
 
 
 def test_fewest_partitions_make_room() -> None:
-    waiting: dict[str, WaitingRows] = {}
+    waiting: dict[str, RowGroup[Rows]] = {}
     for name, size_bytes in (("small", 1), ("large", 50), ("middle", 20)):
-        waiting[name] = WaitingRows()
-        waiting[name].add(Rows(b"", 1, size_bytes))
+        waiting[name] = RowGroup()
+        waiting[name].add(Rows(b"", 1, size_bytes), row_count=1, size_bytes=size_bytes)
 
     assert choose_largest(waiting, down_to=30) == ["large"]
     assert choose_largest(waiting, down_to=20) == ["large", "middle"]

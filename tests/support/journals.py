@@ -24,7 +24,7 @@ from exporter.listing.fetch import fetch_sessions
 from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
-from exporter.model import Gateway, RawSession, SessionPage
+from exporter.model import Gateway, ListingQuery, RawSession, SessionPage
 from exporter.version import __version__
 
 CONCURRENCY = 16
@@ -56,7 +56,9 @@ async def read(arguments: argparse.Namespace) -> None:
         async def fetch_page(request: PageRequest) -> SessionPage:
             return await client.send(
                 calls.list_sessions(
-                    request.gateway, page_num=request.page_num, page_size=request.page_size
+                    request.gateway,
+                    ListingQuery(page_size=request.page_size),
+                    page_num=request.page_num,
                 )
             )
 

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, Literal, get_args
 from exporter.destinations.destination import Destination, Kind
 from exporter.destinations.resolve import resolve_destination
 from exporter.model import Gateway
-from exporter.runs.manifest import build_file_entry
 from exporter.runs.manifest_log import read_manifest
 from exporter.runs.publish import Publisher, digest
 from exporter.sinks.dataset import Parts
@@ -25,6 +24,7 @@ from exporter.sinks.interface import ByteStream, Output, Sink
 from exporter.sinks.partitioned import PartitionedOutput
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store, StoredFile
 from exporter.stores.staging import PartialFile
+from tests.support.manifests import manifest_of
 
 Version = Literal["old", "new"]
 
@@ -89,12 +89,7 @@ def run_once(folder: Path, kind: Kind, version: Version, wrap: Wrap = lambda sto
         queue = queue_of(version, number)
         output.write(GATEWAY, [{"sessionId": f"{version}-{number}", "queue": queue}])
     facts = output.close()
-    manifest = {
-        "manifest_version": 1,
-        "run_id": RUN_IDS[version],
-        "files": [build_file_entry(file) for file in facts.files],
-    }
-    publisher.publish(output, manifest, version.encode())
+    publisher.publish(output, manifest_of(RUN_IDS[version], facts.files), version.encode())
     publisher.remove_leftovers()
 
 
@@ -108,13 +103,13 @@ def read_version(folder: Path, kind: Kind) -> Version | None:
     destination, _ = resolve(folder, kind, lambda store: store)
     sidecars = destination.sidecars
     assert sidecars is not None
-    manifest = read_manifest(sidecars)
+    manifest = read_manifest(sidecars.store, sidecars.manifest)
     if manifest is None:
         return None
     if kind == "dataset":
-        for file in manifest["files"]:
-            assert digest(destination.store, file["path"]) == file["sha256"]
-    return next(version for version, run_id in RUN_IDS.items() if run_id == manifest["run_id"])
+        for file in manifest.files:
+            assert digest(destination.store, file.path) == file.sha256
+    return next(version for version, run_id in RUN_IDS.items() if run_id == manifest.run_id)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -13,10 +13,10 @@ from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from exporter.model import Gateway, RawSession
+from exporter.model import Gateway, RawSession, TableFormat
 from exporter.stores.url import StoreAccess
 from exporter.tables import registry
-from exporter.tables.interface import Commit, Table, TableFormat, TableMode, TableRequest
+from exporter.tables.interface import Commit, Table, TableMode, TableRequest
 from exporter.tables.output import TableOutput
 
 PUBLISHING = "publishing"

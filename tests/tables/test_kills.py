@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.tables.interface import Commit, Table, TableFormat, TableMode
+from exporter.model import TableFormat
+from exporter.tables.interface import Commit, Table, TableMode
 from tests.support.object_server import ObjectServer
 from tests.support.patience import HANG_S, wait_until
 from tests.support.table_writer import MERGED, PUBLISHED, PUBLISHING, open_output, open_table

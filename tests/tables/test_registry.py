@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from exporter.errors import UsageError
-from exporter.tables.interface import TableFormat
+from exporter.model import TableFormat
 from exporter.tables.registry import TABLES, find_format
 
 
