@@ -99,7 +99,7 @@ class RequestCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListingQuery:
-    """The parameters of ListLivyComputeSessions that all requests of a run share.
+    """The parameters of ListLivyComputeSessions that are no place in the list.
 
     A filter of the API is added here and nowhere else, as a field that names its parameter: it is
     sent with each request, and runs with different filters take over neither each other's journal
@@ -107,7 +107,7 @@ class ListingQuery:
     """
 
     page_size: int = field(metadata={"parameter": "pageSize"})
-    """1 to 100."""
+    """1 to 100; a listing that looks again at a place may ask for fewer rows."""
 
     @property
     def parameters(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The listings of a run: how each gateway is listed, and the state that they leave."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import anyio
@@ -96,8 +97,9 @@ async def list_into_output(
     """Drive the listings and write their rows as they come; one outcome a gateway."""
 
     async def fetch_page(request: PageRequest) -> SessionPage:
+        query = replace(run.query, page_size=request.page_size)
         return await client.send(
-            calls.list_sessions(request.gateway, run.query, page_num=request.page_num)
+            calls.list_sessions(request.gateway, query, page_num=request.page_num)
         )
 
     async def on_rows(gateway: Gateway, sessions: list[RawSession]) -> None:

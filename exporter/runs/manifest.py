@@ -34,6 +34,10 @@ MANIFEST_VERSION: Final = 1
 Status = Literal["complete", "incomplete"]
 
 
+class NewerManifestError(ValueError):
+    """Raised for a manifest of a version that is not known yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
     """A file of the output."""
@@ -192,8 +196,14 @@ def parse_manifest(content: bytes) -> Manifest:
 def parse_document(document: Mapping[str, Any]) -> Manifest:
     """The manifest that a JSON document is. Raises ValueError with what is wrong.
 
-    Keys that came after the first version may be absent.
+    Keys that came after the first version may be absent. NewerManifestError is the ValueError for a
+    version that is not known yet.
     """
+    version = _take(document, "manifest_version", int)
+    if version > MANIFEST_VERSION:
+        raise NewerManifestError(
+            f"its version {version} is of a newer livy-exporter, this one knows {MANIFEST_VERSION}"
+        )
     format_name = _take(document, "format", str)
     formats: dict[str, OutputFormat] = {
         each: each for each in (*get_args(FileFormat), *get_args(TableFormat))
@@ -203,7 +213,7 @@ def parse_document(document: Mapping[str, Any]) -> Manifest:
     status = _take(document, "status", str)
     pacing = _take(document, "pacing", dict, default={})
     return Manifest(
-        version=_take(document, "manifest_version", int),
+        version=version,
         run_id=_take(document, "run_id", str),
         exporter_version=_take(document, "exporter_version", str, default=""),
         status="complete" if status == "complete" else "incomplete",

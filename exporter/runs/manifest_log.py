@@ -8,14 +8,13 @@ commit on what another one has published. `_manifest.json` is a copy of the newe
 import logging
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from exporter.destinations.destination import Sidecars
-from exporter.errors import LockLostError
-from exporter.runs.manifest import Manifest, parse_manifest
+from exporter.errors import DestinationError, LockLostError
+from exporter.runs.manifest import Manifest, NewerManifestError, parse_manifest
 from exporter.stores.interface import HeldLock, Store
 
 logger = logging.getLogger(__name__)
@@ -148,10 +147,18 @@ def is_before(manifest: Manifest, other: Manifest) -> bool:
 
 
 def read_manifest(store: Store, name: str) -> Manifest | None:
-    """The manifest of that name; None when there is none, or none that can be read."""
+    """The manifest of that name; None when there is none, or none that can be read.
+
+    Raises DestinationError for one of a newer version, which nobody may write over unread.
+    """
     content = store.read(name)
     if content is None:
         return None
-    with suppress(ValueError):
+    try:
         return parse_manifest(content)
-    return None
+    except NewerManifestError as exc:
+        raise DestinationError(
+            f"'{store.path_of(name)}' cannot be read: {exc}", hint="update livy-exporter"
+        ) from exc
+    except ValueError:
+        return None

@@ -3,10 +3,9 @@ I/O.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -35,7 +34,7 @@ class State:
     """A gateway that can only be listed in full is not among them."""
     omit: tuple[str, ...] = ()
     """Fields that were left out of what was published."""
-    filters: Mapping[str, Any] = MappingProxyType({})
+    filters: Mapping[str, Any] = field(default_factory=dict)
     """Of the query that listed the sessions."""
 
 

@@ -14,7 +14,7 @@ from exporter.errors import DestinationError, UsageError
 from exporter.listing.keyset import KeySet
 from exporter.model import KEY_COLUMNS, FileCodec, FileFormat
 from exporter.runs.intents import find_intents
-from exporter.runs.manifest import MANIFEST_VERSION, Manifest, ManifestFile, parse_manifest
+from exporter.runs.manifest import Manifest, ManifestFile, parse_manifest
 from exporter.runs.publish import digest
 from exporter.sinks.formats import FORMATS, read_keys
 from exporter.sinks.keys import UnreadableFileError, join_keys
@@ -75,7 +75,7 @@ def verify(destination: Destination) -> Verification:
         )
         return Verification(destination.output, None, (), (*problems, missing))
     try:
-        manifest = read_known(content)
+        manifest = parse_manifest(content)
     except ValueError as exc:
         broken = Problem(f"'{sidecars.store.path_of(sidecars.manifest)}' is no manifest: {exc}")
         return Verification(destination.output, None, (), (*problems, broken))
@@ -120,17 +120,6 @@ def find_unfinished(sidecars: Sidecars) -> tuple[Problem, ...]:
         )
         for each in find_intents(sidecars)
     )
-
-
-def read_known(content: bytes) -> Manifest:
-    """Raises ValueError for what is no manifest, and for one of a newer version."""
-    manifest = parse_manifest(content)
-    if manifest.version > MANIFEST_VERSION:
-        raise ValueError(
-            f"its version {manifest.version} is of a newer livy-exporter, this one knows"
-            f" {MANIFEST_VERSION}"
-        )
-    return manifest
 
 
 class Check:

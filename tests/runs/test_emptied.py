@@ -1,6 +1,7 @@
 """An empty list is no reason to take what is published away."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,10 @@ def facts_of(gateway: Gateway, session_count: int, total_count: int) -> ListingF
     )
 
 
-def held_before(**changes: Any) -> Manifest:
+HELD = WrittenFile(FileFacts("out.ndjson", 7, ""), 9)
+
+
+def held_before(files: Sequence[WrittenFile] = (HELD,), **changes: Any) -> Manifest:
     entries = [
         {
             "region_id": "cn-hangzhou",
@@ -119,8 +123,7 @@ def held_before(**changes: Any) -> Manifest:
         }
         for name, count in (("lc-1", 9), ("lc-2", 0))
     ]
-    file = WrittenFile(FileFacts("out.ndjson", 7, ""), 9)
-    return manifest_of("r", [file], **{"gateways": entries, **changes})
+    return manifest_of("r", files, **{"gateways": entries, **changes})
 
 
 DAY = TimeRange(0, 86_400_000)

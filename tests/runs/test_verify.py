@@ -50,7 +50,7 @@ def encoded(
         output_format=output_format,
         file_codec=codec,
         parquet_codec="zstd",
-        run_id="r-1",
+        run_id="20260101T000001Z-aaaaaa",
         exporter_version="1",
         exported_at=exported_at,
     )
@@ -71,7 +71,7 @@ def entry(path: str, content: bytes, row_count: int) -> dict[str, Any]:
 def manifest_of(files: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     return {
         "manifest_version": 1,
-        "run_id": "r-1",
+        "run_id": "20260101T000001Z-aaaaaa",
         "status": "complete",
         "format": "parquet",
         "session_count": sum(each["row_count"] for each in files),
@@ -107,9 +107,12 @@ def write_dataset(folder: Path, output_format: FileFormat = "parquet") -> Path:
     output = folder / "sessions"
     output.mkdir()
     files = []
-    for run, numbers in (("r-0", range(30)), ("r-1", range(29, 40))):
+    for run, numbers in (
+        ("20260101T000000Z-aaaaaa", range(30)),
+        ("20260101T000001Z-aaaaaa", range(29, 40)),
+    ):
         name = f"part-{run}-00000.{output_format}"
-        at = NOON if run == "r-1" else NOON - timedelta(hours=1)
+        at = NOON if run == "20260101T000001Z-aaaaaa" else NOON - timedelta(hours=1)
         content = encoded(sessions_of(*numbers), output_format=output_format, exported_at=at)
         (output / name).write_bytes(content)
         files.append(entry(name, content, len(numbers)))
@@ -182,7 +185,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(name: str, tmp_path: Path) -> No
 
 def test_a_flipped_byte_in_a_part_is_found(tmp_path: Path) -> None:
     output = write_dataset(tmp_path)
-    part = output / "part-r-0-00000.parquet"
+    part = output / "part-20260101T000000Z-aaaaaa-00000.parquet"
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 0x10
     part.write_bytes(content)
@@ -219,17 +222,19 @@ def test_a_missing_file_is_found(tmp_path: Path) -> None:
 
 def test_a_missing_part_is_found_and_the_others_are_still_read(tmp_path: Path) -> None:
     output = write_dataset(tmp_path)
-    (output / "part-r-0-00000.parquet").unlink()
+    (output / "part-20260101T000000Z-aaaaaa-00000.parquet").unlink()
 
     found = verified(output)
 
     assert [each.message for each in found.problems] == [
-        f"'{output}/part-r-0-00000.parquet' is missing"
+        f"'{output}/part-20260101T000000Z-aaaaaa-00000.parquet' is missing"
     ]
     assert [each.found for each in found.checked if each.what == "rows"] == [11]
 
 
-@pytest.mark.parametrize("name", ["part-r-9-00000.parquet", "dt=2026-01-01/x.parquet", "notes"])
+@pytest.mark.parametrize(
+    "name", ["part-20260101T000009Z-aaaaaa-00000.parquet", "dt=2026-01-01/x.parquet", "notes"]
+)
 def test_a_foreign_file_in_a_dataset_is_found(name: str, tmp_path: Path) -> None:
     output = write_dataset(tmp_path)
     (output / name).parent.mkdir(exist_ok=True)
@@ -249,7 +254,7 @@ def test_files_that_no_engine_reads_are_none_of_the_data(name: str, tmp_path: Pa
 
 def test_what_stands_beside_a_file_is_none_of_it(tmp_path: Path) -> None:
     output = write_file(tmp_path)
-    (tmp_path / "part-r-9-00000.parquet").write_bytes(b"x")
+    (tmp_path / "part-20260101T000009Z-aaaaaa-00000.parquet").write_bytes(b"x")
 
     assert problems_of(output) == []
 
@@ -292,8 +297,8 @@ def test_a_session_that_is_there_twice_is_found(name: str, tmp_path: Path) -> No
 
 def test_a_version_that_is_there_twice_is_found_across_parts(tmp_path: Path) -> None:
     output = write_dataset(tmp_path)
-    copy = output / "part-r-1-00001.parquet"
-    copy.write_bytes((output / "part-r-0-00000.parquet").read_bytes())
+    copy = output / "part-20260101T000001Z-aaaaaa-00001.parquet"
+    copy.write_bytes((output / "part-20260101T000000Z-aaaaaa-00000.parquet").read_bytes())
     files = json.loads(manifest_path(output).read_text())["files"]
     files.append(files[0] | {"path": copy.name})
     change_manifest(output, files=files, session_count=71)
@@ -425,9 +430,9 @@ def test_a_publish_that_was_cut_short_is_found_with_a_remedy(kind: str, tmp_path
 
 def test_several_problems_are_all_told(tmp_path: Path) -> None:
     output = write_dataset(tmp_path)
-    (output / "part-r-0-00000.parquet").unlink()
-    (output / "part-r-1-00000.parquet").write_bytes(b"")
-    (output / "part-r-2-00000.parquet").write_bytes(b"")
+    (output / "part-20260101T000000Z-aaaaaa-00000.parquet").unlink()
+    (output / "part-20260101T000001Z-aaaaaa-00000.parquet").write_bytes(b"")
+    (output / "part-20260101T000002Z-aaaaaa-00000.parquet").write_bytes(b"")
 
     assert len(problems_of(output)) == 3
 
