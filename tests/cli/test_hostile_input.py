@@ -46,8 +46,8 @@ def stop(*_: object, **__: object) -> Never:
 
 @pytest.fixture(autouse=True)
 def _no_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(exporter.runs.export, "open_service", stop)
-    monkeypatch.setattr(exporter.runs.plan, "open_service", stop)
+    monkeypatch.setattr(exporter.runs.export, "connect", stop)
+    monkeypatch.setattr(exporter.runs.plan, "connect", stop)
     monkeypatch.setattr(exporter.cli.demo, "open_emulator", stop)
     monkeypatch.setattr(exporter.cli.emulate, "open_emulator", stop)
     thresholds = gc.get_threshold()
