@@ -16,8 +16,8 @@ import pytest
 
 from exporter.errors import LockHeldError
 from exporter.locks.lock import hold_lock
+from exporter.stores.aws_identity import AwsKey
 from exporter.stores.registry import open_store
-from exporter.stores.s3 import EnvironmentKey
 from exporter.stores.url import StoreAccess
 from tests.support.object_server import ELSEWHERE, IGNORING, READ_ONLY_KEY, WRONG_KEY, ObjectServer
 from tests.support.program import Ended, Program
@@ -366,7 +366,7 @@ import time
 from exporter.errors import LockHeldError
 from exporter.locks.lock import hold_lock
 from exporter.stores.url import StoreAccess
-from exporter.stores.s3 import EnvironmentKey
+from exporter.stores.aws_identity import AwsKey
 from exporter.stores.registry import open_store
 
 access = StoreAccess(environ={s3_environ(object_server)!r})
@@ -398,7 +398,7 @@ async def test_output_in_a_store_is_locked(
     access = StoreAccess(
         region_id="cn-hangzhou",
         endpoint=object_server.oss_url if scheme == "oss" else None,
-        fetch_key=lambda: EnvironmentKey("key", "secret"),
+        fetch_key=lambda: AwsKey("key", "secret"),
         environ=s3_environ(object_server),
     )
     url = f"{scheme}://{bucket}/exports"

@@ -12,15 +12,16 @@ from exporter.destinations.access import build_store_access
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import CredentialsError, DestinationError, MissingExtraError, UsageError
 from exporter.settings.settings import Settings
-from exporter.stores import registry
-from exporter.stores.error_map import Failures
+from exporter.stores import client
+from exporter.stores.aws_identity import AwsKey, choose_aws_identity
+from exporter.stores.error_map import ErrorMap
 from exporter.stores.multipart import OpenUpload, build_request, parse_uploads
 from exporter.stores.oss import choose_oss_endpoint
-from exporter.stores.registry import open_store
-from exporter.stores.s3 import AWS_REGION, EnvironmentKey, choose_aws_identity, choose_s3_endpoint
-from exporter.stores.url import Address, Endpoint, StoreAccess, parse_address
+from exporter.stores.registry import open_store, parse_address
+from exporter.stores.s3 import AWS_REGION, choose_s3_endpoint
+from exporter.stores.url import Address, Endpoint, StoreAccess
 
-KEY = EnvironmentKey("AKIDEXAMPLE", "s3cret-value", "t0ken-value")
+KEY = AwsKey("AKIDEXAMPLE", "s3cret-value", "t0ken-value")
 RUN_ID = "20260112T102400Z-0a1b2c"
 
 
@@ -191,7 +192,7 @@ def test_key_of_the_environment_comes_first(tmp_path: Path) -> None:
     fetch_key, region = choose_aws_identity(environ)
 
     assert fetch_key is not None
-    assert fetch_key() == EnvironmentKey("id", "s3cret", "token")
+    assert fetch_key() == AwsKey("id", "s3cret", "token")
     assert region == "eu-west-1"
     assert "s3cret" not in repr(fetch_key())
 
@@ -322,7 +323,7 @@ def test_name_with_a_suffix_is_one_object(output: str, kind: str, name: str, url
 def test_key_that_cannot_be_had_anew_is_used_on_and_that_is_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(registry, "REUSE", timedelta(0))
+    monkeypatch.setattr(client, "KEY_REUSE", timedelta(0))
     answers: list[Credential | CredentialsError] = [
         Credential("LTAI-1", "secret"),
         CredentialsError("the metadata server is away"),
@@ -336,11 +337,11 @@ def test_key_that_cannot_be_had_anew_is_used_on_and_that_is_told_once(
             raise answer
         return answer
 
-    failures = Failures(Address("oss", "bucket", "key"), None)
-    callback = registry.KeyCallback(fetch, failures)
+    errors = ErrorMap(bucket="bucket", no_identity="", no_permission="")
+    callback = client.KeyCallback(fetch, errors)
 
     assert [callback()["access_key_id"] for _ in range(4)] == ["LTAI-1"] * 3 + ["LTAI-2"]
-    assert failures.of_identity is None
+    assert errors.identity_error is None
     assert [each.getMessage() for each in caplog.records] == [
         "the store's key is used on: the metadata server is away"
     ]

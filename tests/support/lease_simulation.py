@@ -95,8 +95,6 @@ class MemoryStore:
         self.files[name] = content
         self._leave()
 
-    tells_versions = True
-
     def tag_of(self, name: str) -> str | None:
         content = self.read(name)
         return None if content is None else content.hex()
