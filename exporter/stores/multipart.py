@@ -157,7 +157,8 @@ class OpenUploads:
             region=self._endpoint.region,
             at=datetime.now(UTC),
         )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as configured
+        # Not `urlopen`, which keeps the proxies of the process's first call.
+        with urllib.request.build_opener().open(request, timeout=TIMEOUT_S) as answer:
             return answer.read(), parse_date(answer.headers.get("Date"))
 
 

@@ -1,4 +1,4 @@
-"""Which endpoint a bucket is asked at, by whose key, and what is sent to it."""
+"""The endpoint and the key of a bucket's requests, and their signature."""
 
 import socket
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ def test_address_is_read_from_the_url(url: str, address: Address) -> None:
         "s3a://bucket/key",
     ],
 )
-def test_address_that_cannot_be_is_refused(url: str) -> None:
+def test_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_address(url)
 
@@ -148,7 +148,7 @@ def test_oss_needs_a_region_and_an_identity() -> None:
         open_store("oss://bucket/a", StoreAccess(region_id="cn-hangzhou"))
 
 
-def test_settings_say_how_stores_are_reached() -> None:
+def test_access_to_stores_comes_from_the_settings() -> None:
     settings = Settings(
         network="vpc", storage_endpoint="https://mine/", storage_addressing="path", retries=3
     )
@@ -167,7 +167,7 @@ def test_settings_say_how_stores_are_reached() -> None:
     assert "s3cret" not in repr(access)
 
 
-def test_half_a_key_is_no_matter_until_it_is_needed() -> None:
+def test_half_a_key_is_an_error_only_when_it_is_needed() -> None:
     access = build_store_access(
         Settings(),
         region_id="cn-hangzhou",
@@ -179,7 +179,7 @@ def test_half_a_key_is_no_matter_until_it_is_needed() -> None:
         access.fetch_key()
 
 
-def test_key_of_the_environment_comes_first(tmp_path: Path) -> None:
+def test_key_of_the_environment_has_precedence(tmp_path: Path) -> None:
     environ = {
         "AWS_ACCESS_KEY_ID": "id",
         "AWS_SECRET_ACCESS_KEY": "s3cret",
@@ -320,7 +320,7 @@ def test_name_with_a_suffix_is_one_object(output: str, kind: str, name: str, url
     assert (destination.kind, destination.name, destination.store.url) == (kind, name, url)
 
 
-def test_key_that_cannot_be_had_anew_is_used_on_and_that_is_told_once(
+def test_key_that_cannot_be_renewed_stays_in_use_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(client, "KEY_REUSE", timedelta(0))

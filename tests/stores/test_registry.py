@@ -54,7 +54,7 @@ class TestMemoryKind(StoreContract):
         return 0
 
 
-def test_version_that_is_not_there_any_more_is_not_replaced(url: str) -> None:
+def test_only_the_current_version_is_replaced(url: str) -> None:
     store = open_store(url, StoreAccess())
     store.replace("a", b"one")
     tag = store.tag_of("a")
@@ -86,8 +86,8 @@ async def test_export_to_a_new_kind_is_complete(
         output=f"{url}/{name}",
     )
 
-    for _ in range(2):
-        manifest = await export(settings, environ=environ_for(emulator, tmp_path))
+    await export(settings, environ=environ_for(emulator, tmp_path))
+    manifest = await export(settings, environ=environ_for(emulator, tmp_path))
 
     folder = open_store(url, StoreAccess())
     parts = [each.name for each in folder.list_files() if each.name.endswith(".parquet")]
