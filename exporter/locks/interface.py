@@ -30,7 +30,7 @@ class Contention:
     """The outcome of an attempt to get a lock that another run holds, or seems to hold."""
 
     holder: Holder | None
-    """None when the lock does not say, or not yet."""
+    """None when the lock does not name it, or not yet."""
     clear_at_s: float = 0.0
     """By the steady clock, when another attempt is due even for a run that does not wait: the
     holder may be dead, or still writing its name. In the past where nothing more will show.

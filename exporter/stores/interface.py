@@ -168,9 +168,9 @@ DeltaOptions = Callable[[], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreKind:
-    """A kind of object store. All that is known of it stands in its module.
+    """A kind of object store. Its module holds all that is particular to it.
 
-    Both functions ask nothing of the store yet. They raise UsageError for settings that cannot be,
+    Both functions send no request yet. They raise UsageError for settings that cannot be,
     MissingExtraError and CredentialsError.
     """
 

@@ -35,7 +35,7 @@ def open_oss(address: Address, access: StoreAccess) -> ObjectStore:
         access,
         fetch_key=fetch_key,
         errors=errors,
-        # It wants a Content-MD5, which the client does not send.
+        # A bulk deletion needs a Content-MD5, which the client does not send.
         deletes_in_bulk=False,
         create_headers={"x-oss-forbid-overwrite": "true"},
     )
@@ -60,24 +60,24 @@ def choose_oss_endpoint(bucket: str, access: StoreAccess) -> Endpoint:
 
 
 def choose_delta_options(address: Address, access: StoreAccess) -> DeltaOptions:
+    """For OSS's own API, which knows how to create an object only where there is none."""
     fetch_key = require_identity(address, access)
     endpoint = choose_oss_endpoint(address.bucket, access)
-    return lambda: build_delta_options(address.bucket, endpoint, fetch_key)
-
-
-def build_delta_options(bucket: str, endpoint: Endpoint, fetch_key: KeySource) -> dict[str, str]:
-    """For OSS's own API, which knows how to create an object only where there is none."""
-    key = fetch_key()
-    protocol, _, host = endpoint.url.partition("://")
     # The library puts the bucket in front itself, and speaks to no S3 endpoint of OSS.
-    host = re.sub(r"^s3\.(?=oss-)", "", host.removeprefix(f"{bucket}."))
-    return {
-        "opendal.endpoint": f"{protocol}://{host}",
-        "opendal.addressing_style": "virtual" if endpoint.is_virtual else "path",
-        "opendal.access_key_id": key.access_key_id,
-        "opendal.access_key_secret": key.access_key_secret,
-        "opendal.security_token": key.security_token or "",
-    }
+    url = endpoint.url.replace(f"://{address.bucket}.", "://", 1)
+    url = re.sub(r"(?<=://)s3\.(?=oss-)", "", url)
+
+    def build() -> dict[str, str]:
+        key = fetch_key()
+        return {
+            "opendal.endpoint": url,
+            "opendal.addressing_style": "virtual" if endpoint.is_virtual else "path",
+            "opendal.access_key_id": key.access_key_id,
+            "opendal.access_key_secret": key.access_key_secret,
+            "opendal.security_token": key.security_token or "",
+        }
+
+    return build
 
 
 KIND: Final = StoreKind(open_store=open_oss, choose_delta_options=choose_delta_options)

@@ -13,8 +13,8 @@ STORES: Final[Mapping[str, str]] = {
     "oss": "exporter.stores.oss",
     "gs": "exporter.stores.gcs",
 }
-"""The module of each kind by the scheme of its URLs. It has KIND, a `StoreKind`, and is loaded when
-a store is opened and no earlier.
+"""The module of each kind by the scheme of its URLs. It has KIND, a `StoreKind`, and is loaded only
+when a store is opened. A new kind needs one such module, and one line here.
 """
 
 
@@ -39,7 +39,7 @@ def find_kind(address: Address) -> StoreKind:
 
 
 def open_store(url: str, access: StoreAccess) -> Store:
-    """The store of the folder that a URL names; nothing is asked of it yet.
+    """The store of the folder that a URL names; sends no request yet.
 
     Raises UsageError for a URL or settings that cannot be, MissingExtraError, CredentialsError.
     """

@@ -117,12 +117,8 @@ def open_bucket(
 
 
 def choose_delta_options(address: Address, access: StoreAccess) -> DeltaOptions:
-    endpoint, fetch_key = choose_s3_access(address, access)
-    return lambda: build_delta_options(endpoint, fetch_key)
-
-
-def build_delta_options(endpoint: Endpoint, fetch_key: KeySource | None) -> dict[str, str]:
     """Without a key deltalake looks for a role, as the AWS rules say."""
+    endpoint, fetch_key = choose_s3_access(address, access)
     options = {
         **DELTA_TIMEOUTS,
         # Entries of the log are created only where there is none.
@@ -134,13 +130,20 @@ def build_delta_options(endpoint: Endpoint, fetch_key: KeySource | None) -> dict
         "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": str(endpoint.is_virtual).lower(),
         "AWS_ALLOW_HTTP": str(endpoint.url.startswith("http://")).lower(),
     }
-    if fetch_key is not None:
+
+    def build() -> dict[str, str]:
+        if fetch_key is None:
+            return options
         key = fetch_key()
-        options["AWS_ACCESS_KEY_ID"] = key.access_key_id
-        options["AWS_SECRET_ACCESS_KEY"] = key.access_key_secret
-        # Empty rather than away: the token of another key would come from the environment.
-        options["AWS_SESSION_TOKEN"] = key.security_token or ""
-    return options
+        return {
+            **options,
+            "AWS_ACCESS_KEY_ID": key.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": key.access_key_secret,
+            # Empty rather than away: the token of another key would come from the environment.
+            "AWS_SESSION_TOKEN": key.security_token or "",
+        }
+
+    return build
 
 
 KIND: Final = StoreKind(open_store=open_s3, choose_delta_options=choose_delta_options)

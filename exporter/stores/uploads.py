@@ -154,7 +154,7 @@ class StagedObject:
             lock.ensure_held()
             self._requests.put(content)
             return
-        # The version first: whoever writes another one after this has taken the lock.
+        # The version first: a run that writes another one after this has taken the lock.
         tag = self._requests.read_tag()
         within_s = lock.ensure_held()
         if not self._requests.put_version(content, tag, within_s):
