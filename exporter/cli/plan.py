@@ -11,7 +11,7 @@ from exporter.cli.watch import watch
 from exporter.journal.journal import MAX_BYTES
 from exporter.runs.plan import PlannedListing, plan
 from exporter.settings.settings import Settings
-from exporter.stores.url import is_object_store
+from exporter.stores.registry import is_object_store
 from exporter.ui.errors import ErrorReporter
 from exporter.ui.stdout import print_json, print_line, print_table
 from exporter.ui.text import count_of, format_bytes, format_duration

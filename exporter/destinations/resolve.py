@@ -22,8 +22,8 @@ from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
 from exporter.stores.pipe import is_pipe_or_device
 from exporter.stores.posix import make_folders, mode_of, translated
-from exporter.stores.registry import open_store
-from exporter.stores.url import StoreAccess, parse_address, scheme_of
+from exporter.stores.registry import open_store, parse_address
+from exporter.stores.url import StoreAccess, scheme_of
 from exporter.tables.interface import TableRequest
 from exporter.tables.registry import find_format, open_table
 

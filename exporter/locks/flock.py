@@ -1,7 +1,8 @@
-"""The lock of an output on a local disk: a file that its holder has locked."""
+"""The lock of an output on a local disk: a file locked by its holder."""
 
 import errno
 import fcntl
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from exporter.stores.posix import make_folder, translated, write_all
 POLL_S: Final = 0.25
 RENEW_S: Final = 20.0
 NAMELESS_S: Final = 1.0
-"""The longest a holder may take from locking the file to writing who it is."""
+"""The longest time from locking the file to writing the holder's name."""
 MAX_BYTES: Final = 4096
 TRIES: Final = 100
 NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -28,20 +29,20 @@ Flock = Callable[[int, int], None]
 
 
 class NoLocksError(Exception):
-    """Raised when the file system has no locks; never leaves `runs`."""
+    """Raised when the file system has no locks; never leaves `locks`."""
 
 
 class FlockBackend:
-    """A backend by `flock`: the kernel frees it when its holder dies, however that happens.
+    """A backend by flock(2): the kernel frees the lock when its holder dies, however that happens.
 
-    The file names the holder for whoever is refused. That it is there means nothing: a dead
-    holder's is taken over, and a holder removes its own.
+    The file names the holder for other runs. Its mere presence means nothing: a dead holder's file
+    is taken over, and a living one removes its own.
     """
 
     is_lease = False
     poll_s = POLL_S
     renew_s = RENEW_S
-    valid_until_s = float("inf")
+    valid_until_s = math.inf
 
     def __init__(
         self,
@@ -53,10 +54,10 @@ class FlockBackend:
         output: str | None = None,
         flock: Flock = fcntl.flock,
     ) -> None:
-        """`output` is what failures name: a user knows nothing of the lock file beside it."""
-        self._shown = store.path_of(name)
-        self._blamed = self._shown if output is None else output
-        with translated(self._blamed):
+        """Errors name the `output`: a user knows nothing of the lock file beside it."""
+        self._shown_path = store.path_of(name)
+        self._output = self._shown_path if output is None else output
+        with translated(self._output):
             root = Path(os.path.realpath(store.url))
         # Absolute, for the working folder may change; the file itself is never a link.
         self._path = root / name
@@ -69,29 +70,29 @@ class FlockBackend:
         self._now_s = now_s
         self._flock = flock
         self._nameless_since_s: float | None = None
-        # Guards what follows: an attempt whose caller is gone may still run when the backend is
-        # released, and must not leave a locked file behind.
+        # Guards the attributes below: an attempt of an abandoned thread may still run when the
+        # backend is released, and must not leave a locked file behind.
         self._mutex = threading.Lock()
         self._fd = -1
         self._released = False
         self._made_folders: list[Path] = []
 
     def try_acquire(self) -> Contention | None:
-        """As in Claim; NoLocksError where the file system has none."""
-        with self._mutex, translated(self._blamed):
+        """See `LockBackend`; raises NoLocksError where the file system has none."""
+        with self._mutex, translated(self._output):
             while not self._released:
                 fd = self._open()
                 keep = False
                 try:
                     if not self._lock(fd):
-                        return self._refuse(fd)
+                        return self._read_contention(fd)
                     if not self._is_in_place(fd):
-                        continue  # its holder removed it while we came
+                        continue  # its holder removed it meanwhile
                     if self._is_read_only(fd):
-                        # Left by a dead run of another user, not ours to write: have an own one.
+                        # A dead run of another user left it, and we may not write it.
                         self._path.unlink()
                         continue
-                    self._sign(fd)
+                    self._write_holder(fd)
                     keep = True
                 finally:
                     if not keep:
@@ -104,7 +105,7 @@ class FlockBackend:
         with self._mutex:
             if self._fd == -1 or not self._is_in_place(self._fd):
                 raise LockLostError(
-                    f"the lock file '{self._shown}' was removed while the run went on",
+                    f"the lock file '{self._shown_path}' was removed while the run went on",
                     hint="nothing was published: leave that file alone, the run removes it",
                 )
 
@@ -115,7 +116,7 @@ class FlockBackend:
                 with suppress(OSError):
                     if self._is_in_place(self._fd):
                         self._path.unlink()
-                # Closing would not do if a forked child had it too.
+                # Closing is not enough where a forked child has the file open too.
                 with suppress(OSError):
                     self._flock(self._fd, fcntl.LOCK_UN)
                 os.close(self._fd)
@@ -124,7 +125,7 @@ class FlockBackend:
 
     def _open(self) -> int:
         for _ in range(TRIES - 1):
-            # Who removes a file of the folder may remove the empty folder with it.
+            # A run that removes a file of the folder may remove the empty folder with it.
             with suppress(FileNotFoundError):
                 self._make_folders()
                 return self._open_in_folder()
@@ -132,7 +133,7 @@ class FlockBackend:
         return self._open_in_folder()
 
     def _make_folders(self) -> None:
-        """The store's own, if it makes that, and those below; what it is in must be there."""
+        """The store's own folder, if it makes that, and those below; its parent must be there."""
         for folder in self._folders:
             if not folder.is_dir():
                 with suppress(FileExistsError):
@@ -144,13 +145,13 @@ class FlockBackend:
         try:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | flags, 0o666)
         except PermissionError:
-            # Another user's, perhaps: to see whether it is held, reading is enough.
+            # Another user's, perhaps: reading is enough to see whether it is held.
             if not self._path.exists():
                 raise
             return os.open(self._path, os.O_RDONLY | flags)
 
     def _remove_made_folders(self) -> None:
-        with suppress(OSError):  # one that is in use ends it
+        with suppress(OSError):  # at the first one that is in use
             while self._made_folders:
                 self._made_folders.pop().rmdir()
 
@@ -168,7 +169,7 @@ class FlockBackend:
         return True
 
     def _is_in_place(self, fd: int) -> bool:
-        """Whether the path is that file, and not another one of the same name, or none."""
+        """Whether the path still names that file, and not another one or none."""
         with suppress(FileNotFoundError, NotADirectoryError):
             return os.path.samestat(os.fstat(fd), os.lstat(self._path))
         return False
@@ -176,11 +177,11 @@ class FlockBackend:
     def _is_read_only(self, fd: int) -> bool:
         return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
-    def _sign(self, fd: int) -> None:
+    def _write_holder(self, fd: int) -> None:
         os.ftruncate(fd, 0)
         write_all(fd, orjson.dumps(dump_holder(self._holder), option=orjson.OPT_APPEND_NEWLINE))
 
-    def _refuse(self, fd: int) -> Contention:
+    def _read_contention(self, fd: int) -> Contention:
         holder = parse_holder(os.pread(fd, MAX_BYTES, 0))
         if holder is not None:
             self._nameless_since_s = None

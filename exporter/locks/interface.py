@@ -1,4 +1,4 @@
-"""Who holds an output's lock, and what a backend on a lock is; performs no I/O."""
+"""The holder of an output's lock, and the interface of lock backends; performs no I/O."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from exporter.times import format_second
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The run that holds a lock, as it says itself."""
+    """The run that holds a lock, as it describes itself."""
 
     host: str
     pid: int
@@ -27,41 +27,41 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Contention:
-    """An attempt to get a lock that another run holds, or seems to."""
+    """The outcome of an attempt to get a lock that another run holds, or seems to hold."""
 
     holder: Holder | None
-    """None when that cannot be read, or not yet."""
+    """None when the lock does not name it, or not yet."""
     clear_at_s: float = 0.0
-    """By the steady clock, when to look again although nobody wants to wait: the run may be dead,
-    or still writing who it is. In the past when there is nothing more to see.
+    """By the steady clock, when another attempt is due even for a run that does not wait: the
+    holder may be dead, or still writing its name. In the past where nothing more will show.
     """
 
 
 class LockBackend(Protocol):
-    """One run's way to a lock. All methods block, and may be called from any thread."""
+    """One run's access to a lock. All methods block, and may be called from any thread."""
 
     is_lease: bool
-    """Whether it ends by itself, and not only with its holder."""
+    """Whether the lock ends by itself, and not only with its holder."""
     poll_s: float
-    """How often it is worth looking again while another run holds it."""
+    """Seconds between attempts while another run holds the lock."""
     renew_s: float
-    """How often a holder calls `renew`."""
+    """Seconds between a holder's calls of `renew`."""
 
     @property
     def valid_until_s(self) -> float:
-        """By the steady clock: until when nobody else can hold it."""
+        """By the steady clock, the time until which nobody else can hold the lock."""
 
     def try_acquire(self) -> Contention | None:
-        """Get it, None, or not. Raises DestinationError."""
+        """Get the lock; None when it was got. Raises DestinationError."""
 
     def renew(self) -> None:
-        """See to it that we hold it for some more time.
+        """Hold the lock for another period.
 
-        Raises LockLostError when we do not any more, DestinationError when that cannot be told.
+        Raises LockLostError when it was lost, DestinationError when that cannot be determined.
         """
 
     def release(self) -> None:
-        """Free it if we hold it; the backend is of no use after that. Raises DestinationError."""
+        """Free the lock if it is held; the backend is unusable then. Raises DestinationError."""
 
 
 def dump_holder(holder: Holder) -> dict[str, Any]:
@@ -74,14 +74,14 @@ def dump_holder(holder: Holder) -> dict[str, Any]:
 
 
 def parse_holder(content: bytes) -> Holder | None:
-    """None when it cannot be read: cut short, or written by somebody else."""
+    """None when it cannot be read: cut short, or written by another program."""
     try:
-        known = orjson.loads(content)
+        fields = orjson.loads(content)
         return Holder(
-            host=str(known["host"]),
-            pid=int(known["pid"]),
-            run_id=str(known["run_id"]),
-            since=datetime.fromisoformat(known["since"]),
+            host=str(fields["host"]),
+            pid=int(fields["pid"]),
+            run_id=str(fields["run_id"]),
+            since=datetime.fromisoformat(fields["since"]),
         )
     except (KeyError, TypeError, ValueError):
         return None

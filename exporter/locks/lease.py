@@ -1,14 +1,14 @@
-"""The lock of an output in a store that can do no more than put a file where none is.
+"""The lock of an output in a store that can only create a file where there is none.
 
-The lock is a row of small files, NAME.00000001, NAME.00000002 and so on: the highest one is the
-lease that counts, and its run the holder. Whoever finds it released, or its holder dead, puts the
-next one; the store lets one of several do so. The highest is never removed, only marked released:
-numbers that came again would let a run that was asleep take one that means something else by now.
+The lock is a series of small files, NAME.00000001, NAME.00000002 and so on. The highest one is the
+current lease, and its run the holder. A run that finds it released, or its holder dead, creates the
+next one; the store lets one of several runs do so. The highest file is never removed, only marked
+released: if numbers came again, a run that was asleep could take one with a new meaning.
 
-A holder writes its lease anew before it ends, and is the holder for `duration_s` from the moment it
-began to write, by its own steady clock. Whoever has seen a lease unchanged for that long, by its
-own, knows that it has ended. So clocks that differ between hosts, or jump, cannot make two holders:
-the time of day that is in a lease only tells whether it is worth watching.
+A holder rewrites its lease before it ends, and is the holder for `duration_s` from the moment it
+began to write, by its own steady clock. A run that has seen a lease unchanged for that long, by its
+own steady clock, knows that it has ended. So clocks that differ between hosts, or jump, cannot make
+two holders: the time of day in a lease only decides whether the lease is worth watching.
 """
 
 import math
@@ -32,21 +32,21 @@ CLOCKS_DIFFER_S: Final = 10.0
 """A lease that ended less than this ago may still be held: the clocks of two hosts differ."""
 PROBE: Final = b"livy-exporter tries to write this twice, to see that it cannot\n"
 TRIES: Final = 16
-"""How often a run that is overtaken while it takes a lease looks again at once."""
+"""How often a run that is overtaken while it takes a lease tries again at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What is in a lease's file."""
+    """The content of a lease's file."""
 
     holder: Holder | None
     """None when the file cannot be read."""
     duration_s: float
     expires_at: datetime | None
-    released: bool
+    is_released: bool
 
     def seems_alive(self, at: datetime) -> bool:
-        """By the time of day: a guess, which saves watching a lease that was just renewed."""
+        """A guess by the time of day, which saves watching a lease that was just renewed."""
         if self.expires_at is None:
             return False
         left_s = (self.expires_at - at).total_seconds()
@@ -55,18 +55,18 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LeaseObservation:
-    """A lease as it was first seen with this content."""
+    """A lease when it was first seen with this content."""
 
     generation: int
     content: bytes
     since_s: float
     """By the steady clock."""
     was_renewed: bool
-    """It had another content when it was seen before: its holder lived then."""
+    """It had another content when it was seen before: its holder was alive."""
 
 
 class LeaseBackend:
-    """A backend by leases; it needs no more of a store than `Store` promises."""
+    """A backend by leases, for every `Store`."""
 
     is_lease = True
     poll_s = POLL_S
@@ -88,12 +88,12 @@ class LeaseBackend:
         self._now_s = now_s
         self._now = now
         self._duration_s = duration_s
-        # Guards what follows: an attempt or renewal whose caller is gone may still be going on when
-        # the backend is released, and must not write after that.
+        # Guards the attributes below: an attempt or renewal of an abandoned thread may still run
+        # when the backend is released, and must not write after that.
         self._mutex = threading.Lock()
-        self._sighting: LeaseObservation | None = None
+        self._observation: LeaseObservation | None = None
         self._generation: int | None = None
-        """Of our lease, from before it is written."""
+        """Of our lease, set before it is written."""
         self._valid_until_s = -math.inf
         self._write_count = 0
         self._released = False
@@ -107,10 +107,10 @@ class LeaseBackend:
             for _ in range(TRIES):
                 if self._released:
                     break
-                asked_s = self._now_s()
+                attempted_s = self._now_s()
                 found = self._read_highest()
                 if found is not None:
-                    contention = self._judge(*found, asked_s=asked_s)
+                    contention = self._check_lease(*found, attempted_s=attempted_s)
                     if contention is not None:
                         return contention
                 if self._take(1 if found is None else found[0] + 1):
@@ -122,15 +122,13 @@ class LeaseBackend:
             if self._generation is None or self._released:
                 raise lost(self._path, "it is not held")
             begun_s = self._now_s()
-            if begun_s >= self._valid_until_s:
-                raise lost(self._path, f"it could not be renewed for {self._duration_s:g}s")
+            self._require_unexpired()
             self._require_highest(self._generation)
-            self._store.replace(self._name_of(self._generation), self._build(released=False))
-            # Last, and after the write: whoever came in between is seen.
+            self._store.replace(self._name_of(self._generation), self._build(is_released=False))
+            # Again after the write: a run that came in between is seen.
             self._require_highest(self._generation)
-            # A renewal that ends late is none: others were free to take the lease meanwhile.
-            if self._now_s() >= self._valid_until_s:
-                raise lost(self._path, f"it could not be renewed for {self._duration_s:g}s")
+            # A renewal that ends late does not count: others could take the lease meanwhile.
+            self._require_unexpired()
             self._valid_until_s = begun_s + self._duration_s
 
     def release(self) -> None:
@@ -145,7 +143,7 @@ class LeaseBackend:
             # Not ours: never written, or another run has it and removed ours.
             if content is None or parse_holder(content) != self._stored_holder:
                 return
-            self._store.replace(name, self._build(released=True))
+            self._store.replace(name, self._build(is_released=True))
             self._store.remove(
                 [
                     self._name_of(generation)
@@ -160,7 +158,7 @@ class LeaseBackend:
 
     @property
     def _stored_holder(self) -> Holder | None:
-        """As it is read back, to the second."""
+        """As it is read back, with times to the second."""
         return parse_holder(orjson.dumps(dump_holder(self._holder)))
 
     def _name_of(self, generation: int) -> str:
@@ -182,70 +180,76 @@ class LeaseBackend:
             content = self._store.read(self._name_of(highest))
             if content is not None:
                 return highest, content
-            # A higher one came, and this was removed.
+            # A higher one was created meanwhile, and this one removed.
         return highest, b""
 
-    def _judge(self, generation: int, content: bytes, *, asked_s: float) -> Contention | None:
-        """None when the lease is free to be followed by ours."""
+    def _check_lease(
+        self, generation: int, content: bytes, *, attempted_s: float
+    ) -> Contention | None:
+        """None when the lease has ended and the next one may be ours."""
         lease = parse_lease(content)
-        if lease.released:
+        if lease.is_released:
             return None
-        sighting = self._sight(generation, content, self._now_s())
-        ends_s = sighting.since_s + lease.duration_s
-        # It is the question that must come after the end: an answer may be old when it arrives.
-        if asked_s >= ends_s:
+        observation = self._observe(generation, content, self._now_s())
+        ends_s = observation.since_s + lease.duration_s
+        # The request must begin after the end: an answer may be old when it arrives.
+        if attempted_s >= ends_s:
             return None
-        if sighting.was_renewed or lease.seems_alive(self._now()):
+        if observation.was_renewed or lease.seems_alive(self._now()):
             return Contention(lease.holder)
         return Contention(lease.holder, clear_at_s=ends_s)
 
-    def _sight(self, generation: int, content: bytes, seen_s: float) -> LeaseObservation:
-        before = self._sighting
+    def _observe(self, generation: int, content: bytes, seen_s: float) -> LeaseObservation:
+        before = self._observation
         if before is None or (before.generation, before.content) != (generation, content):
             was_renewed = before is not None and before.generation == generation
-            before = self._sighting = LeaseObservation(generation, content, seen_s, was_renewed)
+            before = self._observation = LeaseObservation(generation, content, seen_s, was_renewed)
         return before
 
     def _take(self, generation: int) -> bool:
-        """Whether the lease of this number is ours and counts."""
+        """Create the lease of this number; True when it is ours and the current one."""
         self._generation = generation
         begun_s = self._now_s()
-        name, content = self._name_of(generation), self._build(released=False)
-        # A put that was repeated on the way may find what it wrote itself.
+        name, content = self._name_of(generation), self._build(is_released=False)
+        # A write that was sent twice may find its own file.
         if not self._store.create(name, content) and self._store.read(name) != content:
             self._generation = None
             return False
         if max(self._list_generations(), default=0) > generation:
-            # We were asleep: others had this number, went on, and removed it.
+            # We were asleep: others used this number, went on, and removed it.
             self._store.remove([name])
             self._generation = None
             return False
         self._valid_until_s = begun_s + self._duration_s
         return True
 
+    def _require_unexpired(self) -> None:
+        if self._now_s() >= self._valid_until_s:
+            raise lost(self._path, f"it could not be renewed for {self._duration_s:g}s")
+
     def _require_highest(self, generation: int) -> None:
         if max(self._list_generations(), default=0) > generation:
             raise lost(self._path, "another run took it")
 
-    def _build(self, *, released: bool) -> bytes:
+    def _build(self, *, is_released: bool) -> bytes:
         self._write_count += 1
         now = self._now()
-        known: dict[str, Any] = {
+        fields: dict[str, Any] = {
             **dump_holder(self._holder),
             "renewed_at": format_second(now),
             "expires_at": format_second(now + timedelta(seconds=self._duration_s)),
             "duration_s": self._duration_s,
-            # Makes each content another, however coarse the clock.
+            # Makes each content unique, however coarse the clock.
             "write_count": self._write_count,
-            "released": released,
+            "released": is_released,
         }
-        return orjson.dumps(known, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def require_conditions(store: Store, name: str) -> None:
-    """Raises StoreUnfitError where the store writes over a file that it was told not to write over.
+    """Raises StoreUnfitError where the store overwrites a file although it was told not to.
 
-    The file stays, so that a run asks for one write, and its first one for two.
+    The file stays: the first run to an output sends two writes, later runs one.
     """
     probe = f"{name}.probe"
     if store.create(probe, PROBE) and store.create(probe, PROBE):
@@ -266,14 +270,14 @@ def unfit(message: str) -> StoreUnfitError:
 
 
 def parse_lease(content: bytes) -> Lease:
-    """What can be read of it; what cannot be read ends as any other lease does."""
+    """A lease that cannot be read ends as any other does, after the usual duration."""
     try:
-        known = orjson.loads(content)
-        duration_s = float(known["duration_s"])
-        expires_at = datetime.fromisoformat(known["expires_at"]).astimezone(UTC)
-        return Lease(parse_holder(content), duration_s, expires_at, known["released"] is True)
+        fields = orjson.loads(content)
+        duration_s = float(fields["duration_s"])
+        expires_at = datetime.fromisoformat(fields["expires_at"]).astimezone(UTC)
+        return Lease(parse_holder(content), duration_s, expires_at, fields["released"] is True)
     except (KeyError, TypeError, ValueError):
-        return Lease(parse_holder(content), DURATION_S, None, released=False)
+        return Lease(parse_holder(content), DURATION_S, None, is_released=False)
 
 
 def lost(path: str, reason: str) -> LockLostError:

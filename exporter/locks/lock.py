@@ -1,4 +1,4 @@
-"""One run per output at a time: who comes second is told who is first, or waits."""
+"""One run per output at a time: a second run fails and names the first one, or waits for it."""
 
 import fcntl
 import logging
@@ -29,15 +29,15 @@ RELEASE_S: Final = 5.0
 """The longest an ending run waits for a store to free its lock; a lease ends by itself."""
 
 MIN_RENEWALS_LEFT: Final = 1.5
-"""How much of a lease has to be left before what cannot be undone, in times between renewals: half
-of it. The renewals that go on meanwhile keep it above that, unless the store is out of reach.
+"""How much of a lease must be left before a request that cannot be undone, in times between
+renewals: half of it. The regular renewals keep it above that while the store can be reached.
 """
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 def read_steady_clock() -> float:
-    """Seconds that go on while the machine sleeps, where the system has such a clock."""
+    """In seconds; it runs while the machine sleeps, where the system has such a clock."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -45,7 +45,7 @@ def read_steady_clock() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockEnvironment:
-    """What a lock takes from the machine it runs on."""
+    """The clocks and the identity of the machine, as a lock uses them."""
 
     host: str
     pid: int
@@ -77,16 +77,16 @@ class Lock:
         self._backend = backend
         self._environment = environment
         self.lost: LockLostError | None = None
-        """Why the run does not hold it any more."""
+        """Why the run does not hold the lock any more; None while it does."""
 
     def check(self) -> None:
-        """Raises LockLostError when it is known that the lock was lost; asks nobody."""
+        """Raises LockLostError when the lock is known to be lost; performs no I/O."""
         if self.lost is not None:
             raise self.lost
 
     @property
     def is_lease(self) -> bool:
-        """Whether it ends by itself while its holder lives, and a holder may not know yet."""
+        """Whether the lock may end while its holder lives, and before the holder knows."""
         return self._backend.is_lease
 
     def ensure_held(self) -> float:
@@ -94,26 +94,18 @@ class Lock:
         self.check()
         left_s = self._backend.valid_until_s - self._environment.now_s()
         if not self._backend.is_lease or left_s < MIN_RENEWALS_LEFT * self._backend.renew_s:
-            try:
-                self._backend.renew()
-            except LockLostError as exc:
-                self.lost = self.lost or exc
-                raise
+            self._renew()
         return self._backend.valid_until_s - self._environment.now_s()
 
     async def renew(self) -> None:
-        """To be called right before publishing: look again, and hold a lease for its whole
+        """Called right before publishing: check the lock again, and renew a lease for its whole
         duration from now on.
 
         Raises LockLostError when another run may have the lock, DestinationError when that cannot
-        be told.
+        be determined.
         """
         self.check()
-        try:
-            await anyio.to_thread.run_sync(self._backend.renew, abandon_on_cancel=True)
-        except LockLostError as exc:
-            self.lost = self.lost or exc
-            raise
+        await anyio.to_thread.run_sync(self._renew, abandon_on_cancel=True)
 
     async def keep(self, scope: anyio.CancelScope) -> None:
         """Renew the lock for ever; cancels the scope once it is lost."""
@@ -121,33 +113,36 @@ class Lock:
         while True:
             await self._environment.sleep(pause_s)
             try:
-                await anyio.to_thread.run_sync(self._backend.renew, abandon_on_cancel=True)
+                await anyio.to_thread.run_sync(self._renew, abandon_on_cancel=True)
                 pause_s = self._backend.renew_s
-            except LockLostError as exc:
-                self._lose(exc, scope)
+            except LockLostError:
+                scope.cancel()
                 return
             except DestinationError as exc:
                 logger.info("cannot renew the lock, trying again: %s", exc)
                 pause_s = self._backend.renew_s / 4
 
-    async def watch_end(self, scope: anyio.CancelScope) -> None:
-        """Cancel the scope once the lock is past its end, however long a renewal takes."""
+    async def watch_expiry(self, scope: anyio.CancelScope) -> None:
+        """Cancel the scope once the lock has expired, however long a renewal takes."""
         while True:
             left_s = self._backend.valid_until_s - self._environment.now_s()
             if left_s == math.inf:
                 return
             if left_s <= 0:
-                error = LockLostError(
+                self.lost = self.lost or LockLostError(
                     "the lock was lost: it could not be renewed in time",
                     hint="nothing was published: see whether the store can be reached, run again",
                 )
-                self._lose(error, scope)
+                scope.cancel()
                 return
             await self._environment.sleep(left_s)
 
-    def _lose(self, error: LockLostError, scope: anyio.CancelScope) -> None:
-        self.lost = self.lost or error
-        scope.cancel()
+    def _renew(self) -> None:
+        try:
+            self._backend.renew()
+        except LockLostError as exc:
+            self.lost = self.lost or exc
+            raise
 
 
 @asynccontextmanager
@@ -163,9 +158,9 @@ async def hold_lock(
     """Hold the output's lock, named `name` in its store, for the block.
 
     Raises LockHeldError when another run holds it, at once or after `wait_s`, DestinationError
-    when that cannot be told, and StoreUnfitError when no lock would hold in that store. A block
-    whose lock is lost is cancelled, and LockLostError raised; errors of the block come as they are.
-    `output` is its name for messages.
+    when that cannot be determined, and StoreUnfitError when no lock would hold in that store. A
+    block whose lock is lost is cancelled, and LockLostError raised; errors of the block are raised
+    as they are. `output` is the name in messages.
     """
     environment = environment or build_environment()
     holder = Holder(environment.host, environment.pid, run_id, environment.now())
@@ -200,27 +195,27 @@ async def hold_lock(
 async def acquire(
     backend: LockBackend, *, output: str, wait_s: float | None, environment: LockEnvironment
 ) -> None:
-    """Attempt until it is ours. Raises LockHeldError when that takes too long."""
+    """Attempt until the lock is ours. Raises LockHeldError when that takes too long."""
     begun_s = environment.now_s()
-    told = False
+    is_reported = False
     while True:
-        asked_s = environment.now_s()
+        attempted_s = environment.now_s()
         contention = await anyio.to_thread.run_sync(backend.try_acquire, abandon_on_cancel=True)
         if contention is None:
             return
-        patient_until_s = begun_s + (wait_s or 0.0)
-        give_up_s = max(patient_until_s, contention.clear_at_s)
-        if asked_s >= give_up_s:
+        wait_until_s = begun_s + (wait_s or 0.0)
+        give_up_s = max(wait_until_s, contention.clear_at_s)
+        if attempted_s >= give_up_s:
             raise held_error(
-                output, contention.holder, waited_s=asked_s - begun_s if wait_s else None
+                output, contention.holder, waited_s=attempted_s - begun_s if wait_s else None
             )
         left_s = give_up_s - environment.now_s()
-        if not told and contention.holder is not None:
-            told = True
+        if not is_reported and contention.holder is not None:
+            is_reported = True
             logger.warning(
                 "%s: %s",
                 f"waiting up to {left_s:.0f}s for another run that writes '{output}'"
-                if asked_s < patient_until_s
+                if attempted_s < wait_until_s
                 else f"making sure for up to {left_s:.0f}s that the run that wrote '{output}' died",
                 contention.holder,
             )
@@ -241,15 +236,15 @@ def held_error(output: str, holder: Holder | None, *, waited_s: float | None) ->
 
 @asynccontextmanager
 async def keep_held(lock: Lock) -> AsyncIterator[Lock]:
-    """Renew the lock during the block, which is cancelled when that fails."""
+    """Renew the lock during the block, which is cancelled when the lock is lost."""
     failure: BaseException | None = None
-    done = False
+    is_done = False
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lock.keep, tasks.cancel_scope)
-        tasks.start_soon(lock.watch_end, tasks.cancel_scope)
+        tasks.start_soon(lock.watch_expiry, tasks.cancel_scope)
         try:
             yield lock
-            done = True
+            is_done = True
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 - raised below, not as a group of one
@@ -258,14 +253,14 @@ async def keep_held(lock: Lock) -> AsyncIterator[Lock]:
             tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    if lock.lost is not None and done:
+    if lock.lost is not None and is_done:
         logger.warning("%s, when the run was over", lock.lost)
     elif lock.lost is not None:
         raise lock.lost
 
 
 async def release(backend: LockBackend) -> None:
-    """Free what is held, whatever ended the run; what fails is only told."""
+    """Free the lock, whatever ended the run; errors are only logged."""
     with anyio.move_on_after(RELEASE_S, shield=True) as scope:
         try:
             await anyio.to_thread.run_sync(backend.release, abandon_on_cancel=True)

@@ -1,8 +1,8 @@
 """The next version of a local folder: built beside it, and put in its place as one act.
 
-Who reads the folder by the names of its files sees all of one version or all of the other, however
-many files differ. What both versions have is linked, not copied, so that open files and locks are
-those of the new folder too. The old version stands beside the folder until it is removed.
+A reader of the folder sees all files of one version or all of the other, however many differ. Files
+of both versions are linked, not copied, so that open files and locks are those of the new folder
+too. The old version stands beside the folder until it is removed.
 """
 
 import ctypes
@@ -17,24 +17,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from exporter.stores.interface import RUN_ID
 from exporter.stores.posix import sync_folder, write_all
 from exporter.stores.staging import is_partial
 
 SUFFIX: Final = ".generation"
-RUN_ID: Final = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 
 AT_FDCWD: Final = -100
 RENAME_EXCHANGE: Final = 2
 RENAME_SWAP: Final = 2
 
 MAX_SYNCED: Final = 64
-"""Folders that are made safe one by one."""
+"""Folders that are synced one by one, not with their whole file system."""
 
 MAX_LINKED: Final = 1000
-"""Files that both versions have: they are linked in about a third of a second."""
+"""Files of both versions: they are linked in about a third of a second."""
 
 IsOwn = Callable[[str], bool]
-"""Whether a file of the folder, by its name there, is the output's own."""
+"""Tells by its name whether a file of the folder is the output's own."""
 
 
 def replace_generation(
@@ -46,18 +46,18 @@ def replace_generation(
     removed: Collection[str],
     contents: Mapping[str, bytes],
 ) -> bool:
-    """Have a folder lose some files, gain others and have some small ones rewritten, as one act.
+    """Remove some files of a folder, add others and rewrite some small ones, as one act.
 
-    `added` are files of the same file system by the names they get. False where that can't be done:
-    nothing has changed then. It can't where the folder holds what is not the output's own, since
-    others may be writing it; keeps very many files; is a mount point, or where this process is at
-    home; or where the file system neither links files nor exchanges folders.
+    `added` are files of the same file system by the names they get. False where it cannot be done;
+    nothing has changed then. That is so where the folder holds files of others, who may be writing
+    them; keeps very many files; is a mount point, or the working folder or around it; or where the
+    file system cannot link files or exchange folders.
     """
     if os.path.ismount(root) or root in [cwd := Path.cwd(), *cwd.parents]:
         return False
     fresh = root.with_name(f".{root.name}.{run_id}{SUFFIX}")
     try:
-        kept = list(list_own(root, is_own, spared=added.values()))
+        kept = list(list_own(root, is_own, spared=set(added.values())))
         if len(kept) - len(removed) > MAX_LINKED:
             return False
         copy_folder(root, fresh)
@@ -79,7 +79,7 @@ def replace_generation(
 
 
 def remove_generations(root: Path, is_own: IsOwn) -> None:
-    """Remove what runs left that died while they replaced a folder; never raises."""
+    """Remove the versions left by runs that died while they replaced a folder; never raises."""
     pattern = rf"\.{re.escape(root.name)}\.{RUN_ID}{re.escape(SUFFIX)}"
     with suppress(OSError):
         for path in list(root.parent.iterdir()):
@@ -88,9 +88,9 @@ def remove_generations(root: Path, is_own: IsOwn) -> None:
 
 
 def remove_generation(old: Path, root: Path, is_own: IsOwn) -> None:
-    """Remove a version that is not the folder's any more, or was not yet; never raises.
+    """Remove a version that is no longer the folder's, or never was; never raises.
 
-    What others put there just before the folders were exchanged is theirs, and moves over.
+    Files that others put there just before the folders were exchanged move over.
     """
     with suppress(OSError):
         for folder, _, names in os.walk(old, topdown=False):
@@ -102,7 +102,7 @@ def remove_generation(old: Path, root: Path, is_own: IsOwn) -> None:
                 elif not os.path.lexists(root / name):
                     (root / name).parent.mkdir(parents=True, exist_ok=True)
                     path.rename(root / name)
-            with suppress(OSError):  # what has the same name in both stays
+            with suppress(OSError):  # a file that has its name in both versions stays
                 Path(folder).rmdir()
 
 
@@ -110,7 +110,6 @@ def list_own(root: Path, is_own: IsOwn, *, spared: Collection[Path]) -> Iterator
     """The files of the folder by their names, but for the spared ones. Raises OSError for one that
     is not the output's own, or no plain file.
     """
-    on_their_way = set(spared)
     pending = [root]
     while pending:
         with os.scandir(pending.pop()) as scanned:
@@ -119,7 +118,7 @@ def list_own(root: Path, is_own: IsOwn, *, spared: Collection[Path]) -> Iterator
             path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):
                 pending.append(path)
-            elif path not in on_their_way:
+            elif path not in spared:
                 name = str(path.relative_to(root))
                 if not entry.is_file(follow_symlinks=False) or not is_own(name):
                     raise OSError(errno.EBUSY, "a file of somebody else", entry.path)
@@ -150,7 +149,7 @@ def make_inner_folders(root: Path, fresh: Path, name: str) -> None:
 
 
 def copy_folder(model: Path, folder: Path) -> None:
-    """A new folder that others may use as they may use the model, where there is one."""
+    """Make a folder with the owner and the permissions of the model, if there is one."""
     folder.mkdir()
     if not model.is_dir():
         return
@@ -163,10 +162,10 @@ def copy_folder(model: Path, folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make all names in it survive a power cut, before it gets a name that counts."""
+    """Make all names in it survive a power cut, before it gets its name."""
     folders = [Path(each) for each, _, _ in os.walk(folder)]
     libc = ctypes.CDLL(None, use_errno=True)
-    # Of the whole file system, with what others wrote there: worth it only for many folders.
+    # It syncs the whole file system, with the writes of others: worth it only for many folders.
     if len(folders) > MAX_SYNCED and hasattr(libc, "syncfs"):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -179,7 +178,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Have two names change what they stand for, as one act. Raises OSError where that cannot be.
+    """Exchange two names, as one act. Raises OSError where the system cannot.
 
     https://man7.org/linux/man-pages/man2/rename.2.html, RENAME_EXCHANGE; macOS: renamex_np.
     """

@@ -16,6 +16,7 @@ from exporter.stores.posix import folder_error, make_folder, translated
 from exporter.stores.staging import (
     PartialFile,
     create_exclusively,
+    find_partials,
     is_partial,
     new_token,
     remove_dead_partial,
@@ -24,16 +25,16 @@ from exporter.stores.staging import (
 T = TypeVar("T")
 
 OWN_NAMES: Final = frozenset({"_manifest.json", "_exporter", "_delta_log"})
-"""What a folder has that is an output of its own."""
+"""By these a folder is known as an output of its own."""
 
 TRIES: Final = 5
-"""How often a folder is made that others remove, empty, at the same time."""
+"""How often a folder is made while others remove it, since it is empty."""
 
 
 class LocalStore:
     """Files below a folder, which must be there unless the store `makes_folder`.
 
-    A staged file is hidden beside its name, see `partials`. The empty url is the working folder.
+    A staged file is hidden beside its name, see `staging`. The empty url is the working folder.
     """
 
     def __init__(self, url: str, *, makes_folder: bool = False) -> None:
@@ -52,13 +53,15 @@ class LocalStore:
         return os.path.join(self.url, name)  # noqa: PTH118 - keeps ./ as given
 
     def stage(self, name: str, *, run_id: str) -> PartialFile:
-        def tidy_up() -> None:
-            self._remove_empty_folders(name)
+        def create() -> PartialFile:
+            return PartialFile(
+                self.path_of(name),
+                run_id,
+                name=name,
+                after_discard=lambda: self._remove_empty_folders(name),
+            )
 
-        return self._in_its_folder(
-            name,
-            lambda: PartialFile(self.path_of(name), run_id, name=name, after_discard=tidy_up),
-        )
+        return self._in_its_folder(name, create)
 
     def read(self, name: str) -> bytes | None:
         path = self.path_of(name)
@@ -70,12 +73,8 @@ class LocalStore:
                 return None
 
     def size_of(self, name: str) -> int | None:
-        path = self.path_of(name)
-        with translated(path, doing="read"):
-            try:
-                return Path(path).stat().st_size
-            except FileNotFoundError:
-                return None
+        status = self._stat(name)
+        return None if status is None else status.st_size
 
     def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:  # noqa: ARG002 - a disk is never late
         return self._in_its_folder(name, lambda: create_exclusively(self.path_of(name), content))
@@ -89,17 +88,11 @@ class LocalStore:
         finally:
             staged.discard()
 
-    @property
-    def tells_versions(self) -> bool:
-        return False
-
     def tag_of(self, name: str) -> str | None:
-        with translated(self.path_of(name), doing="read"):
-            try:
-                found = Path(self.path_of(name)).stat()
-            except FileNotFoundError:
-                return None
-            return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+        status = self._stat(name)
+        if status is None:
+            return None
+        return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
     def replace_version(
         self, name: str, content: bytes, *, tag: str | None, within_s: float = math.inf
@@ -115,9 +108,9 @@ class LocalStore:
         for path, name in self._walk(prefix):
             if name.startswith(prefix) and not is_partial(path.name):
                 with translated(str(path), doing="read"), suppress(FileNotFoundError):
-                    found = path.stat()
-                    modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
-                    yield StoredFile(name, found.st_size, modified_at)
+                    status = path.stat()
+                    modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                    yield StoredFile(name, status.st_size, modified_at)
 
     def remove(self, names: Sequence[str]) -> None:
         for name in names:
@@ -126,17 +119,13 @@ class LocalStore:
                 path.unlink()
             self._remove_empty_folders(name)
 
-    def remove_leftovers(
-        self,
-        names: Sequence[str] | None = None,
-        *,
-        keep_s: float = 0.0,
-    ) -> None:
-        if keep_s > 0:  # no locks here: nothing tells a dead run's file from one that is written
+    def remove_leftovers(self, names: Sequence[str] | None = None, *, keep_s: float = 0.0) -> None:
+        if keep_s > 0:  # no locks here: a dead run's file looks like one that is being written
             return
         with suppress(OSError, DestinationError):
             if names is None:
-                found = list(self._walk("", enters_outputs=False))
+                walked = self._walk("", enters_outputs=False)
+                found = [(path, name) for path, name in walked if is_partial(path.name)]
             else:
                 found = [
                     (path, name)
@@ -144,7 +133,7 @@ class LocalStore:
                     for path in find_partials(Path(os.path.realpath(self.path_of(name))))
                 ]
             for path, name in found:
-                if is_partial(path.name) and remove_dead_partial(path):
+                if remove_dead_partial(path):
                     self._remove_empty_folders(name)
 
     def enclosing(self) -> Iterator["LocalStore"]:
@@ -162,8 +151,8 @@ class LocalStore:
         removed: Collection[str],
         contents: Mapping[str, bytes],
     ) -> bool:
-        """Publish files, remove others and write some small ones, as one act for who reads the
-        folder; False where that cannot be done, and then nothing has changed: see `generation`.
+        """Publish files, remove others and write some small ones, as one act for readers of the
+        folder. False where that cannot be done; nothing has changed then: see `generation`.
         """
         partials = [each for each in staged if isinstance(each, PartialFile)]
         if len(partials) < len(staged):
@@ -178,11 +167,11 @@ class LocalStore:
         )
         if replaced:
             for each in partials:
-                each.settle()
+                each.mark_published()
         return replaced
 
     def remove_generations(self, is_own: Callable[[str], bool]) -> None:
-        """Remove what runs left that died in `replace_together`; never raises."""
+        """Remove the folders left by runs that died in `replace_together`; never raises."""
         with suppress(OSError):
             remove_generations(Path(os.path.realpath(self.url)), is_own)
 
@@ -191,8 +180,16 @@ class LocalStore:
         with translated(path, doing="read"):
             return open_regular(path)
 
+    def _stat(self, name: str) -> os.stat_result | None:
+        path = self.path_of(name)
+        with translated(path, doing="read"):
+            try:
+                return Path(path).stat()
+            except FileNotFoundError:
+                return None
+
     def _in_its_folder(self, name: str, act: Callable[[], T]) -> T:
-        """What `act` returns, which needs the file's folder to be there."""
+        """Run `act`, which needs the file's folder to be there."""
         for _ in range(TRIES):
             self._make_folders(name)
             try:
@@ -214,14 +211,14 @@ class LocalStore:
 
     def _remove_empty_folders(self, name: str) -> None:
         *folders, _ = name.split("/")
-        with suppress(OSError):  # one that is not empty ends it
+        with suppress(OSError):  # at the first one that is not empty
             while folders:
                 Path(self.path_of("/".join(folders))).rmdir()
                 folders.pop()
 
     def _walk(self, prefix: str, *, enters_outputs: bool = True) -> Iterator[tuple[Path, str]]:
-        """Files whose names start with the prefix, and all that are being staged beside them;
-        without those in folders that are outputs of their own, unless it `enters_outputs`.
+        """Files whose names start with the prefix, and all staged ones beside them; without those
+        in folders that are outputs of their own, unless it `enters_outputs`.
         """
         folders, slash, _ = prefix.rpartition("/")
         pending = [folders + slash]
@@ -242,17 +239,3 @@ class LocalStore:
                         pending.append(inside)
                 else:
                     yield Path(entry.path), name
-
-
-def find_partials(target: Path) -> list[Path]:
-    """All that is on its way to one file; none where its folder cannot be read."""
-    with suppress(OSError):
-        return [path for path in target.parent.iterdir() if target_name(path.name) == target.name]
-    return []
-
-
-def target_name(file_name: str) -> str:
-    """The name that a partial file is on its way to; that of any other file is its own."""
-    if not is_partial(file_name):
-        return file_name
-    return file_name.removeprefix(".").rsplit(".", maxsplit=2)[0]

@@ -1,7 +1,7 @@
-"""Uploads that killed runs began and never ended: listed and aborted by requests of our own.
+"""Uploads that dead runs began and never ended: listed and aborted by requests of our own.
 
-The client library knows only the uploads it began itself. They hold storage that is paid for, and
-nothing shows them.
+The client library knows only the uploads it began itself. Unfinished ones hold storage that is paid
+for, and no listing of objects shows them.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import logging
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +21,13 @@ from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
 from exporter.errors import ExporterError
+from exporter.stores.interface import RUN_ID
 from exporter.stores.url import AccessKey, Address, Endpoint, KeySource
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 20.0
 MAX_PAGES: Final = 100
-RUN_ID: Final = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 
 
@@ -38,6 +38,12 @@ class OpenUpload:
     begun_at: datetime | None = None
     """By the store's clock; None when it does not say."""
 
+    def is_older(self, keep_s: float, *, listed_at: datetime) -> bool:
+        """One of unknown age is older only than nothing."""
+        if keep_s <= 0:
+            return True
+        return self.begun_at is not None and (listed_at - self.begun_at).total_seconds() > keep_s
+
 
 @dataclass(frozen=True, slots=True)
 class UploadPage:
@@ -45,32 +51,17 @@ class UploadPage:
 
     uploads: tuple[OpenUpload, ...]
     next_markers: dict[str, str] | None
-    """What asks for the next page; None after the last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    content: bytes
-    at: datetime | None
-    """The store's time, as it says itself."""
+    """The query of the next page; None after the last."""
 
 
 class OpenUploads:
     """The uploads of one bucket that are neither completed nor aborted."""
 
-    def __init__(
-        self,
-        address: Address,
-        endpoint: Endpoint,
-        *,
-        fetch_key: KeySource,
-        now: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, address: Address, endpoint: Endpoint, fetch_key: KeySource) -> None:
         self._address = address
         self._endpoint = endpoint
         self._fetch_key = fetch_key
-        self._now = now
-        self._spared: list[OpenUpload] = []
+        self._young: list[OpenUpload] = []
         """Those that were too young to be aborted."""
 
     def abort(
@@ -82,27 +73,31 @@ class OpenUploads:
         keep_s: float,
     ) -> None:
         """Abort the uploads to these keys that began longer than `keep_s` ago; without keys those
-        to names in the folder that hold a run's id. Never raises: what stays open is said.
+        to names in the folder that hold a run's id. Never raises: failures are logged.
         """
-        with self._told():
-            found, listed_at = self._list(common_start(folder, keys))
-            meant = [
+        start = f"{folder}/" if folder else ""
+        with self._logged():
+            prefix = start if keys is None or len(keys) != 1 else next(iter(keys))
+            found, listed_at = self._list(prefix)
+            matching = [
                 each
                 for each in found
-                if each.key not in spared and is_meant(each.key, folder=folder, keys=keys)
+                if each.key not in spared
+                and (each.key in keys if keys is not None else is_of_a_run(each.key, start=start))
             ]
-            due = [each for each in meant if is_due(each, listed_at=listed_at, keep_s=keep_s)]
-            self._spared = [each for each in meant if each not in due]
+            due = [each for each in matching if each.is_older(keep_s, listed_at=listed_at)]
+            self._young = [each for each in matching if each not in due]
             self._abort(due)
 
-    def abort_spared(self, key: str) -> None:
-        """Abort the uploads to a key that were spared by their age; never raises.
+    def abort_young(self, key: str) -> None:
+        """Abort the uploads to a key that were too young before; never raises.
 
-        For who is about to publish that object: a run that began one, lost its lock and does not
-        know would end it later. Uploads that were begun since are of somebody who has the lock now.
+        Called right before that object is published: a run that began an upload and does not know
+        that it lost its lock would complete it later. Uploads begun since belong to a run that has
+        the lock now.
         """
-        with self._told():
-            self._abort([each for each in self._spared if each.key == key])
+        with self._logged():
+            self._abort(each for each in self._young if each.key == key)
 
     def _abort(self, uploads: Iterable[OpenUpload]) -> None:
         for each in uploads:
@@ -120,7 +115,7 @@ class OpenUploads:
             )
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _logged(self) -> Iterator[None]:
         try:
             yield
         except (OSError, HTTPException, ValueError, ET.ParseError, ExporterError) as exc:
@@ -133,21 +128,26 @@ class OpenUploads:
             )
 
     def _list(self, prefix: str) -> tuple[list[OpenUpload], datetime]:
-        """What is open, and the store's time."""
+        """The open uploads, and the store's time."""
         found: list[OpenUpload] = []
         markers: dict[str, str] | None = {}
-        listed_at = self._now()
+        listed_at = datetime.now(UTC)
         for _ in range(MAX_PAGES):
             if markers is None:
                 break
-            answer = self._send("GET", "", {"uploads": "", "prefix": prefix} | markers)
-            listed_at = answer.at or listed_at
-            page = parse_uploads(answer.content)
+            content, answered_at = self._send(
+                "GET", "", {"uploads": "", "prefix": prefix} | markers
+            )
+            listed_at = answered_at or listed_at
+            page = parse_uploads(content)
             found += page.uploads
             markers = page.next_markers
         return found, listed_at
 
-    def _send(self, method: str, key: str, query: Mapping[str, str]) -> "Answer":
+    def _send(
+        self, method: str, key: str, query: Mapping[str, str]
+    ) -> tuple[bytes, datetime | None]:
+        """The answer, and the time that the store gives with it."""
         path = key if self._endpoint.is_virtual else f"{self._address.bucket}/{key}"
         request = build_request(
             method,
@@ -155,34 +155,19 @@ class OpenUploads:
             query,
             key=self._fetch_key(),
             region=self._endpoint.region,
-            at=self._now(),
+            at=datetime.now(UTC),
         )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as configured
-            return Answer(answer.read(), parse_date(answer.headers.get("Date")))
+        # Not `urlopen`, which keeps the proxies of the process's first call.
+        with urllib.request.build_opener().open(request, timeout=TIMEOUT_S) as answer:
+            return answer.read(), parse_date(answer.headers.get("Date"))
 
 
-def common_start(folder: str, keys: Collection[str] | None) -> str:
-    if keys is None:
-        return f"{folder}/" if folder else ""
-    return min(keys, key=len, default="") if len(keys) == 1 else (f"{folder}/" if folder else "")
-
-
-def is_meant(key: str, *, folder: str, keys: Collection[str] | None) -> bool:
-    if keys is not None:
-        return key in keys
-    start = f"{folder}/" if folder else ""
+def is_of_a_run(key: str, *, start: str) -> bool:
     return key.startswith(start) and re.search(RUN_ID, key.rpartition("/")[2]) is not None
 
 
-def is_due(upload: OpenUpload, *, listed_at: datetime, keep_s: float) -> bool:
-    """Whether it began so long ago; one that does not say when is kept, unless all go."""
-    if keep_s <= 0:
-        return True
-    return upload.begun_at is not None and (listed_at - upload.begun_at).total_seconds() > keep_s
-
-
 def parse_date(text: str | None) -> datetime | None:
-    """The time in a header, None where that is none."""
+    """The time in a header; None for one that cannot be read."""
     try:
         return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
     except ValueError:
@@ -197,7 +182,7 @@ def parse_begin(text: str) -> datetime | None:
 
 
 def parse_uploads(content: bytes) -> UploadPage:
-    """Raises ElementTree's ParseError for what is no XML."""
+    """Raises ElementTree's ParseError for other content than XML."""
     root = ET.fromstring(content)  # noqa: S314 - from the store that also holds our data
     for each in root.iter():
         each.tag = each.tag.rpartition("}")[2]

@@ -2,10 +2,9 @@
 
 import errno
 import os
-import select
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -13,29 +12,30 @@ from typing import Final
 from exporter.errors import DestinationError, UnusableNameError, shorten
 from exporter.settings.files import NotRegularError, describe_kind
 
+WRITERS: Final = "check who may write to the folder {folder}, or name another"
+SPACE: Final = "free some space where {folder} is, or name a file on another disk"
+REMEDIES: Final = {
+    errno.ENOENT: "mkdir -p {folder}",
+    errno.ENOTDIR: "{folder} is a file: name a folder",
+    errno.EACCES: WRITERS,
+    errno.EPERM: WRITERS,
+    errno.EROFS: "name a file on a file system that can be written",
+    errno.ENOSPC: SPACE,
+    errno.EDQUOT: SPACE,
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or compress the output",
+    errno.ENAMETOOLONG: "shorten the name: the run id is added to it while it is being written",
+    errno.ENXIO: "start the reader of the pipe first",
+}
+"""For a failed write, by its error."""
+SAME_WHEN_READ: Final = {errno.ENOTDIR, errno.ENAMETOOLONG}
+"""Errors with the same remedy for a failed reading."""
+
 
 def write_all(fd: int, chunk: bytes) -> None:
-    """Every byte, however few the system takes at a time; raises OSError as it comes."""
+    """Write every byte, however few the system takes at a time; raises OSError as it comes."""
     rest = memoryview(chunk)
     while len(rest) > 0:
         rest = rest[os.write(fd, rest) :]
-
-
-def write_pipe(fd: int, chunk: bytes, *, give_up: Callable[[], None]) -> None:
-    """As `write_all`, where a reader may be asleep: `give_up` is called now and then meanwhile, and
-    ends it by raising.
-    """
-    rest = memoryview(chunk)
-    while len(rest) > 0:
-        if not select.select([], [fd], [], GLANCE_S)[1]:
-            give_up()
-            continue
-        with suppress(BlockingIOError):  # whoever shares our stdout may have made it non-blocking
-            # More than this could block although there is room.
-            rest = rest[os.write(fd, rest[: select.PIPE_BUF]) :]
-
-
-GLANCE_S: Final = 0.1
 
 
 def make_folder(path: Path) -> None:
@@ -66,13 +66,15 @@ def sync_folder(path: Path) -> None:
 
 
 def mode_of(path: str) -> int | None:
+    """Type and permissions of the file; None when there is none."""
     try:
         return Path(path).stat().st_mode
     except FileNotFoundError:
         return None
 
 
-def _require_replaceable(path: str, mode: int | None) -> None:
+def require_replaceable(path: str, mode: int | None) -> None:
+    """Raises DestinationError unless the path is free or a file that may be written."""
     if mode is None:
         return
     if stat.S_ISDIR(mode):
@@ -97,45 +99,20 @@ def folder_error(path: str) -> UnusableNameError:
 
 @contextmanager
 def translated(path: str, *, doing: str = "write") -> Iterator[None]:
-    """Failures of the operating system as DestinationError, but for a reader that is gone."""
+    """Raises the system's errors as DestinationError, but for a pipe without a reader."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as exc:
-        is_name = isinstance(exc, NotRegularError) or exc.errno in _OF_NAMES
+        # A name that is too long is wrong whatever the disk holds.
+        is_name = isinstance(exc, NotRegularError) or exc.errno == errno.ENAMETOOLONG
+        if doing == "write" or exc.errno in SAME_WHEN_READ:
+            remedy = REMEDIES.get(exc.errno or 0, "see what is there, or name another place")
+            folder = os.path.dirname(path) or "."  # noqa: PTH120 - keeps the user's own words
+            hint = remedy.format(folder=shlex.quote(folder))
+        else:
+            hint = f"see what is at {shlex.quote(path)}, and who may {doing} it"
         raise (UnusableNameError if is_name else DestinationError)(
-            f"cannot {doing} '{shorten(path)}': {exc.strerror}",
-            hint=_remedy(exc.errno, path)
-            if doing == "write" or exc.errno in _TELLING
-            else f"see what is at {shlex.quote(path)}, and who may {doing} it",
+            f"cannot {doing} '{shorten(path)}': {exc.strerror}", hint=hint
         ) from exc
-
-
-_REMEDIES: Final = {
-    errno.ENOENT: "mkdir -p {folder}",
-    errno.ENOTDIR: "{folder} is a file: name a folder",
-    errno.EACCES: "check who may write to the folder {folder}, or name another",
-    errno.EPERM: "check who may write to the folder {folder}, or name another",
-    errno.EROFS: "name a file on a file system that can be written",
-    errno.ENOSPC: "free some space where {folder} is, or name a file on another disk",
-    errno.EDQUOT: "free some space where {folder} is, or name a file on another disk",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or compress the output",
-    errno.ENAMETOOLONG: "shorten the name: the run id is added to it while it is being written",
-    errno.ENXIO: "start the reader of the pipe first",
-}
-
-
-_OF_NAMES: Final = {errno.ENAMETOOLONG}
-"""Wrong whatever the disk holds."""
-
-
-_TELLING: Final = {errno.ENOTDIR, errno.ENAMETOOLONG}
-"""What is as wrong for reading."""
-
-
-def _remedy(code: int | None, path: str) -> str:
-    if code not in _REMEDIES:
-        return "see what is there, or name another place"
-    folder = os.path.dirname(path) or "."  # noqa: PTH120 - keeps the user's own words
-    return _REMEDIES[code].format(folder=shlex.quote(folder))

@@ -1,146 +1,50 @@
-"""The identity of `s3://`: the key in the environment, a profile's, or what the client finds."""
+"""S3: the endpoint and the clients of a bucket, which stores with the same API use too."""
 
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-from exporter.errors import (
-    CredentialsError,
-    MissingExtraError,
-    UsageError,
-    mask_urls,
-    quote,
-)
+from exporter.errors import UsageError, quote
 from exporter.settings.endpoints import require_url
-from exporter.stores.error_map import NO_IDENTITY
-from exporter.stores.url import Endpoint, KeySource, StoreAccess, place_bucket
+from exporter.stores.aws_identity import NO_IDENTITY, choose_aws_identity
+from exporter.stores.client import (
+    DELTA_TIMEOUTS,
+    Clients,
+    KeyCallback,
+    build_client_options,
+    build_retry_config,
+)
+from exporter.stores.error_map import ErrorMap
+from exporter.stores.interface import DeltaOptions, StoreKind
+from exporter.stores.multipart import OpenUploads
+from exporter.stores.objects import ObjectStore
+from exporter.stores.url import Address, Endpoint, KeySource, StoreAccess, place_bucket
 
-METADATA_SERVER: Final = ("169.254.169.254", 80)
-METADATA_PROBE_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentKey:
-    access_key_id: str
-    access_key_secret: str = field(repr=False)
-    security_token: str | None = field(default=None, repr=False)
-
-
-def choose_aws_identity(environ: Mapping[str, str]) -> tuple[KeySource | None, str | None]:
-    """The key of `s3://` by the AWS rules, and the region that belongs to it.
-
-    No key source: the client finds a role by itself (web identity, container, instance). Raises
-    CredentialsError when there is nothing to find, MissingExtraError for a profile without the
-    library that reads them.
-    """
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None
-    key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-    if key_id and secret:
-        key = EnvironmentKey(key_id, secret, environ.get("AWS_SESSION_TOKEN") or None)
-        require_ascii(key)
-        return (lambda: key), region
-    if not environ.get("AWS_PROFILE"):
-        if has_role_variable(environ):
-            return None, region
-        if not has_profile_file(environ):
-            require_metadata_server(environ)
-            return None, region
-    try:
-        from botocore.session import Session
-    except ImportError as exc:
-        if environ.get("AWS_PROFILE"):
-            raise MissingExtraError("AWS_PROFILE", extra="aws") from exc
-        require_metadata_server(environ)
-        return None, region
-    session = Session(profile=environ.get("AWS_PROFILE") or None)
-    return build_session_fetch(session), region or read_session_region(session)
-
-
-def require_ascii(key: EnvironmentKey) -> None:
-    """Raises CredentialsError for a key that no header could carry."""
-    parts = (key.access_key_id, key.access_key_secret, key.security_token or "")
-    if not all(re.fullmatch(r"[!-~]*", part) for part in parts):
-        raise CredentialsError(
-            "the AWS key in the environment holds more than plain ASCII letters",
-            hint="copy it again, without spaces or the end of its line",
-        )
-
-
-def has_role_variable(environ: Mapping[str, str]) -> bool:
-    names = (
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_METADATA_ENDPOINT",
-        "AWS_SKIP_SIGNATURE",
-    )
-    return any(environ.get(name) for name in names)
-
-
-def has_profile_file(environ: Mapping[str, str]) -> bool:
-    folder = Path(environ.get("HOME") or Path.home()) / ".aws"
-    files = (
-        environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials",
-        environ.get("AWS_CONFIG_FILE") or folder / "config",
-    )
-    return any(os.path.isfile(each) for each in files)  # noqa: PTH113 - never raises
-
-
-def require_metadata_server(environ: Mapping[str, str]) -> None:
-    """Raises CredentialsError where this is no instance with a role.
-
-    The client would otherwise wait minutes for a metadata server that is not there.
-    """
-    import socket
-
-    if environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
-        try:
-            socket.create_connection(METADATA_SERVER, timeout=METADATA_PROBE_S).close()
-        except OSError:
-            pass
-        else:
-            return
-    raise CredentialsError("no AWS credentials found", hint=NO_IDENTITY["s3"])
-
-
-def build_session_fetch(session: Any) -> KeySource:
-    """The key of a session of AWS's own library, which renews it in time."""
-
-    def fetch() -> EnvironmentKey:
-        from botocore.exceptions import BotoCoreError
-
-        try:
-            found = session.get_credentials()
-            frozen = None if found is None else found.get_frozen_credentials()
-        except BotoCoreError as exc:
-            raise CredentialsError(
-                f"no AWS credentials: {mask_urls(str(exc))}", hint=NO_IDENTITY["s3"]
-            ) from exc
-        if frozen is None or not frozen.access_key or not frozen.secret_key:
-            raise CredentialsError("no AWS credentials found", hint=NO_IDENTITY["s3"])
-        return EnvironmentKey(frozen.access_key, frozen.secret_key, frozen.token)
-
-    return fetch
-
-
-def read_session_region(session: Any) -> str | None:
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        region = session.get_config_variable("region")
-    except BotoCoreError as exc:
-        raise CredentialsError(
-            f"no AWS credentials: {mask_urls(str(exc))}",
-            hint="correct AWS_PROFILE, or the files in ~/.aws",
-        ) from exc
-    return region if isinstance(region, str) and region else None
-
+if TYPE_CHECKING:
+    from obstore.store import S3Store
 
 AWS_REGION: Final = "us-east-1"
 """Where S3 is asked when nothing names a region, as by AWS's own tools."""
+PERMISSIONS: Final = (
+    "the identity needs s3:PutObject, s3:GetObject, s3:ListBucket, s3:DeleteObject,"
+    " s3:AbortMultipartUpload and s3:ListBucketMultipartUploads"
+)
+
+
+def open_s3(address: Address, access: StoreAccess) -> ObjectStore:
+    endpoint, fetch_key = choose_s3_access(address, access)
+    errors = ErrorMap(
+        bucket=address.bucket,
+        endpoint=endpoint.url,
+        no_identity=NO_IDENTITY,
+        no_permission=PERMISSIONS,
+        wrong_region="set AWS_REGION to the bucket's region",
+    )
+    return open_bucket(address, endpoint, access, fetch_key=fetch_key, errors=errors)
+
+
+def choose_s3_access(address: Address, access: StoreAccess) -> tuple[Endpoint, KeySource | None]:
+    fetch_key, region = choose_aws_identity(access.environ)
+    return choose_s3_endpoint(address.bucket, access, region=region), fetch_key
 
 
 def choose_s3_endpoint(bucket: str, access: StoreAccess, *, region: str | None) -> Endpoint:
@@ -161,3 +65,85 @@ def choose_s3_endpoint(bucket: str, access: StoreAccess, *, region: str | None) 
     # A certificate of *.HOST does not cover a bucket with a dot.
     by_path = access.addressing == "path" or (named is None and "." in bucket)
     return place_bucket(base, bucket, by_path=by_path, region=at)
+
+
+def open_bucket(
+    address: Address,
+    endpoint: Endpoint,
+    access: StoreAccess,
+    *,
+    fetch_key: KeySource | None,
+    errors: ErrorMap,
+    deletes_in_bulk: bool = True,
+    create_headers: dict[str, str] | None = None,
+) -> ObjectStore:
+    """A bucket of any store that speaks the API of S3.
+
+    `create_headers` make a write fail where there is an object, in a store that takes no notice of
+    `If-None-Match`. Without `fetch_key` the client looks for a role.
+    """
+    from obstore.store import S3Store
+
+    keys = None if fetch_key is None else KeyCallback(fetch_key, errors)
+
+    def build(within_s: float, *, retries: int, headers: dict[str, str] | None) -> "S3Store":
+        with errors.translated(address.url, doing="open"):
+            return S3Store(
+                address.bucket,
+                config={
+                    # Both: the second would come from the environment otherwise.
+                    "endpoint": endpoint.url,
+                    "aws_endpoint_url_s3": endpoint.url,
+                    "region": endpoint.region,
+                    "virtual_hosted_style_request": endpoint.is_virtual,
+                    "disable_bulk_delete": not deletes_in_bulk,
+                },
+                client_options=build_client_options(
+                    endpoint.url, within_s=within_s, headers=headers
+                ),
+                retry_config=build_retry_config(retries, within_s=within_s),
+                credential_provider=keys,
+            )
+
+    def build_clients(within_s: float) -> Clients:
+        plain = build(within_s, retries=access.retries, headers=None)
+        if create_headers is None:
+            return Clients(plain)
+        # One attempt: a second could meet the object of the first, whose answer was lost.
+        return Clients(plain, build(within_s, retries=0, headers=create_headers))
+
+    uploads = None if fetch_key is None else OpenUploads(address, endpoint, fetch_key)
+    return ObjectStore(address, build_clients=build_clients, errors=errors, uploads=uploads)
+
+
+def choose_delta_options(address: Address, access: StoreAccess) -> DeltaOptions:
+    """Without a key deltalake looks for a role, as the AWS rules say."""
+    endpoint, fetch_key = choose_s3_access(address, access)
+    options = {
+        **DELTA_TIMEOUTS,
+        # Entries of the log are created only where there is none.
+        "AWS_CONDITIONAL_PUT": "etag",
+        # Both: the second would come from the environment otherwise.
+        "AWS_ENDPOINT_URL": endpoint.url,
+        "AWS_ENDPOINT_URL_S3": endpoint.url,
+        "AWS_REGION": endpoint.region,
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": str(endpoint.is_virtual).lower(),
+        "AWS_ALLOW_HTTP": str(endpoint.url.startswith("http://")).lower(),
+    }
+
+    def build() -> dict[str, str]:
+        if fetch_key is None:
+            return options
+        key = fetch_key()
+        return {
+            **options,
+            "AWS_ACCESS_KEY_ID": key.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": key.access_key_secret,
+            # Empty rather than away: the token of another key would come from the environment.
+            "AWS_SESSION_TOKEN": key.security_token or "",
+        }
+
+    return build
+
+
+KIND: Final = StoreKind(open_store=open_s3, choose_delta_options=choose_delta_options)

@@ -1,4 +1,4 @@
-"""Files on their way to their name: hidden beside it, locked by their writer, then renamed."""
+"""Staged files of a local folder: hidden beside their name, locked, and renamed at last."""
 
 import errno
 import fcntl
@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from exporter.stores.interface import NO_LOCK, HeldLock
-from exporter.stores.posix import _require_replaceable, mode_of, sync_folder, translated, write_all
+from exporter.stores.posix import mode_of, require_replaceable, sync_folder, translated, write_all
+
+PARTIAL: Final = re.compile(r"\.(.+)\.[^.]+\.partial")
+NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class PartialFile:
-    """A file on its way: hidden beside its target as `.NAME.RUNID.partial`.
+    """A staged file: hidden beside its target as `.NAME.RUNID.partial`.
 
     Its writer holds a lock on it, which the kernel frees when the writer dies: so a later run can
-    tell what is left over from what is being written, without guessing from process ids. A file
-    that was released has no lock: then the output's own keeps other runs away.
+    tell the file of a dead run from one that is being written, without guessing from process ids. A
+    file that was released has no lock: then the output's own keeps other runs away.
     """
 
     def __init__(
@@ -35,13 +38,13 @@ class PartialFile:
         self.name = name
         self._after_discard = after_discard
         self._is_hidden = True
-        # A link stays, and what it points to is replaced.
+        # A link stays, and the file it points to is replaced.
         self.target = Path(os.path.realpath(path))
-        self._hidden = self.target.with_name(f".{self.target.name}.{run_id}.partial")
+        self.hidden = hidden_path(self.target, run_id)
         with translated(path):
             mode = mode_of(path)
-            _require_replaceable(path, mode)
-            self._fd = _create_locked(self._hidden)
+            require_replaceable(path, mode)
+            self._fd = create_locked(self.hidden)
             if mode is not None:
                 with suppress(OSError):
                     os.fchmod(self._fd, stat.S_IMODE(mode) & 0o777)
@@ -64,18 +67,12 @@ class PartialFile:
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
         lock.ensure_held()
         with translated(self.path):
-            self._hidden.replace(self.target)
-            self._is_hidden = False
-            self._close()
+            self.hidden.replace(self.target)
+            self.mark_published()
             sync_folder(self.target.parent)
 
-    @property
-    def hidden(self) -> Path:
-        """Where it is until it has its name."""
-        return self._hidden
-
-    def settle(self) -> None:
-        """Another name was given to it by who published it."""
+    def mark_published(self) -> None:
+        """Called when the file has got its name, here or by another way."""
         self._is_hidden = False
         self._close()
 
@@ -83,7 +80,7 @@ class PartialFile:
         if self._is_hidden:
             self._is_hidden = False
             with suppress(OSError):
-                self._hidden.unlink()
+                self.hidden.unlink()
             self._close()
             self._after_discard()
 
@@ -94,11 +91,37 @@ class PartialFile:
             self._fd = -1
 
 
+def hidden_path(target: Path, run_id: str) -> Path:
+    return target.with_name(f".{target.name}.{run_id}.partial")
+
+
 def is_partial(file_name: str) -> bool:
-    return _PARTIAL.fullmatch(file_name) is not None
+    return PARTIAL.fullmatch(file_name) is not None
 
 
-_PARTIAL: Final = re.compile(r"\..+\.[^.]+\.partial")
+def find_partials(target: Path) -> list[Path]:
+    """All partial files of one file; none where its folder cannot be read."""
+    with suppress(OSError):
+        return [
+            path
+            for path in target.parent.iterdir()
+            if (match := PARTIAL.fullmatch(path.name)) is not None and match[1] == target.name
+        ]
+    return []
+
+
+def remove_dead_partial(path: Path) -> bool:
+    """Remove the file of a dead run; False if it is another run's still, or cannot be removed."""
+    with suppress(OSError):
+        # Open for writing: over NFS an exclusive lock needs it.
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(fd)
+        return True
+    return False
 
 
 def new_token() -> str:
@@ -115,11 +138,11 @@ def create_exclusively(
 ) -> bool:
     """Write a small file, whole from the first instant on, unless there is one.
 
-    Where the file system knows no links, whoever reads while it is written may see it empty.
+    Where the file system has no links, a reader may see it empty while it is being written.
     """
-    hidden = Path(path).with_name(f".{Path(path).name}.{new_token()}.partial")
+    hidden = hidden_path(Path(path), new_token())
     with translated(path):
-        fd = _create_locked(hidden)
+        fd = create_locked(hidden)
         try:
             write_all(fd, content)
             os.fsync(fd)
@@ -127,9 +150,9 @@ def create_exclusively(
         except FileExistsError:
             return False
         except OSError as exc:
-            if exc.errno not in _NO_LINKS:
+            if exc.errno not in NO_LINKS:
                 raise
-            return _create_in_place(path, content)
+            return create_in_place(path, content)
         finally:
             os.close(fd)
             hidden.unlink(missing_ok=True)
@@ -137,10 +160,7 @@ def create_exclusively(
     return True
 
 
-_NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-
-def _create_in_place(path: str, content: bytes) -> bool:
+def create_in_place(path: str, content: bytes) -> bool:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
@@ -157,7 +177,7 @@ def _create_in_place(path: str, content: bytes) -> bool:
     return True
 
 
-def _create_locked(path: Path) -> int:
+def create_locked(path: Path) -> int:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
@@ -171,17 +191,3 @@ def _create_locked(path: Path) -> int:
             return fd
         # Before it was locked, a run that was cleaning up took it for a leftover.
         os.close(fd)
-
-
-def remove_dead_partial(path: Path) -> bool:
-    """Remove the file of a run that is dead; whether it is gone."""
-    with suppress(OSError):
-        # Open for writing: over NFS an exclusive lock needs it.
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-        finally:
-            os.close(fd)
-        return True
-    return False

@@ -1,7 +1,7 @@
-"""Objects on their way: a small one in memory, a large one uploaded in parts as it comes.
+"""Staged objects: a small one in memory, a large one uploaded in parts while it is written.
 
 An object is there only when its upload is completed, and an upload that is aborted leaves nothing.
-The client aborts one when what it reads from fails, so that is how it is told to.
+The client aborts an upload when the iterator of its parts raises.
 """
 
 import os
@@ -19,27 +19,27 @@ from exporter.stores.interface import NO_LOCK, HeldLock
 from exporter.stores.pipe import check_cancelled
 
 PART_BYTES: Final = 8 << 20
-"""Ten thousand parts are the most that a store takes: objects of 80 GiB."""
+"""A store takes ten thousand parts at most: objects of 80 GiB."""
 PARTS_IN_FLIGHT: Final = 2
 UPLOAD_BYTES: Final = (PARTS_IN_FLIGHT + 2) * PART_BYTES
-"""What one upload has in memory at most: parts in flight, the next one, and one that waits."""
-KEPT_BYTES: Final = 1 << 16
+"""Memory of one upload at most: parts in flight, the next one, and one that waits."""
+MAX_KEPT_BYTES: Final = 1 << 16
 """A finished object that waits to be published keeps no more than this in memory."""
-GLANCE_S: Final = 0.1
+POLL_S: Final = 0.1
 ABORT_S: Final = 30.0
 
 Put = Callable[[bytes | Iterator[bytes]], None]
-"""Makes the object of these bytes, in one request or, from an iterator, in parts."""
+"""Makes the object from bytes in one request, from an iterator in parts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """What an object on its way may ask of its store."""
+class ObjectRequests:
+    """The requests of a staged object to its store."""
 
     put: Put
     put_version: Callable[[bytes, str | None, float], bool]
-    """Makes the object of these bytes in place of the version with a tag, within some seconds;
-    whether that was the one that was there.
+    """Makes the object in place of the version with a tag, within some seconds; False if another
+    version was there.
     """
     read_tag: Callable[[], str | None]
     abort_failed: Callable[[], None]
@@ -53,7 +53,7 @@ class UploadAbortedError(Exception):
 
 
 class Spool:
-    """A nameless file of this machine, for the ends of many objects; made when first needed."""
+    """A nameless file of this machine for the last parts of many objects; made when needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Spool:
         self._end = 0
 
     def put(self, content: bytes) -> int:
-        """Where it was put. Raises OSError."""
+        """Returns its place in the file. Raises OSError."""
         with self._lock:
             if self._file is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as we do
@@ -84,22 +84,25 @@ class Spool:
 
 
 class StagedObject:
-    """An object on its way, see `StagedFile`.
+    """An unpublished object, see `StagedFile`.
 
     Bytes are safe only once they are published: a store keeps no part of an object. `sync` raises
-    what failed so far.
+    the errors so far.
 
-    A name that `is_shared` is the same for every run. There the store itself has to refuse who lost
-    the lock and doesn't know: what is sent whole replaces only the version that was there while the
-    lock was held; and an upload in parts is aborted by the next run before that one publishes.
+    A name that `is_shared` is the same for every run. There the store itself has to refuse a run
+    that lost the lock and does not know it: an object that is sent whole replaces only the version
+    that was there while the lock was held; and an upload in parts is aborted by the next run before
+    that one publishes.
     """
 
-    def __init__(self, name: str, ways: Ways, *, is_shared: bool, spool: Spool) -> None:
+    def __init__(
+        self, name: str, requests: ObjectRequests, *, is_shared: bool, spool: Spool
+    ) -> None:
         self.name = name
-        self._ways = ways
+        self._requests = requests
         self._is_shared = is_shared
         self._spool = spool
-        # What is less than a part; `_spooled` is its place and size while it is not in memory.
+        # Less than a part; `_spooled` is its place and size while it is not in memory.
         self._rest = bytearray()
         self._spooled: tuple[int, int] | None = None
         self._upload: Upload | None = None
@@ -111,13 +114,13 @@ class StagedObject:
             part = bytes(self._rest[:PART_BYTES])
             del self._rest[:PART_BYTES]
             if self._upload is None:
-                self._upload = Upload(self._ways.put)
+                self._upload = Upload(self._requests.put)
             self._upload.feed(part)
 
     def sync(self) -> None:
         if self._upload is not None:
             self._upload.require_alive()
-        if len(self._rest) > KEPT_BYTES:
+        if len(self._rest) > MAX_KEPT_BYTES:
             with suppress(OSError):  # no disk, or a full one: then it stays where it is
                 self._spooled = self._spool.put(bytes(self._rest)), len(self._rest)
                 self._rest = bytearray()
@@ -127,14 +130,14 @@ class StagedObject:
         return len(self._rest) + (0 if self._upload is None else UPLOAD_BYTES)
 
     def release(self) -> None:
-        """`sync` did: what is left in memory is small, and uploads hold no more than their rest."""
+        """Nothing to close: after `sync` an object without an upload holds little."""
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
         self._restore()
         rest, self._rest = bytes(self._rest), bytearray()
         if self._is_shared:
             lock.ensure_held()
-            self._ways.abort_others()
+            self._requests.abort_others()
         if self._upload is None:
             self._put_whole(rest, lock)
             return
@@ -144,17 +147,17 @@ class StagedObject:
         self._upload.complete()
         self._upload = None
         if self._is_shared:
-            lock.ensure_held()  # it may have taken long: then this is not to be called published
+            lock.ensure_held()  # if it took too long, the object does not count as published
 
     def _put_whole(self, content: bytes, lock: HeldLock) -> None:
         if not self._is_shared:
             lock.ensure_held()
-            self._ways.put(content)
+            self._requests.put(content)
             return
-        # The version first: whoever writes another one after this has taken the lock.
-        tag = self._ways.read_tag()
+        # The version first: a run that writes another one after this has taken the lock.
+        tag = self._requests.read_tag()
         within_s = lock.ensure_held()
-        if not self._ways.put_version(content, tag, within_s):
+        if not self._requests.put_version(content, tag, within_s):
             raise LockLostError(
                 f"another run wrote '{self.name}' meanwhile",
                 hint="nothing was published: run again",
@@ -164,7 +167,7 @@ class StagedObject:
         self._rest, self._spooled = bytearray(), None
         upload, self._upload = self._upload, None
         if upload is not None and not upload.abort():
-            self._ways.abort_failed()
+            self._requests.abort_failed()
 
     def _restore(self) -> None:
         if self._spooled is not None:
@@ -174,7 +177,7 @@ class StagedObject:
 
 
 class Upload:
-    """One object's parts on their way, in a thread that ends with the upload."""
+    """Sends the parts of one object, in a thread that ends with the upload."""
 
     def __init__(self, put: Put) -> None:
         self._put = put
@@ -182,15 +185,15 @@ class Upload:
         self._parts: queue.Queue[bytes | None] = queue.Queue(maxsize=1)
         self._is_aborted = False
         self._result = Future[None]()
-        # The end of the process does not wait for it: whoever dies without `abort` is killed.
+        # A daemon: only a killed process ends without `abort` or `complete`.
         threading.Thread(target=self._run, name="upload", daemon=True).start()
 
     def feed(self, part: bytes | None) -> None:
-        """Hand on a part; waits while enough are on their way, and raises what the upload did."""
+        """Queue a part. Waits while enough parts are in flight; raises the upload's error."""
         while True:
             self.require_alive()
             try:
-                self._parts.put(part, timeout=GLANCE_S)
+                self._parts.put(part, timeout=POLL_S)
             except queue.Full:
                 check_cancelled()
             else:
@@ -205,9 +208,9 @@ class Upload:
         self._result.result()
 
     def abort(self) -> bool:
-        """Whether it was ended as it was told to: one that failed by itself may still be open."""
+        """False if the upload may still be open, since it failed by itself or takes too long."""
         self._is_aborted = True
-        with suppress(queue.Full):  # it is woken by a part, then
+        with suppress(queue.Full):  # then a part wakes it
             self._parts.put_nowait(None)
         try:
             failure = self._result.exception(timeout=ABORT_S)
@@ -218,7 +221,7 @@ class Upload:
     def _run(self) -> None:
         try:
             self._put(self._take())
-        except BaseException as exc:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as exc:  # noqa: BLE001 - raised by `require_alive` and `complete`
             self._result.set_exception(exc)
         else:
             self._result.set_result(None)

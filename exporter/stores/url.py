@@ -1,10 +1,10 @@
-"""What an object store's URL means, and by which host it is reached; performs no I/O."""
+"""How the stores' URLs are read, and by which host a bucket is reached; performs no I/O."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Final, Literal, Protocol, TypeGuard, get_args
+from typing import Final, Literal, Protocol
 
 from exporter.errors import UsageError, mask_url, quote, shorten
 
@@ -12,8 +12,6 @@ MAX_LABEL_LENGTH: Final = 63
 """Of a bucket's name, between its dots: it becomes part of a host's."""
 MAX_KEY_BYTES: Final = 850
 """Stores take 1,023 at least; an export's own files have longer names than its output."""
-
-Scheme = Literal["s3", "oss", "gs"]
 
 
 class AccessKey(Protocol):
@@ -33,18 +31,18 @@ KeySource = Callable[[], AccessKey]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreAccess:
-    """What the settings say about object stores, whichever the output's URL names."""
+    """The settings of object stores, whichever the output's URL names."""
 
     region_id: str | None = None
-    """For `oss://`: the region whose endpoint is asked."""
+    """The run's region, for stores of the same cloud."""
     network: Literal["public", "vpc"] = "public"
     endpoint: str | None = None
     """In place of the store's own; without a slash at the end."""
     addressing: Literal["virtual", "path"] = "virtual"
     fetch_key: KeySource | None = field(default=None, repr=False)
-    """For `oss://`: the identity of the API calls."""
+    """The identity of the API calls, for stores of the same cloud."""
     retries: int = 8
-    """Most times that one request is sent again."""
+    """The most times that one request is sent again."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -52,7 +50,7 @@ class StoreAccess:
 class Address:
     """A folder of a bucket, or an object in it, as a URL names it."""
 
-    scheme: Scheme
+    scheme: str
     bucket: str
     key: str
     """Without a slash at its ends; empty for the whole bucket."""
@@ -71,33 +69,18 @@ class Endpoint:
     is_virtual: bool
     """Whether the bucket is part of the host, not of the path."""
     region: str
-    """That signatures are made for."""
+    """The region that requests are signed for."""
 
 
 def scheme_of(output: str) -> str | None:
-    """What stands before `://`; None for a local name."""
+    """The part before `://`; None for a local name."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", output)
     return None if match is None else match[1]
 
 
-def is_object_store(output: str) -> bool:
-    scheme = scheme_of(output)
-    return scheme is not None and is_known(scheme)
-
-
-def is_known(scheme: str) -> TypeGuard[Scheme]:
-    return scheme in get_args(Scheme)
-
-
-def parse_address(url: str) -> Address:
-    """Raises UsageError for a URL that names no bucket, or a key that no store of ours can hold."""
+def split_url(url: str) -> Address:
+    """Raises UsageError for a URL that names no bucket, or a key that not every store can hold."""
     scheme, _, rest = url.partition("://")
-    if not is_known(scheme):
-        raise UsageError(
-            f"cannot write to '{shorten(mask_url(url))}': '{shorten(scheme)}://' is not supported",
-            hint="name a local file, a folder, s3://BUCKET/KEY, oss://BUCKET/KEY,"
-            " gs://BUCKET/KEY, or - for stdout",
-        )
     bucket, _, key = rest.partition("/")
     is_bucket = re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}", bucket) is not None
     if not is_bucket or max(map(len, bucket.split("."))) > MAX_LABEL_LENGTH:
@@ -106,8 +89,7 @@ def parse_address(url: str) -> Address:
         )
     key = key.removesuffix("/")
     segments = key.split("/") if key else []
-    is_odd = any(each in ("", ".", "..") for each in segments) or not is_utf8(key)
-    if is_odd or re.search(r"[\0-\x1f\x7f]", key):
+    if {"", ".", ".."} & set(segments) or re.search(r"[\0-\x1f\x7f\ud800-\udfff]", key):
         raise UsageError(
             f"{quote(url)} is no name for an object",
             hint="write the key without //, . and .. between its slashes",
@@ -120,11 +102,8 @@ def parse_address(url: str) -> Address:
     return Address(scheme, bucket, key)
 
 
-def is_utf8(text: str) -> bool:
-    return not re.search(r"[\ud800-\udfff]", text)
-
-
 def place_bucket(base: str, bucket: str, *, by_path: bool, region: str) -> Endpoint:
+    """The bucket's endpoint below the store's: in the host, unless it is addressed `by_path`."""
     scheme, _, host = base.rstrip("/").partition("://")
     if by_path or is_ip_address(host):
         return Endpoint(f"{scheme}://{host}", is_virtual=False, region=region)

@@ -8,8 +8,8 @@ from typing import Final, cast
 
 from exporter.errors import MissingExtraError, UsageError, mask_urls, shorten
 from exporter.model import TableFormat
-from exporter.stores.registry import open_store
-from exporter.stores.url import StoreAccess, is_known, parse_address, scheme_of
+from exporter.stores.registry import is_object_store, open_store, parse_address
+from exporter.stores.url import StoreAccess, scheme_of
 from exporter.tables.interface import Table, TableRequest
 
 
@@ -72,12 +72,11 @@ def open_table(table_format: TableFormat, request: TableRequest) -> Table:
 
 def _holds(output: str, kind: TableKind, access: StoreAccess | None) -> bool:
     """Whether there is a table: one that has been made need not be named as such."""
-    scheme = scheme_of(output)
-    if scheme is None:
+    if scheme_of(output) is None:
         is_name = output not in {"", "-"} and "\0" not in output
         return is_name and (Path(output) / str(kind.log_folder)).is_dir()
     # A folder of a store that is a table of a catalog is not named by its place.
-    if access is None or not is_known(scheme) or kind.scheme is not None:
+    if access is None or not is_object_store(output) or kind.scheme is not None:
         return False
     if "." in parse_address(output).key.rpartition("/")[2]:  # named as a file
         return False

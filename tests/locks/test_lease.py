@@ -27,7 +27,7 @@ from tests.support.lease_simulation import (
 
 @dataclass
 class Clock:
-    """One clock of all runs, but for what theirs of the day is off."""
+    """One clock of all runs; their times of day may be off."""
 
     now_s: float = 1000.0
 
@@ -68,7 +68,7 @@ def test_free_lock_is_got_by_one_lease(clock: Clock) -> None:
     assert (holder.host, holder.pid, holder.run_id) == ("host-a", 7, "a")
 
 
-def test_second_run_is_told_the_holder_and_has_nothing_to_wait_for(clock: Clock) -> None:
+def test_second_run_learns_the_holder_and_has_nothing_to_wait_for(clock: Clock) -> None:
     store = MemoryStore()
     backend_of(store, "a", clock).try_acquire()
 
@@ -103,7 +103,7 @@ def test_release_leaves_the_highest_lease_alone(clock: Clock) -> None:
     assert orjson.loads(store.files[f"{NAME}.00000003"])["released"] is True
 
 
-def test_dead_holder_is_followed_once_its_lease_was_seen_to_end(clock: Clock) -> None:
+def test_dead_holder_is_followed_once_its_lease_has_ended(clock: Clock) -> None:
     store = MemoryStore()
     backend_of(store, "dead", clock).try_acquire()
     clock.now_s += 3600
@@ -169,8 +169,8 @@ def test_renewal_holds_the_lease_from_its_beginning(clock: Clock) -> None:
     assert backend.valid_until_s == clock.now_s + DURATION_S
 
 
-def test_renewal_that_ends_after_the_lease_is_none(clock: Clock) -> None:
-    """Others were free to follow it meanwhile."""
+def test_renewal_that_ends_after_the_lease_does_not_count(clock: Clock) -> None:
+    """Other runs could take the lease meanwhile."""
 
     def arrive() -> None:
         clock.now_s += delays.pop() if delays else 0
@@ -184,7 +184,7 @@ def test_renewal_that_ends_after_the_lease_is_none(clock: Clock) -> None:
         backend.renew()
 
 
-def test_run_that_was_stopped_finds_its_lease_lost(clock: Clock) -> None:
+def test_stopped_run_finds_its_lease_lost(clock: Clock) -> None:
     store = MemoryStore()
     backend = backend_of(store, "a", clock)
     backend.try_acquire()
@@ -195,7 +195,7 @@ def test_run_that_was_stopped_finds_its_lease_lost(clock: Clock) -> None:
 
 
 def test_higher_lease_takes_the_lock_from_a_run_whose_clock_stood_still(clock: Clock) -> None:
-    """A virtual machine that was frozen does not know it."""
+    """A virtual machine does not notice that it was frozen."""
     store = MemoryStore()
     frozen = backend_of(store, "frozen", Clock())
     frozen.try_acquire()
@@ -213,8 +213,8 @@ def test_higher_lease_takes_the_lock_from_a_run_whose_clock_stood_still(clock: C
     assert store.files.keys() == before.keys()
 
 
-def test_number_that_was_removed_is_not_taken_again(clock: Clock) -> None:
-    """A run that slept between looking and putting gets the number, and gives it back."""
+def test_removed_number_is_not_taken_again(clock: Clock) -> None:
+    """A run that slept between its read and its write gets the number, and gives it back."""
     late = MemoryStore()
 
     def overtake() -> None:
@@ -241,7 +241,7 @@ def test_number_that_was_removed_is_not_taken_again(clock: Clock) -> None:
     assert list(late.files) == [f"{NAME}.00000003"]
 
 
-def test_put_that_was_repeated_on_the_way_is_ours(clock: Clock) -> None:
+def test_write_that_was_sent_twice_is_ours(clock: Clock) -> None:
     class Repeating(MemoryStore):
         def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
             super().create(name, content)
@@ -252,7 +252,7 @@ def test_put_that_was_repeated_on_the_way_is_ours(clock: Clock) -> None:
     assert backend.try_acquire() is None
 
 
-def test_put_that_failed_on_its_way_back_blocks_nobody(clock: Clock) -> None:
+def test_write_without_an_answer_blocks_nobody(clock: Clock) -> None:
     class Broken(MemoryStore):
         def create(self, name: str, content: bytes, *, within_s: float = math.inf) -> bool:
             super().create(name, content)
@@ -268,7 +268,7 @@ def test_put_that_failed_on_its_way_back_blocks_nobody(clock: Clock) -> None:
     assert backend_of(MemoryStore(store.files), "b", clock).try_acquire() is None
 
 
-def test_released_claim_writes_no_more(clock: Clock) -> None:
+def test_released_backend_writes_no_more(clock: Clock) -> None:
     store = MemoryStore()
     backend = backend_of(store, "a", clock)
     backend.try_acquire()

@@ -1,4 +1,4 @@
-"""One run per output: on real files, with a clock that goes on when somebody sleeps."""
+"""One run per output: on real files, with a simulated clock."""
 
 import asyncio
 import errno
@@ -31,7 +31,7 @@ AT = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
 
 
 class Time:
-    """Simulated: it goes on in steps as long as anybody sleeps."""
+    """Simulated: it goes on in steps while a task sleeps."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -45,7 +45,7 @@ class Time:
             self.now_s = max(self.now_s, min(self.now_s + 0.5, until_s))
 
 
-def knobs_of(time: Time, *, host: str = "etl-1") -> LockEnvironment:
+def environment_of(time: Time, *, host: str = "etl-1") -> LockEnvironment:
     return LockEnvironment(
         host=host,
         pid=4242,
@@ -81,13 +81,13 @@ def names(folder: Path) -> set[str]:
 
 
 async def work() -> None:
-    """More than the test has time for: only to be cancelled."""
+    """Takes longer than the test: only to be cancelled."""
     with anyio.fail_after(HANG_S):
         await anyio.sleep_forever()
 
 
 def start_sleeper() -> "subprocess.Popen[bytes]":
-    """A child that inherits all that can be inherited."""
+    """A child that inherits every file descriptor it can."""
     return subprocess.Popen(["/bin/sleep", "600"], close_fds=False)
 
 
@@ -140,7 +140,7 @@ def held_elsewhere(folder: Path) -> "Iterator[subprocess.Popen[str]]":
 async def test_lock_file_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
 
-    async with hold(store, knobs_of(Time())):
+    async with hold(store, environment_of(Time())):
         written = json.loads((tmp_path / LOCK).read_bytes())
 
     assert written == {
@@ -155,9 +155,9 @@ async def test_lock_file_names_its_holder_and_goes_with_it(tmp_path: Path) -> No
 async def test_second_run_fails_at_once_and_names_the_first(tmp_path: Path) -> None:
     store, time = LocalStore(str(tmp_path)), Time()
 
-    async with hold(store, knobs_of(time)):
+    async with hold(store, environment_of(time)):
         with pytest.raises(LockHeldError) as caught:
-            async with hold(store, knobs_of(time, host="etl-2"), run_id="run-2"):
+            async with hold(store, environment_of(time, host="etl-2"), run_id="run-2"):
                 pass
 
     assert str(caught.value) == (
@@ -211,7 +211,7 @@ async def test_folders_made_for_the_lock_go_when_nothing_else_is_in_them(tmp_pat
     assert names(tmp_path / "dataset") == {"part"}
 
 
-async def test_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+async def test_missing_folder_is_an_error_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(DestinationError, match="No such file or directory") as caught:
         async with hold(LocalStore(str(tmp_path / "a" / "b"))):
             pass
@@ -231,20 +231,20 @@ async def test_leftover_of_a_dead_run_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-async def test_leftover_that_is_not_ours_to_write_is_replaced(tmp_path: Path) -> None:
+async def test_read_only_leftover_is_replaced(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch(mode=0o444)
 
     async with hold(LocalStore(str(tmp_path))):
         json.loads((tmp_path / LOCK).read_bytes())
 
 
-async def test_holder_that_does_not_say_who_it_is_is_given_a_second(tmp_path: Path) -> None:
+async def test_nameless_holder_is_given_a_second_to_write_its_name(tmp_path: Path) -> None:
     time = Time()
     with (tmp_path / LOCK).open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
 
         with pytest.raises(LockHeldError, match="it does not say who it is"):
-            async with hold(LocalStore(str(tmp_path)), knobs_of(time)):
+            async with hold(LocalStore(str(tmp_path)), environment_of(time)):
                 pass
 
     assert sum(time.slept) == pytest.approx(1.0)
@@ -265,15 +265,15 @@ async def test_lock_is_not_inherited_by_children(tmp_path: Path) -> None:
 async def test_two_processes_race_and_one_wins(tmp_path: Path) -> None:
     racers = [start_holder(tmp_path, f"run-{number}") for number in range(4)]
     try:
-        told = [read_line(each) for each in racers]
-        winner = racers[told.index("held\n")]
+        lines = [read_line(each) for each in racers]
+        winner = racers[lines.index("held\n")]
         losers = [each for each in racers if each is not winner]
 
         codes = [each.wait(timeout=HANG_S) for each in losers]
 
-        assert told.count("held\n") == 1
+        assert lines.count("held\n") == 1
         assert codes == [5, 5, 5]
-        assert all(f"pid {winner.pid}, since" in line for line in told if line != "held\n")
+        assert all(f"pid {winner.pid}, since" in line for line in lines if line != "held\n")
     finally:
         for each in racers:
             each.kill()
@@ -324,7 +324,7 @@ async def test_wait_that_runs_out_says_how_long_it_was(tmp_path: Path, wait_s: f
     store, time = LocalStore(str(tmp_path)), Time()
     async with hold(store):
         with pytest.raises(LockHeldError, match=f"; waited {wait_s:.0f}s for it$") as caught:
-            async with hold(store, knobs_of(time), wait_s=wait_s):
+            async with hold(store, environment_of(time), wait_s=wait_s):
                 pass
 
     assert sum(time.slept) == pytest.approx(wait_s)
@@ -370,7 +370,7 @@ async def test_cancelled_attempt_leaves_nothing(tmp_path: Path, delay_s: float) 
             pass
 
 
-async def test_error_of_the_block_comes_as_it_is(tmp_path: Path) -> None:
+async def test_error_of_the_block_is_raised_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(DestinationError, match=r"^disk full$"):
         async with hold(LocalStore(str(tmp_path))):
             raise DestinationError("disk full")
@@ -398,7 +398,7 @@ async def test_removed_lock_file_ends_the_run_sooner_or_later(tmp_path: Path) ->
     locks = []
 
     async def run() -> None:
-        async with hold(LocalStore(str(tmp_path)), knobs_of(Time())) as lock:
+        async with hold(LocalStore(str(tmp_path)), environment_of(Time())) as lock:
             locks.append(lock)
             (tmp_path / LOCK).unlink()
             await work()
@@ -412,7 +412,7 @@ async def test_removed_lock_file_ends_the_run_sooner_or_later(tmp_path: Path) ->
 
 async def test_lease_stands_in_where_files_cannot_be_locked(tmp_path: Path) -> None:
     store, time = LocalStore(str(tmp_path)), Time()
-    first, second = (without_locks(knobs_of(time, host=host)) for host in ("etl-1", "etl-2"))
+    first, second = (without_locks(environment_of(time, host=host)) for host in ("etl-1", "etl-2"))
 
     async with hold(store, first) as lock:
         found = names(tmp_path)
@@ -430,10 +430,10 @@ async def test_lease_stands_in_where_files_cannot_be_locked(tmp_path: Path) -> N
 async def test_lease_is_renewed_as_long_as_the_block_lasts() -> None:
     time, store = Time(), MemoryStore()
 
-    async with hold(store, knobs_of(time)):
+    async with hold(store, environment_of(time)):
         await time.sleep(300)
         with pytest.raises(LockHeldError):
-            async with hold(store, knobs_of(time), run_id="run-2", wait_s=120):
+            async with hold(store, environment_of(time), run_id="run-2", wait_s=120):
                 pass
 
 
@@ -442,11 +442,11 @@ async def test_lease_of_a_dead_run_is_watched_and_followed(
 ) -> None:
     time = Time()
     dead = MemoryStore()
-    async with hold(dead, knobs_of(time)):
+    async with hold(dead, environment_of(time)):
         store = MemoryStore(dict(dead.files))
     time.now_s += 3600
 
-    async with hold(store, knobs_of(time), run_id="run-2"):
+    async with hold(store, environment_of(time), run_id="run-2"):
         pass
 
     assert (
@@ -465,7 +465,7 @@ async def test_run_whose_lease_cannot_be_renewed_is_cancelled_at_its_end() -> No
 
     async def run() -> None:
         nonlocal is_broken
-        async with hold(MemoryStore(arrive=arrive), knobs_of(time)) as lock:
+        async with hold(MemoryStore(arrive=arrive), environment_of(time)) as lock:
             is_broken = True
             with pytest.raises(DestinationError):
                 await lock.renew()
@@ -487,7 +487,7 @@ async def test_run_whose_renewal_hangs_is_cancelled_at_its_end() -> None:
 
     async def run() -> None:
         nonlocal is_hanging
-        async with hold(MemoryStore(arrive=arrive), knobs_of(time)):
+        async with hold(MemoryStore(arrive=arrive), environment_of(time)):
             is_hanging = True
             try:
                 await work()
@@ -504,7 +504,7 @@ async def test_run_whose_lease_was_taken_is_cancelled() -> None:
     time, store = Time(), MemoryStore()
 
     async def run() -> None:
-        async with hold(store, knobs_of(time)):
+        async with hold(store, environment_of(time)):
             store.files[f"{LOCK}.00000002"] = b"{}"
             await work()
 

@@ -1,4 +1,4 @@
-"""A dataset on a local disk, as those see it who read the folder by the names of its files."""
+"""A dataset on a local disk, as readers see it who list the files of the folder."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def glob_rows(folder: Path) -> list[str]:
-    """The sessions in all that `**/*.ndjson` names."""
+    """The sessions in all files of `**/*.ndjson`."""
     rows = []
     for path in sorted(folder.glob("set/**/[!.]*.ndjson")):
         rows += [orjson.loads(line)["sessionId"] for line in path.read_bytes().splitlines()]
@@ -45,7 +45,7 @@ def generations_of(folder: Path) -> list[Path]:
 
 
 def test_killed_at_any_change_of_the_disk_the_folder_holds_one_version(tmp_path: Path) -> None:
-    """Before anybody recovered: a reader may come at any time."""
+    """Even before the recovery: a reader may come at any time."""
     (tmp_path / "start").mkdir()
     run_once(tmp_path / "start", "dataset", "old")
 
@@ -60,9 +60,9 @@ def test_killed_at_any_change_of_the_disk_the_folder_holds_one_version(tmp_path:
 
     assert left > 0
     outcomes = [read_version(folder, "dataset") for folder in cases]
-    turn = outcomes.index("new")
-    assert set(outcomes[:turn]) == {"old"}
-    assert set(outcomes[turn:]) == {"new"}
+    switch = outcomes.index("new")
+    assert set(outcomes[:switch]) == {"old"}
+    assert set(outcomes[switch:]) == {"new"}
     for folder, version in zip(cases, outcomes, strict=True):
         assert generations_of(folder) == []
         assert list(folder.rglob("*.partial")) == []
@@ -139,7 +139,7 @@ def test_all_changes_come_at_once_and_the_rest_stays_as_it_is(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("what", ["file", "link", "partial"])
-def test_folder_with_something_of_others_is_not_replaced(what: str, tmp_path: Path) -> None:
+def test_folder_with_files_of_others_is_not_replaced(what: str, tmp_path: Path) -> None:
     root = tmp_path / "set"
     make_folder(root, {OLD: b"old", "_manifest.json": b"old"})
     match what:
@@ -159,7 +159,7 @@ def test_folder_with_something_of_others_is_not_replaced(what: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("failing", ["exchange", "link_file", "copy_folder"])
-def test_file_system_that_cannot_do_it_is_left_as_it_was(
+def test_failed_replacement_leaves_the_folder_as_it_was(
     failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "set"
@@ -176,7 +176,7 @@ def test_file_system_that_cannot_do_it_is_left_as_it_was(
     assert list(tmp_path.iterdir()) == [root]
 
 
-def test_where_folders_cannot_be_exchanged_the_publish_is_one_of_many_steps(
+def test_publish_takes_many_steps_where_folders_cannot_be_exchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -190,7 +190,7 @@ def test_where_folders_cannot_be_exchanged_the_publish_is_one_of_many_steps(
     assert glob_rows(tmp_path) == rows_of("new")
 
 
-def test_folder_where_this_process_is_at_home_is_not_replaced(
+def test_folder_around_the_working_folder_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "set"
@@ -218,7 +218,7 @@ def test_file_that_others_put_there_meanwhile_moves_over(
     assert list(tmp_path.iterdir()) == [root]
 
 
-def test_lock_of_the_folder_is_held_on(tmp_path: Path) -> None:
+def test_lock_of_the_folder_stays_held(tmp_path: Path) -> None:
     def backend(run_id: str) -> FlockBackend:
         store = LocalStore(f"{tmp_path}/set/", makes_folder=True)
         holder = Holder("host", 1, run_id, STARTED_AT)

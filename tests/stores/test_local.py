@@ -34,7 +34,7 @@ def publish(path: Path, content: bytes, *, run_id: str = "run-1") -> None:
 
 
 def leave_dead_run(path: Path, run_id: str) -> None:
-    """A run that is killed while it writes: nothing of Python's own clean-up happens."""
+    """A run that is killed while it writes, without Python's own clean-up."""
     program = (
         "import os, signal; from exporter.stores.local import LocalStore\n"
         f"staged = LocalStore({str(path.parent)!r}).stage({path.name!r}, run_id={run_id!r})\n"
@@ -223,7 +223,7 @@ def test_discard_takes_the_folders_that_it_leaves_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["missing", "missing/deeper"])
-def test_removing_leftovers_where_nothing_is_raises_nothing(url: str, tmp_path: Path) -> None:
+def test_leftovers_of_a_missing_folder_are_no_error(url: str, tmp_path: Path) -> None:
     LocalStore(str(tmp_path / url)).remove_leftovers(["out.parquet"])
     LocalStore(str(tmp_path / url)).remove_leftovers()
 
@@ -271,7 +271,7 @@ def test_folder_without_permission_is_named(tmp_path: Path) -> None:
         (errno.EDQUOT, "free some space where /data is"),
     ],
 )
-def test_failure_of_the_system_is_told_with_its_remedy(code: int, hint: str) -> None:
+def test_error_of_the_system_has_its_remedy(code: int, hint: str) -> None:
     with (
         pytest.raises(DestinationError, match=r"/data/out\.parquet") as caught,
         translated("/data/out.parquet"),
@@ -281,7 +281,7 @@ def test_failure_of_the_system_is_told_with_its_remedy(code: int, hint: str) -> 
     assert hint in str(caught.value.hint)
 
 
-def test_folder_of_the_store_is_made_only_where_that_was_asked_for(tmp_path: Path) -> None:
+def test_folder_of_the_store_is_made_only_on_request(tmp_path: Path) -> None:
     with pytest.raises(DestinationError, match="No such file") as caught:
         LocalStore(str(tmp_path / "new")).replace("inner/file", b"x")
     LocalStore(str(tmp_path / "made"), makes_folder=True).replace("inner/file", b"x")
@@ -320,7 +320,7 @@ def test_path_is_a_folder_and_a_name_in_it(path: str, url: str, name: str, again
     assert (store.url, found, store.path_of(found)) == (url, name, again)
 
 
-def test_files_are_listed_with_their_sizes_but_not_those_on_their_way(tmp_path: Path) -> None:
+def test_published_files_are_listed_with_their_sizes(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     store.replace("dt=1/a", b"1")
     store.replace("dt=2/b", b"22")
@@ -348,7 +348,7 @@ def test_removed_files_take_empty_folders_with_them_but_not_the_store(tmp_path: 
     assert names(tmp_path / "store") == set()
 
 
-def test_file_that_is_not_there_is_none_or_an_error(tmp_path: Path) -> None:
+def test_missing_file_is_none_or_an_error(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
 
     assert (store.read("no"), store.size_of("no")) == (None, None)

@@ -1,4 +1,4 @@
-"""Exports to S3 and OSS through the command line, and every way a store refuses them."""
+"""Exports to S3 and OSS through the command line, and every refusal of a store."""
 
 import io
 import json
@@ -16,8 +16,8 @@ import pytest
 
 from exporter.errors import LockHeldError
 from exporter.locks.lock import hold_lock
+from exporter.stores.aws_identity import AwsKey
 from exporter.stores.registry import open_store
-from exporter.stores.s3 import EnvironmentKey
 from exporter.stores.url import StoreAccess
 from tests.support.object_server import ELSEWHERE, IGNORING, READ_ONLY_KEY, WRONG_KEY, ObjectServer
 from tests.support.program import Ended, Program
@@ -49,7 +49,7 @@ def read_object(judge: Any, bucket: str, key: str) -> bytes:
 
 
 def list_keys(judge: Any, bucket: str) -> list[str]:
-    """What is published; the generations of a lease stay hidden beside it."""
+    """The published objects, without the files of a lease beside them."""
     found = [each["Key"] for each in judge.list_objects_v2(Bucket=bucket).get("Contents", [])]
     return [each for each in found if ".lock." not in each]
 
@@ -112,7 +112,7 @@ def test_name_without_a_suffix_is_a_dataset(
 
 @pytest.mark.parametrize("scheme", ["s3", "oss"])
 @pytest.mark.parametrize("name", ["a/sessions.parquet", "a/sessions/"])
-def test_store_that_ignores_conditions_is_refused_before_anything_is_asked(
+def test_store_that_ignores_conditions_is_refused_before_any_call(
     *, scheme: str, name: str, program: "Program", object_server: ObjectServer, judge: Any
 ) -> None:
     bucket = f"{IGNORING}{secrets.token_hex(4)}"
@@ -144,7 +144,7 @@ def test_proof_of_conditions_costs_two_writes_once_and_then_one(
     assert sizes[0] == sizes[1]
 
 
-def test_marker_of_a_folder_is_nothing_foreign(
+def test_marker_of_a_folder_is_not_foreign(
     program: "Program", object_server: ObjectServer, bucket: str, judge: Any
 ) -> None:
     for key in ("exports/", "exports/dt=2026-01-12/"):
@@ -170,7 +170,7 @@ def test_folder_that_holds_something_else_is_no_dataset(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_run_that_is_ended_publishes_nothing(
+def test_ended_run_publishes_nothing(
     *,
     number: signal.Signals,
     program: "Program",
@@ -340,7 +340,7 @@ def test_profile_of_the_aws_files_is_used(
     assert list_keys(judge, bucket) == ["a.ndjson.gz", "a.ndjson.gz.manifest.json"]
 
 
-def test_traceback_of_a_refusal_tells_no_secret(
+def test_traceback_of_a_refusal_holds_no_secret(
     program: "Program", object_server: ObjectServer, bucket: str
 ) -> None:
     # The server repeats the token in its answer, as stores do.
@@ -366,7 +366,7 @@ import time
 from exporter.errors import LockHeldError
 from exporter.locks.lock import hold_lock
 from exporter.stores.url import StoreAccess
-from exporter.stores.s3 import EnvironmentKey
+from exporter.stores.aws_identity import AwsKey
 from exporter.stores.registry import open_store
 
 access = StoreAccess(environ={s3_environ(object_server)!r})
@@ -398,7 +398,7 @@ async def test_output_in_a_store_is_locked(
     access = StoreAccess(
         region_id="cn-hangzhou",
         endpoint=object_server.oss_url if scheme == "oss" else None,
-        fetch_key=lambda: EnvironmentKey("key", "secret"),
+        fetch_key=lambda: AwsKey("key", "secret"),
         environ=s3_environ(object_server),
     )
     url = f"{scheme}://{bucket}/exports"

@@ -1,4 +1,4 @@
-"""Which endpoint a bucket is asked at, by whose key, and what is sent to it."""
+"""The endpoint and the key of a bucket's requests, and their signature."""
 
 import socket
 from datetime import UTC, datetime, timedelta
@@ -12,15 +12,16 @@ from exporter.destinations.access import build_store_access
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import CredentialsError, DestinationError, MissingExtraError, UsageError
 from exporter.settings.settings import Settings
-from exporter.stores import registry
-from exporter.stores.error_map import Failures
+from exporter.stores import client
+from exporter.stores.aws_identity import AwsKey, choose_aws_identity
+from exporter.stores.error_map import ErrorMap
 from exporter.stores.multipart import OpenUpload, build_request, parse_uploads
 from exporter.stores.oss import choose_oss_endpoint
-from exporter.stores.registry import open_store
-from exporter.stores.s3 import AWS_REGION, EnvironmentKey, choose_aws_identity, choose_s3_endpoint
-from exporter.stores.url import Address, Endpoint, StoreAccess, parse_address
+from exporter.stores.registry import open_store, parse_address
+from exporter.stores.s3 import AWS_REGION, choose_s3_endpoint
+from exporter.stores.url import Address, Endpoint, StoreAccess
 
-KEY = EnvironmentKey("AKIDEXAMPLE", "s3cret-value", "t0ken-value")
+KEY = AwsKey("AKIDEXAMPLE", "s3cret-value", "t0ken-value")
 RUN_ID = "20260112T102400Z-0a1b2c"
 
 
@@ -55,7 +56,7 @@ def test_address_is_read_from_the_url(url: str, address: Address) -> None:
         "s3a://bucket/key",
     ],
 )
-def test_address_that_cannot_be_is_refused(url: str) -> None:
+def test_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_address(url)
 
@@ -147,7 +148,7 @@ def test_oss_needs_a_region_and_an_identity() -> None:
         open_store("oss://bucket/a", StoreAccess(region_id="cn-hangzhou"))
 
 
-def test_settings_say_how_stores_are_reached() -> None:
+def test_access_to_stores_comes_from_the_settings() -> None:
     settings = Settings(
         network="vpc", storage_endpoint="https://mine/", storage_addressing="path", retries=3
     )
@@ -166,7 +167,7 @@ def test_settings_say_how_stores_are_reached() -> None:
     assert "s3cret" not in repr(access)
 
 
-def test_half_a_key_is_no_matter_until_it_is_needed() -> None:
+def test_half_a_key_is_an_error_only_when_it_is_needed() -> None:
     access = build_store_access(
         Settings(),
         region_id="cn-hangzhou",
@@ -178,7 +179,7 @@ def test_half_a_key_is_no_matter_until_it_is_needed() -> None:
         access.fetch_key()
 
 
-def test_key_of_the_environment_comes_first(tmp_path: Path) -> None:
+def test_key_of_the_environment_has_precedence(tmp_path: Path) -> None:
     environ = {
         "AWS_ACCESS_KEY_ID": "id",
         "AWS_SECRET_ACCESS_KEY": "s3cret",
@@ -191,7 +192,7 @@ def test_key_of_the_environment_comes_first(tmp_path: Path) -> None:
     fetch_key, region = choose_aws_identity(environ)
 
     assert fetch_key is not None
-    assert fetch_key() == EnvironmentKey("id", "s3cret", "token")
+    assert fetch_key() == AwsKey("id", "s3cret", "token")
     assert region == "eu-west-1"
     assert "s3cret" not in repr(fetch_key())
 
@@ -319,10 +320,10 @@ def test_name_with_a_suffix_is_one_object(output: str, kind: str, name: str, url
     assert (destination.kind, destination.name, destination.store.url) == (kind, name, url)
 
 
-def test_key_that_cannot_be_had_anew_is_used_on_and_that_is_told_once(
+def test_key_that_cannot_be_renewed_stays_in_use_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(registry, "REUSE", timedelta(0))
+    monkeypatch.setattr(client, "KEY_REUSE", timedelta(0))
     answers: list[Credential | CredentialsError] = [
         Credential("LTAI-1", "secret"),
         CredentialsError("the metadata server is away"),
@@ -336,11 +337,11 @@ def test_key_that_cannot_be_had_anew_is_used_on_and_that_is_told_once(
             raise answer
         return answer
 
-    failures = Failures(Address("oss", "bucket", "key"), None)
-    callback = registry.KeyCallback(fetch, failures)
+    errors = ErrorMap(bucket="bucket", no_identity="", no_permission="")
+    callback = client.KeyCallback(fetch, errors)
 
     assert [callback()["access_key_id"] for _ in range(4)] == ["LTAI-1"] * 3 + ["LTAI-2"]
-    assert failures.of_identity is None
+    assert errors.identity_error is None
     assert [each.getMessage() for each in caplog.records] == [
         "the store's key is used on: the metadata server is away"
     ]

@@ -23,7 +23,7 @@ def publish(path: str, content: bytes) -> FileFacts:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_full_device_is_told_with_the_remedy() -> None:
+def test_full_device_is_an_error_with_its_remedy() -> None:
     file = HashingFile(PipeFile("/dev/full"))
     file.write(b"x")
 

@@ -1,4 +1,4 @@
-"""What every store promises: one suite, inherited once a store."""
+"""The contract of all stores: one suite, inherited once a store."""
 
 import hashlib
 import io
@@ -59,10 +59,10 @@ def random_bytes(size_bytes: int) -> bytes:
 
 
 class StoreContract:
-    """Subclasses give an empty store, as a fixture."""
+    """Subclasses provide an empty store, as a fixture."""
 
     def count_staged(self, store: Store) -> int:
-        """What is being staged, as somebody else sees it."""
+        """Staged files, as other processes see them."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("size_bytes", [0, 1, 100_000, LARGE])
@@ -169,7 +169,7 @@ class StoreContract:
         assert len(winners) == 1
         assert store.read("lock") == winners[0]
 
-    def test_list_goes_by_the_start_of_names(self, store: Store) -> None:
+    def test_files_are_listed_by_the_start_of_their_names(self, store: Store) -> None:
         for name in ("a/1", "a/2", "ab/3", "b/a/4", "a.txt"):
             store.replace(name, name.encode())
 
@@ -295,7 +295,7 @@ class ObjectStoreContract(StoreContract):
         assert after_one == 1
         assert self.count_staged(store) == 0
 
-    def test_upload_of_somebody_else_is_left_alone(self, store: Store) -> None:
+    def test_upload_of_others_is_left_alone(self, store: Store) -> None:
         self.begin_upload("exports/名前/theirs.bin")
         self.begin_upload(f"elsewhere/part-{RUN_ID}-00000.parquet")
 
@@ -318,10 +318,10 @@ class ObjectStoreContract(StoreContract):
 
         assert (after_one, self.count_staged(store)) == (1, 0)
 
-    def test_upload_that_was_there_before_cannot_end_after_the_next_publish(
+    def test_older_upload_cannot_complete_after_the_next_publish(
         self, store: Store, access: StoreAccess
     ) -> None:
-        """A run that began to send an object in parts, lost its lock and does not know."""
+        """A run began to send an object in parts, lost its lock and does not know it."""
         late = stage_whole(store, "a.bin", bytes(LARGE))
         while self.count_staged(store) == 0:
             time.sleep(0.01)
@@ -342,7 +342,7 @@ class ObjectStoreContract(StoreContract):
 
         assert read_names(store) == ["dt=1/empty"]
 
-    def test_enclosing_folders_are_told_outwards(self, store: Store) -> None:
+    def test_enclosing_folders_are_listed_outwards(self, store: Store) -> None:
         start = f"{self.scheme}://{self.bucket_name}"
 
         assert [each.url for each in store.enclosing()] == [f"{start}/exports", start]
@@ -388,7 +388,7 @@ class ObjectStoreContract(StoreContract):
 
 
 class TestS3Store(ObjectStoreContract):
-    def test_version_that_is_not_there_any_more_is_not_replaced(self, store: Store) -> None:
+    def test_only_the_current_version_is_replaced(self, store: Store) -> None:
         written = [store.replace_version("a", b"one", tag=None)]
         tag = store.tag_of("a")
         written.append(store.replace_version("a", b"two", tag=tag))
@@ -398,10 +398,9 @@ class TestS3Store(ObjectStoreContract):
 
         assert written == [True, True, False, False, False]
         assert store.read("a") == b"two"
-        assert store.tells_versions
 
     @pytest.mark.parametrize("there", [None, b"old"])
-    def test_object_that_another_run_wrote_since_the_lock_was_sure_stays(
+    def test_object_that_another_run_wrote_after_the_last_look_at_the_lock_stays(
         self, store: Store, there: bytes | None
     ) -> None:
         if there is not None:
@@ -409,7 +408,7 @@ class TestS3Store(ObjectStoreContract):
         staged = stage_whole(store, "a.bin", b"late")
 
         class LostMeanwhile:
-            """Held when it is asked, and another's before the request is sent."""
+            """Held when it is checked, and another run's before the request is sent."""
 
             count = 0
 
@@ -477,7 +476,7 @@ class TestOssStore(ObjectStoreContract):
         from dataclasses import replace
         from datetime import timedelta
 
-        monkeypatch.setattr("exporter.stores.registry.REUSE", timedelta(seconds=0.5))
+        monkeypatch.setattr("exporter.stores.client.KEY_REUSE", timedelta(seconds=0.5))
         first_until_s = time.time() + 6
         fetched: list[Key] = []
 
@@ -502,7 +501,7 @@ class TestOssStore(ObjectStoreContract):
         from dataclasses import replace
         from datetime import timedelta
 
-        monkeypatch.setattr("exporter.stores.registry.REUSE", timedelta(0))
+        monkeypatch.setattr("exporter.stores.client.KEY_REUSE", timedelta(0))
         keys = [Key()]
         store = open_store(f"oss://{bucket}/a", replace(access, fetch_key=lambda: keys[0]))
         staged = store.stage("a.bin", run_id=RUN_ID)
@@ -520,7 +519,7 @@ class TestOssStore(ObjectStoreContract):
         assert "Uploads" not in judge.list_multipart_uploads(Bucket=bucket)
         assert store.size_of("a.bin") is None
 
-    def test_uploads_that_cannot_be_listed_are_said(
+    def test_uploads_that_cannot_be_listed_are_logged(
         self,
         bucket: str,
         access: StoreAccess,

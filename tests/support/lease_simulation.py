@@ -1,7 +1,7 @@
 """Runs that race for a lease in simulated time: slow, failing, stopped, killed, with wrong clocks.
 
-Each run is a thread, so that the code under test stays as it is, and only one of them goes on at a
-time: what happens follows from the seed alone.
+Each run is a thread, so that the code under test stays as it is, and only one of them runs at a
+time: the outcome follows from the seed alone.
 """
 
 import heapq
@@ -95,8 +95,6 @@ class MemoryStore:
         self.files[name] = content
         self._leave()
 
-    tells_versions = True
-
     def tag_of(self, name: str) -> str | None:
         content = self.read(name)
         return None if content is None else content.hex()
@@ -139,17 +137,17 @@ class MemoryStore:
 
 
 class KilledError(BaseException):
-    """Ends a run as SIGKILL does: nothing of it is cleaned up."""
+    """Ends a run as SIGKILL does, without any clean-up."""
 
 
 class World:
-    """Simulated time, and whose turn it is."""
+    """Simulated time, and the schedule of the threads."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
         self._numbers = count()
         self._waiting: list[tuple[float, int, threading.Semaphore]] = []
-        self._turn_is_over = threading.Semaphore(0)
+        self._paused = threading.Semaphore(0)
         self._threads: list[threading.Thread] = []
         self.failures: list[BaseException] = []
 
@@ -160,7 +158,7 @@ class World:
                 program()
             except BaseException as exc:  # noqa: BLE001 - the test raises it
                 self.failures.append(exc)
-            self._turn_is_over.release()
+            self._paused.release()
 
         wake = threading.Semaphore(0)
         thread = threading.Thread(target=run, daemon=True)
@@ -169,10 +167,10 @@ class World:
         thread.start()
 
     def pause(self, seconds: float) -> None:
-        """Called by a running program: let the others go on for that long."""
+        """Called by a running program: let the others run for that long."""
         wake = threading.Semaphore(0)
         heapq.heappush(self._waiting, (self.now_s + seconds, next(self._numbers), wake))
-        self._turn_is_over.release()
+        self._paused.release()
         wake.acquire()
 
     def run(self, observe: Callable[[], None]) -> None:
@@ -180,7 +178,7 @@ class World:
             self.now_s, _, wake = heapq.heappop(self._waiting)
             observe()
             wake.release()
-            self._turn_is_over.acquire()
+            self._paused.acquire()
             observe()
         for thread in self._threads:
             thread.join()
@@ -190,18 +188,18 @@ class World:
 
 @dataclass(slots=True)
 class Odds:
-    """How bad the world is: chances of one request."""
+    """The probabilities of mishaps during one request."""
 
     stall: float = 0.0
     failure: float = 0.0
     kill: float = 0.0
     skew_s: float = 0.0
-    """The most that a clock is off."""
+    """The largest error of a clock."""
 
 
 @dataclass(slots=True)
 class Contender:
-    """One process that runs again and again, as cron starts it."""
+    """One process that runs again and again, as if started by cron."""
 
     world: World
     files: dict[str, bytes]
@@ -226,7 +224,7 @@ class Contender:
 
     @property
     def believes(self) -> bool:
-        """That nobody else can hold the lease, and acts on it."""
+        """True while it acts on the belief that nobody else can hold the lease."""
         return self.holding is not None and self.now_s() < self.holding.valid_until_s
 
     def live(self, run_count: int) -> None:
@@ -239,7 +237,7 @@ class Contender:
             except (DestinationError, LockLostError):
                 pass
             except KilledError:
-                # What a dead run believed is of no consequence.
+                # A dead run acts on no belief.
                 self.holding = None
 
     def run(self, run_id: str) -> None:
@@ -260,11 +258,11 @@ class Contender:
     def acquire(self, backend: LeaseBackend) -> bool:
         begun_s = self.now_s()
         while True:
-            asked_s = self.now_s()
+            attempted_s = self.now_s()
             contention = backend.try_acquire()
             if contention is None:
                 return True
-            if asked_s >= max(begun_s + self.wait_s, contention.clear_at_s):
+            if attempted_s >= max(begun_s + self.wait_s, contention.clear_at_s):
                 return False
             self.world.pause(backend.poll_s * self.chance.uniform(0.5, 1.5))
 
@@ -282,7 +280,7 @@ class Contender:
         backend.renew()
 
     def travel(self) -> None:
-        """Half of a request: it takes its time, is broken off, or its run dies."""
+        """Half of a request: it takes some time, fails, or its run dies."""
         slow = self.chance.random() < self.odds.stall
         self.world.pause(self.chance.uniform(5, 200) if slow else self.chance.uniform(0, 0.2))
         if self.chance.random() < self.odds.failure:

@@ -1,4 +1,4 @@
-"""moto's S3 server in a process of its own, behind a filter that refuses what S3 and OSS refuse.
+"""moto's S3 server in a process of its own, behind a filter with the refusals of S3 and OSS.
 
 Requests to 127.0.0.1 are S3's, addressed by path. Requests to `BUCKET.localhost` are OSS's,
 addressed by host: no resolver knows that name, so that clients reach it by the server as a proxy.
@@ -19,14 +19,14 @@ from typing import Any
 WRONG_KEY = "wrong-key"
 READ_ONLY_KEY = "read-only-key"
 FLAKY_KEY = "flaky-key"
-"""Its requests are throttled when they come for the first time."""
+"""Each request of this key is throttled the first time."""
 ELSEWHERE = "elsewhere"
 """A bucket of another region."""
 IGNORING = "ignoring-"
-"""Buckets that begin so take no notice of conditions, as look-alikes and versioned buckets do."""
+"""Buckets with this prefix ignore conditions, as look-alikes and versioned buckets do."""
 
 IN_FLIGHT = "/_in_flight"
-"""The path, of no bucket, by which the server tells how many other requests it has not answered."""
+"""The path, of no bucket, that answers the number of other unanswered requests."""
 
 StartResponse = Callable[..., Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -52,18 +52,18 @@ class ObjectServer:
         return f"http://localhost:{self.port}"
 
     def environ(self) -> dict[str, str]:
-        """Variables by which clients find both kinds of addresses."""
+        """Variables by which clients reach both kinds of addresses."""
         return {"HTTP_PROXY": self.url, "http_proxy": self.url, "NO_PROXY": "127.0.0.1"}
 
     def count_in_flight(self) -> int:
-        """Requests that it has taken, be who sent them alive or dead, and not answered yet."""
+        """Requests that are not answered yet, of living and of dead clients."""
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
             f"{self.url}{IN_FLIGHT}"
         ) as answer:
             return int(answer.read())
 
     def client(self) -> Any:
-        """AWS's own client, to ask what is there."""
+        """AWS's own client, to check what is stored."""
         from botocore.session import Session
 
         return Session().create_client(
@@ -88,7 +88,7 @@ def serving_objects() -> Iterator[ObjectServer]:
 
 
 class Filter:
-    """What the stores refuse and moto does not; conditional writes are one act here."""
+    """The refusals of the stores that moto lacks; conditional writes are one act here."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
@@ -127,7 +127,7 @@ class Filter:
             return [self._date_uploads(environ["REQUEST_METHOD"], environ, content)]
 
     def _date_uploads(self, method: str, environ: dict[str, Any], content: bytes) -> bytes:
-        """When each upload began: moto says one and the same time of all of them."""
+        """Put in when each upload began: moto gives all of them the same time."""
         query = environ["QUERY_STRING"].split("&")
         if not {"uploads", "uploads="} & set(query):
             return content
@@ -177,8 +177,8 @@ def address_by_path(environ: dict[str, Any], bucket: str) -> None:
 
 
 def hide_signature(environ: dict[str, Any]) -> None:
-    """OSS's own signature is base64. One with four slashes has the five parts of AWS's credential,
-    and moto would take the fourth for the service that is asked, and answer 500.
+    """OSS's own signature is base64. One with four slashes has the five parts of AWS's credential:
+    moto would take the fourth for the name of a service, and answer 500.
     """
     scheme, _, credential = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme == "OSS":
@@ -255,8 +255,8 @@ def build_server() -> Any:
     store = Filter(DomainDispatcherApplication(create_backend_app))
 
     class CountingServer(ThreadedWSGIServer):
-        """Connections are taken one by one, and each has one request: none that came before
-        another is missing from the count that the other gets.
+        """Connections are accepted one by one, each with one request: the count of a request
+        includes every earlier one.
         """
 
         open_count = 0

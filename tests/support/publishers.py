@@ -169,10 +169,6 @@ class KillingStore:
         self._store.replace(name, content)
         self.step()
 
-    @property
-    def tells_versions(self) -> bool:
-        return self._store.tells_versions
-
     def tag_of(self, name: str) -> str | None:
         return self._store.tag_of(name)
 

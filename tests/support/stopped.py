@@ -156,7 +156,7 @@ def shorten_leases(lease_s: float) -> None:
     from exporter.locks import lock
 
     build = lock.build_environment
-    setattr(lock, "build_knobs", lambda: replace(build(), lease_s=lease_s))  # noqa: B010 - a test's own
+    setattr(lock, "build_environment", lambda: replace(build(), lease_s=lease_s))  # noqa: B010 - a test's own
 
 
 def main() -> None:
