@@ -1,4 +1,4 @@
-"""One signed, retried call over one aiohttp session."""
+"""Sends signed, paced and retried calls over one aiohttp session."""
 
 import logging
 import random
@@ -49,11 +49,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_CONNECT_S = 10.0
+"""Longest time to connect; a longer `--timeout` is for the answer."""
 
 
 @dataclass(slots=True)
 class RequestCounts:
-    """Requests of a run by how they ended; `sent` is the sum of `ok`, `throttled` and `failed`."""
+    """Requests of a run by outcome; `sent` is the sum of `ok`, `throttled` and `failed`."""
 
     sent: int = 0
     ok: int = 0
@@ -87,7 +88,7 @@ class Client:
         self._host = urlsplit(endpoint).netloc
         self._route = Route(self._host, proxy, timeout_s)
         self._proxy_headers = None if proxy is None else proxy.headers
-        self._large_turn = anyio.Lock()
+        self._large_lock = anyio.Lock()
         self._identity = identity
         self._retries = retries
         self._patience_s = patience_s
@@ -96,7 +97,7 @@ class Client:
         self._utc_now = utc_now
         self._sleep = sleep
         self._jitter = jitter
-        self._gate = Limiter(pacer, now_s=now_s)
+        self._limiter = Limiter(pacer, now_s=now_s)
         self._clock_offset = timedelta()
         self._answered = False
         self._silence = Silence(now_s())
@@ -104,8 +105,8 @@ class Client:
 
     @property
     def learnt_rps(self) -> float | None:
-        """The quota as far as it was met, in requests a second; None when it never was."""
-        return self._gate.pacer.learnt_rps
+        """The quota in requests a second, as far as it is known; None while it is not."""
+        return self._limiter.pacer.learnt_rps
 
     async def send(self, call: calls.Call[T]) -> T:
         """The value of a call, after as many attempts as the settings allow.
@@ -113,15 +114,14 @@ class Client:
         Raises the last attempt's error: ApiError, NetworkError or CredentialsError.
         """
         try:
-            # Nearly every call ends here. tenacity's machinery would cost each as much as building
-            # the request.
+            # Nearly every call ends here: tenacity would cost as much as building the request.
             return await self._attempt(call)
         except ExporterError as exc:
             return await self._retry(call, failure=exc)
 
     async def _retry(self, call: calls.Call[T], *, failure: ExporterError) -> T:
-        """Go on after a failed first attempt, which tenacity is told of as its own first."""
-        # Imported when something failed: most runs never need it.
+        """Continue after a failed first attempt, which tenacity counts as its own first."""
+        # Imported here: most runs never need it.
         import tenacity
 
         failures = [failure]
@@ -137,24 +137,24 @@ class Client:
                 throttled_count += 1
                 raise
 
-        def look_around(state: "tenacity.RetryCallState") -> RetryState:
-            return self._circumstances(state.attempt_number, throttled_count=throttled_count)
-
-        def judge(state: "tenacity.RetryCallState") -> bool:
+        def should_retry(state: "tenacity.RetryCallState") -> bool:
             error = read_failure(state)
-            return error is not None and may_retry(error, look_around(state))
+            return error is not None and may_retry(
+                error, self._build_retry_state(state.attempt_number, throttled_count)
+            )
 
         def wait_s(state: "tenacity.RetryCallState") -> float:
             error = read_failure(state)
             assert error is not None  # noqa: S101 - tenacity waits only after a failure
-            return compute_wait_s(error, look_around(state), jitter=self._jitter())
+            retry_state = self._build_retry_state(state.attempt_number, throttled_count)
+            return compute_wait_s(error, retry_state, jitter=self._jitter())
 
         retrying = tenacity.AsyncRetrying(
-            retry=judge,
+            retry=should_retry,
             wait=wait_s,
             sleep=self._sleep,
             before_sleep=lambda state: self._note_retry(
-                call, state.attempt_number, read_failure(state), read_wait_s(state)
+                call, state.attempt_number, read_failure(state), state.upcoming_sleep
             ),
             reraise=True,
         )
@@ -162,12 +162,11 @@ class Client:
             return await retrying(attempt)
         except ExporterError as exc:
             attempts = int(retrying.statistics.get("attempt_number", 1))
-            circumstances = self._circumstances(attempts, throttled_count=throttled_count)
-            ended = explain_end(exc, circumstances)
-            ended.gateway = call.gateway
-            raise ended from exc.__cause__
+            error = explain_end(exc, self._build_retry_state(attempts, throttled_count))
+            error.gateway = call.gateway
+            raise error from exc.__cause__
 
-    def _circumstances(self, attempt: int, *, throttled_count: int) -> RetryState:
+    def _build_retry_state(self, attempt: int, throttled_count: int) -> RetryState:
         now_s = self._now_s()
         return RetryState(
             attempt=attempt,
@@ -186,20 +185,18 @@ class Client:
         self._emit(RetryScheduled(call.label, attempt, wait_s, str(error), call.gateway))
 
     async def _attempt(self, call: calls.Call[T]) -> T:
-        """One attempt, made a second time after a failure that we can remedy at once."""
+        """One attempt, or two if the first fails for our clock or token and that is corrected."""
         credential = await self._identity.get()
         try:
             return await self._ask(call, credential)
         except (ClockSkewError, TokenExpiredError) as exc:
-            if not await self._remedy(exc, credential):
+            if not await self._correct(exc, credential):
                 raise
             self._note_retry(call, 1, exc, 0.0)
         return await self._ask(call, await self._identity.get())
 
-    async def _remedy(self, error: ApiError, credential: Credential) -> bool:
-        """Take the service's clock for ours, or fetch a new token; whether that changed
-        anything.
-        """
+    async def _correct(self, error: ApiError, credential: Credential) -> bool:
+        """Adopt the service's clock, or fetch a new token; False if that changed nothing."""
         if isinstance(error, ClockSkewError):
             if error.server_at is None:
                 return False
@@ -208,10 +205,10 @@ class Client:
         return await self._identity.renew(credential)
 
     async def _ask(self, call: calls.Call[T], credential: Credential) -> T:
-        """Wait for a turn, send, and keep count of how it ended."""
-        ticket = await self._gate.enter()
+        """One request: wait for the limiter, send, and count the outcome."""
+        ticket = await self._limiter.enter()
         started_s = self._now_s()
-        self._emit(RequestStarted(self._gate.pacer.in_flight))
+        self._emit(RequestStarted(self._limiter.pacer.in_flight))
         outcome: Outcome = "failed"
         retry_after_s = None
         try:
@@ -221,9 +218,9 @@ class Client:
             outcome = "throttled"
             if exc.retry_after_s is not None:
                 retry_after_s = min(exc.retry_after_s, self._patience_s)
-            told = explain_hint(exc, patience_s=self._patience_s)
-            if told is not None and self._silence.is_first_hint():
-                logger.warning("%s", told)
+            warning = explain_hint(exc, patience_s=self._patience_s)
+            if warning is not None and self._silence.is_first_hint():
+                logger.warning("%s", warning)
             raise
         finally:
             self._note_end(ticket, outcome, started_s=started_s, retry_after_s=retry_after_s)
@@ -232,10 +229,10 @@ class Client:
     def _note_end(
         self, ticket: Ticket, outcome: Outcome, *, started_s: float, retry_after_s: float | None
     ) -> None:
-        self._gate.leave(ticket, throttled=outcome == "throttled", retry_after_s=retry_after_s)
+        self._limiter.leave(ticket, throttled=outcome == "throttled", retry_after_s=retry_after_s)
         setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
         ended_s = self._now_s()
-        self._emit(RequestEnded(outcome, self._gate.pacer.in_flight, ended_s - started_s))
+        self._emit(RequestEnded(outcome, self._limiter.pacer.in_flight, ended_s - started_s))
         if outcome == "throttled" and self.learnt_rps is not None:
             self._emit(PaceLearnt(self.learnt_rps))
         if outcome == "ok":
@@ -248,9 +245,9 @@ class Client:
         async def sign_and_send(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> aiohttp.ClientResponse:
-            # As a middleware this also runs when aiohttp itself repeats a GET whose kept-alive
-            # connection was gone, so that no signature is ever sent twice; what broke off unseen
-            # counts as a failed request of its own.
+            # aiohttp repeats a GET itself when a kept-alive connection was gone. As a middleware
+            # this signs the repetition anew, since no signature may be sent twice, and counts the
+            # request that broke off as failed.
             nonlocal sent_count
             self.counts.failed += sent_count
             self.counts.sent += 1
@@ -280,7 +277,7 @@ class Client:
                 exc, label=call.label, route=self._route, answered=self._answered
             ) from exc
         try:
-            value = calls.read_answer(
+            return calls.parse_answer(
                 call,
                 status=response.status,
                 headers=response.headers,
@@ -291,11 +288,10 @@ class Client:
             exc.args = (credential.mask(str(exc)),)
             self._answered = self._answered or not isinstance(exc, BadAnswerError)
             raise
-        return value
 
     async def _read(self, response: aiohttp.ClientResponse, label: str) -> bytes:
         try:
-            return await read_body(response.content.iter_any(), turn=self._large_turn)
+            return await read_body(response.content.iter_any(), large_lock=self._large_lock)
         except BodyTooLargeError as exc:
             raise build_api_error(
                 BadAnswerError,
@@ -308,10 +304,6 @@ class Client:
 
 def read_failure(state: "tenacity.RetryCallState") -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
-
-
-def read_wait_s(state: "tenacity.RetryCallState") -> float:
-    return state.next_action.sleep if state.next_action is not None else 0.0
 
 
 @asynccontextmanager
@@ -328,11 +320,9 @@ async def open_client(
     environ: Mapping[str, str],
     emit: Callable[[Event], None],
 ) -> AsyncIterator[Client]:
-    """A client over one session of at most `concurrency` kept-alive connections, closed with the
-    block.
+    """A client with at most `concurrency` kept-alive connections, closed at the end of the block.
 
-    `endpoint` is checked already; its proxy, if any, is the environment's. Raises UsageError for
-    one that is malformed.
+    `endpoint` is checked already. Raises UsageError if the environment names a malformed proxy.
     """
     proxy = find_proxy(endpoint, environ=environ)
     connector = aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=60)

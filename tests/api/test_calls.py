@@ -76,7 +76,7 @@ def read(
     call: Call[Any], body: bytes | object, *, status: int = 200, headers: Mapping[str, str] = {}
 ) -> Any:
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return calls.read_answer(call, status=status, headers=headers, body=raw, now=NOW)
+    return calls.parse_answer(call, status=status, headers=headers, body=raw, now=NOW)
 
 
 def read_refusal(
@@ -379,7 +379,7 @@ def test_body_that_is_no_object_is_a_bad_answer(call: Call[Any], body: bytes, re
         (["sessionId"], "it is a list"),
     ],
 )
-def test_row_without_an_id_keeps_its_place_and_is_told_apart(row: Any, reason: str) -> None:
+def test_row_without_an_id_keeps_its_place_and_gets_an_id_of_its_own(row: Any, reason: str) -> None:
     rows = [{"sessionId": "a"}, row, {"sessionId": "b"}, row]
 
     page = read(SESSIONS, {"totalCount": 4, "sessions": rows})
@@ -412,7 +412,7 @@ def test_number_as_an_id_is_kept_as_text() -> None:
 
 @pytest.mark.parametrize("call", [SESSIONS, WORKSPACES, GATEWAYS], ids=lambda call: call.action)
 @pytest.mark.parametrize(
-    ("told", "kind"),
+    ("stated", "kind"),
     [
         ({"code": "InternalError", "success": False}, ServiceError),
         ({"code": "InternalError"}, ServiceError),
@@ -426,12 +426,12 @@ def test_number_as_an_id_is_kept_as_text() -> None:
         ({"code": {}}, ServiceError),
     ],
 )
-def test_refusal_told_with_a_status_of_success_is_one_whatever_else_the_body_has(
-    call: Call[Any], told: dict[str, Any], kind: type[ApiError]
+def test_error_with_a_success_status_is_an_error_whatever_else_the_body_has(
+    call: Call[Any], stated: dict[str, Any], kind: type[ApiError]
 ) -> None:
     values = {"totalCount": 0, "sessions": [], "workspaces": [], "data": {"livyComputes": []}}
 
-    error = read_refusal(call, {"message": "no", **values, **told})
+    error = read_refusal(call, {"message": "no", **values, **stated})
 
     assert type(error) is kind
     assert str(error).startswith(f"{call.label}: HTTP 200, ")

@@ -374,7 +374,7 @@ async def test_trouble_of_the_service_is_asked_again_until_the_value_comes(
         pytest.param(refuse("SignatureNonceUsed"), NonceUsedError, id="nonce"),
     ],
 )
-async def test_attempts_are_bounded_and_the_last_error_is_told(
+async def test_attempts_are_bounded_and_the_last_error_is_reported(
     trouble: Behaviour, kind: type[ApiError], retries: int
 ) -> None:
     server = ScriptedServer(trouble)
@@ -485,7 +485,7 @@ async def test_used_nonce_is_replaced_without_a_wait() -> None:
         ("InvalidParameter", 400, 1),
     ],
 )
-async def test_refusal_that_would_come_again_is_told_at_once(
+async def test_refusal_that_would_come_again_is_reported_at_once(
     code: str, status: int, exit_code: int
 ) -> None:
     server = ScriptedServer(refuse(code, status=status))
@@ -526,7 +526,7 @@ async def test_clock_that_is_off_is_corrected_from_the_answer_that_says_so(hours
     assert rig.counts == RequestCounts(sent=3, ok=2, failed=1, retried=1)
 
 
-async def test_clock_that_is_corrected_and_still_refused_is_told() -> None:
+async def test_clock_that_is_corrected_and_still_refused_is_reported() -> None:
     still = refuse("InvalidTimeStamp.Expired", headers={"Date": "Fri, 02 Jan 2026 05:00:00 GMT"})
 
     async with serve(ScriptedServer(still)) as endpoint, open_rig(endpoint) as rig:
@@ -549,7 +549,7 @@ async def test_clock_is_not_corrected_from_nonsense(date: str) -> None:
     assert (error.exit_code, rig.counts) == (1, RequestCounts(sent=1, failed=1))
 
 
-async def test_refused_connection_at_first_contact_is_told_after_one_more_try() -> None:
+async def test_refused_connection_at_first_contact_is_reported_after_one_more_try() -> None:
     endpoint = f"http://127.0.0.1:{await closed_port()}"
 
     async with open_rig(endpoint) as rig:
@@ -581,7 +581,7 @@ async def test_no_retry_asked_for_is_none_at_first_contact_either() -> None:
         pytest.param(answer(b'{"totalCount":3,"sess'), id="cut off"),
     ],
 )
-async def test_unreadable_answer_at_first_contact_is_told_after_one_more_try(
+async def test_unreadable_answer_at_first_contact_is_reported_after_one_more_try(
     garbage: Behaviour,
 ) -> None:
     server = ScriptedServer(garbage)
@@ -595,7 +595,7 @@ async def test_unreadable_answer_at_first_contact_is_told_after_one_more_try(
 
 
 @pytest.mark.parametrize("text", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02P"])
-async def test_answer_that_is_no_http_at_first_contact_is_told_after_one_more_try(
+async def test_answer_that_is_no_http_at_first_contact_is_reported_after_one_more_try(
     text: bytes,
 ) -> None:
     server = ScriptedServer(raw_bytes(text))
@@ -707,7 +707,7 @@ async def test_pause_in_which_nobody_asked_is_no_silence_of_the_service() -> Non
     assert len(server.received) == 3
 
 
-async def test_silence_is_told_with_the_seconds_that_were_waited() -> None:
+async def test_silence_is_reported_with_the_seconds_that_were_waited() -> None:
     async with (
         serve(ScriptedServer(stay_silent)) as endpoint,
         open_rig(endpoint, timeout_s=0.1, retries=1) as rig,
@@ -722,7 +722,7 @@ async def test_silence_is_told_with_the_seconds_that_were_waited() -> None:
     assert rig.counts.retried == 1
 
 
-async def test_endpoint_without_tls_is_told_as_unreachable() -> None:
+async def test_endpoint_without_tls_is_reported_as_unreachable() -> None:
     async with (
         serve(ScriptedServer(good)) as endpoint,
         open_rig(endpoint.replace("http://", "https://")) as rig,
@@ -736,7 +736,7 @@ async def test_endpoint_without_tls_is_told_as_unreachable() -> None:
     assert isinstance(error.__cause__.os_error, ssl.SSLError)
 
 
-async def test_unknown_host_is_told_with_its_name_after_one_more_try() -> None:
+async def test_unknown_host_is_reported_with_its_name_after_one_more_try() -> None:
     class NoResolver(aiohttp.abc.AbstractResolver):
         async def resolve(
             self, host: str, port: int = 0, family: object = None

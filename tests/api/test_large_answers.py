@@ -113,7 +113,7 @@ async def test_bomb_is_not_decompressed_further_than_it_is_read() -> None:
         session.get(f"{endpoint}/") as response,
     ):
         with pytest.raises(BodyTooLargeError):
-            await read_body(count(response.content.iter_any()), turn=anyio.Lock())
+            await read_body(count(response.content.iter_any()), large_lock=anyio.Lock())
 
     assert MAX_BYTES < read_bytes < MAX_BYTES + (4 << 20)
 
@@ -134,7 +134,7 @@ async def test_large_answers_are_read_one_after_the_other() -> None:
     reading = 0
     max_reading = 0
 
-    async def parts() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncIterator[bytes]:
         nonlocal reading, max_reading
         yield bytes(LARGE_BYTES + 1)
         reading += 1
@@ -144,9 +144,9 @@ async def test_large_answers_are_read_one_after_the_other() -> None:
             yield b"x"
         reading -= 1
 
-    turn = anyio.Lock()
+    large_lock = anyio.Lock()
     async with anyio.create_task_group() as tasks:
         for _ in range(4):
-            tasks.start_soon(lambda: read_body(parts(), turn=turn))
+            tasks.start_soon(lambda: read_body(chunks(), large_lock=large_lock))
 
     assert max_reading == 1
