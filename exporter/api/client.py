@@ -20,8 +20,9 @@ from exporter.api.credentials import Credential, Identity
 from exporter.api.error_codes import TOO_LARGE, build_api_error
 from exporter.api.error_map import Route, translate
 from exporter.api.limiter import Limiter
-from exporter.api.pacer import Pacer, Ticket
+from exporter.api.pacer import Pacer
 from exporter.api.proxy import Proxy, find_proxy
+from exporter.api.quota_edges import Ticket
 from exporter.api.retry import (
     RetryState,
     Silence,

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import anyio
 
-from exporter.api.pacer import Pacer, Ticket
+from exporter.api.pacer import Pacer
+from exporter.api.quota_edges import Ticket
 
 
 class Limiter:

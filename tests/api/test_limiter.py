@@ -11,7 +11,8 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from exporter.api.limiter import Limiter
-from exporter.api.pacer import Pacer, Ticket
+from exporter.api.pacer import Pacer
+from exporter.api.quota_edges import Ticket
 from tests.support.patience import HANG_S
 
 

@@ -19,12 +19,12 @@ from exporter.api.pacer import (
     Pacer,
 )
 from exporter.api.rates import (
-    GIVE_WAY,
+    CONTEST_DECREASE,
     MAX_CUT,
-    MAX_DOUBT,
+    MAX_UNCERTAINTY,
     MIN_CONTEST_RPS,
-    MIN_DOUBT,
     MIN_RPS,
+    MIN_UNCERTAINTY,
     Climb,
     Contest,
 )
@@ -304,35 +304,35 @@ def test_what_a_needlessly_long_wait_left_is_caught_up() -> None:
 climbs = st.builds(
     Climb,
     quota_rps=st.floats(MIN_RPS, 1000.0),
-    doubt=st.floats(MIN_DOUBT, MAX_DOUBT),
-    period_s=st.sampled_from([0.0, 10.0, 60.0]),
+    uncertainty=st.floats(MIN_UNCERTAINTY, MAX_UNCERTAINTY),
+    window_s=st.sampled_from([0.0, 10.0, 60.0]),
 )
 
 
-@given(climb=climbs, turns=st.floats(0.0, 20.0), low_share=st.floats(0.0, 2.0))
+@given(climb=climbs, epochs=st.floats(0.0, 20.0), low_share=st.floats(0.0, 2.0))
 def test_next_climb_starts_below_the_rate_that_was_refused(
-    climb: Climb, turns: float, low_share: float
+    climb: Climb, epochs: float, low_share: float
 ) -> None:
-    held_s = turns * climb.turn_s
+    held_s = epochs * climb.epoch_s
     high_rps = climb.compute_rps(held_s)
 
     following = climb.cut(held_s, low_rps=low_share * high_rps)
 
     assert MIN_RPS <= following.quota_rps <= max(MIN_RPS, high_rps * (1 + 1e-9))
     assert following.quota_rps >= high_rps / MAX_CUT * (1 - 1e-9)
-    assert MIN_DOUBT <= following.doubt <= MAX_DOUBT
-    assert following.period_s == climb.period_s
+    assert MIN_UNCERTAINTY <= following.uncertainty <= MAX_UNCERTAINTY
+    assert following.window_s == climb.window_s
     assert following.compute_rps(0.0) < high_rps or following.quota_rps == MIN_RPS
 
 
 @given(climb=climbs, held_s=st.lists(st.floats(0.0, 1e6), min_size=2, max_size=9))
-def test_climb_crosses_the_quota_after_one_turn_and_never_falls(
+def test_climb_crosses_the_quota_after_one_epoch_and_never_falls(
     climb: Climb, held_s: list[float]
 ) -> None:
     rates_rps = [climb.compute_rps(each) for each in sorted(held_s)]
 
-    assert climb.compute_rps(0.0) == pytest.approx((1 - climb.doubt) * climb.quota_rps)
-    assert climb.compute_rps(climb.turn_s) == pytest.approx(climb.quota_rps)
+    assert climb.compute_rps(0.0) == pytest.approx((1 - climb.uncertainty) * climb.quota_rps)
+    assert climb.compute_rps(climb.epoch_s) == pytest.approx(climb.quota_rps)
     assert all(sooner <= later for sooner, later in pairwise(rates_rps))
 
 
@@ -347,4 +347,6 @@ def test_contestants_grow_and_give_way_by_the_same_share_whatever_their_rates(
 
     assert growth == pytest.approx(other.compute_rps(held_s) / 10.0)
     assert growth >= 1.0
-    assert cut.start_rps == pytest.approx(max(MIN_CONTEST_RPS, (1 - GIVE_WAY) * growth * start_rps))
+    assert cut.start_rps == pytest.approx(
+        max(MIN_CONTEST_RPS, (1 - CONTEST_DECREASE) * growth * start_rps)
+    )

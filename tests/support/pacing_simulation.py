@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from exporter.api.pacer import Pacer, Ticket
+from exporter.api.pacer import Pacer
+from exporter.api.quota_edges import Ticket
 from exporter.emulator.quota import Meter, Quota, RateChange
 
 WAKE_LATE_S = 0.0015
