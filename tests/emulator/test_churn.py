@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from exporter.emulator.churn import Churn, Flow, Order, PageFault
 from exporter.emulator.generated_list import PageCache
-from exporter.emulator.moving_list import ChurningSessions, Truth
+from exporter.emulator.moving_list import MovingSessions, Truth
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import open_emulator
 from exporter.errors import UsageError
@@ -34,8 +34,8 @@ BUSY = Churn(insertions=Flow(per_s=50), expiries=Flow(per_s=20), deletions=Flow(
 
 def churn_list(
     churn: Churn, session_count: int = 500, *, seed: int = 7, spacing_ms: int = 60_000
-) -> ChurningSessions:
-    return ChurningSessions(
+) -> MovingSessions:
+    return MovingSessions(
         GATEWAY,
         churn,
         seed=seed,
@@ -46,13 +46,13 @@ def churn_list(
     )
 
 
-def list_all(sessions: ChurningSessions, now_s: float = START_S) -> list[str]:
+def list_all(sessions: MovingSessions, now_s: float = START_S) -> list[str]:
     """All ids at one instant."""
     return sessions.list_ids(1, 10**6, now_s)[1]
 
 
 def read_rows(
-    sessions: ChurningSessions, now_s: float, *, page_num: int = 1, page_size: int = 10**6
+    sessions: MovingSessions, now_s: float, *, page_num: int = 1, page_size: int = 10**6
 ) -> list[dict[str, Any]]:
     rows = orjson.loads(sessions.page(page_num, page_size, now_s).rows)
     assert isinstance(rows, list)
@@ -60,7 +60,7 @@ def read_rows(
 
 
 def read_naively(
-    sessions: ChurningSessions, *, in_flight: int, seed: int, latency_s: float = 0.04
+    sessions: MovingSessions, *, in_flight: int, seed: int, latency_s: float = 0.04
 ) -> Counter[str]:
     """Page 1, then all others its total tells of, each one asked once."""
     chance = random.Random(seed)  # noqa: S311  # no secret
@@ -78,7 +78,7 @@ def read_naively(
     return seen
 
 
-def read_until_empty(sessions: ChurningSessions) -> Counter[str]:
+def read_until_empty(sessions: MovingSessions) -> Counter[str]:
     """One page after the other, wherever the list ends by then."""
     seen: Counter[str] = Counter()
     for page_num in itertools.count(1):
@@ -267,7 +267,7 @@ TestChurningListIsAsASimpleModelSays.settings = settings(
 def test_equal_seeds_give_equal_bytes_and_other_seeds_give_others(order: Order) -> None:
     churn = replace(BUSY, order=order, tie_size=4, page_faults=(PageFault(rate=0.1),))
 
-    def read(sessions: ChurningSessions) -> list[object]:
+    def read(sessions: MovingSessions) -> list[object]:
         return [sessions.page(n % 5 + 1, 100, START_S + n / 20) for n in range(100)]
 
     sessions = churn_list(churn)

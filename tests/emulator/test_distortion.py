@@ -8,15 +8,15 @@ import pytest
 
 from exporter.emulator.churn import Churn, Cleanup, DoubledRow, Flow, Order, PageFault
 from exporter.emulator.generated_list import PageCache
-from exporter.emulator.moving_list import ChurningSessions
+from exporter.emulator.moving_list import MovingSessions
 from exporter.model import Gateway
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 START_S = 5_000.0
 
 
-def churn_list(churn: Churn, session_count: int = 500) -> ChurningSessions:
-    return ChurningSessions(
+def churn_list(churn: Churn, session_count: int = 500) -> MovingSessions:
+    return MovingSessions(
         GATEWAY,
         churn,
         seed=7,
@@ -28,7 +28,7 @@ def churn_list(churn: Churn, session_count: int = 500) -> ChurningSessions:
 
 
 def ask(
-    sessions: ChurningSessions, page_num: int, page_size: int = 100, after_s: float = 0.0
+    sessions: MovingSessions, page_num: int, page_size: int = 100, after_s: float = 0.0
 ) -> tuple[int, list[str]]:
     return sessions.list_ids(page_num, page_size, START_S + after_s)
 
@@ -286,7 +286,7 @@ EVERYTHING = Churn(
 
 @pytest.mark.parametrize("order", Order)
 def test_equal_seeds_give_equal_answers_and_a_restart_the_same_again(order: Order) -> None:
-    def read(sessions: ChurningSessions) -> list[object]:
+    def read(sessions: MovingSessions) -> list[object]:
         return [sessions.page(n % 6 + 1, 100, START_S + n / 20) for n in range(120)]
 
     churn = replace(EVERYTHING, order=order)

@@ -145,16 +145,16 @@ async def ask(emulator: Emulator, path: str = SESSIONS_PATH) -> Seen:
 
 
 def striking(fault: Fault, scenario: Scenario = CALM, **settings: float) -> Scenario:
-    """Each first request of a page is struck, and then answered."""
+    """Each first request of a page is hit, and then answered."""
     rule = FaultRule(kinds=(fault,), requests=(1,), **settings)  # type: ignore[arg-type]  # only durations
     return replace(scenario, faults=(rule,))
 
 
 async def ask_struck(fault: Fault) -> Seen:
-    """What the struck request sees, after a proof that the next one is answered right."""
+    """What the hit request sees, after a proof that the next one is answered right."""
     with hanging_is_told():
         async with open_emulator(striking(fault)) as emulator:
-            struck = await ask(emulator)
+            hit = await ask(emulator)
             right = await ask(emulator)
             stats = emulator.stats()
 
@@ -162,7 +162,7 @@ async def ask_struck(fault: Fault) -> Seen:
         assert stats.request_counts == {SESSIONS: {fault.value: 1, "ok": 1}}
         assert stats.fault_counts == {fault.value: 1}
         assert stats.in_flight == 0
-    return struck
+    return hit
 
 
 async def right_body() -> bytes:
@@ -354,7 +354,7 @@ async def test_connections_are_refused_for_a_while_and_then_accepted_on_the_same
     with hanging_is_told():
         async with open_emulator(scenario, sleep=gate) as emulator:
             async with connected(emulator) as (reader, writer):
-                struck = await ask(emulator)
+                hit = await ask(emulator)
                 with pytest.raises(ConnectionRefusedError):
                     await ask(emulator)
                 writer.write(f"GET {SESSIONS_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -362,7 +362,7 @@ async def test_connections_are_refused_for_a_while_and_then_accepted_on_the_same
             gate.opened.set()
             seen = await ask_until_accepted(emulator)
 
-    assert struck == Seen(0, {}, b"", was_reset=True)
+    assert hit == Seen(0, {}, b"", was_reset=True)
     assert head_of_standing == b"HTTP/1.1 200 OK\r\n"
     assert seen.status == 200
     assert emulator.stats().request_counts == {SESSIONS: {"refused-connections": 1, "ok": 2}}
@@ -413,7 +413,7 @@ async def ask_until_right(emulator: Emulator, path: str) -> list[object]:
             await anyio.sleep(0.005)
 
 
-async def test_what_the_quota_refuses_and_what_is_not_admitted_is_not_struck() -> None:
+async def test_requests_refused_by_quota_or_authentication_are_not_hit() -> None:
     rule = FaultRule(kinds=(Fault.ERROR_500,), rate=1.0)
     scenario = replace(CALM, faults=(rule,), quota=Quota(rate_per_s=0.001, burst=2))
     async with open_emulator(scenario) as emulator:
@@ -436,16 +436,16 @@ async def test_reset_starts_the_faults_anew() -> None:
 
 def draw_all(plan: FaultPlan, count: int, call: str = SESSIONS) -> list[Fault | None]:
     strikes = [plan.draw(call) for _ in range(count)]
-    return [None if strike is None else strike.fault for strike in strikes]
+    return [None if injected is None else injected.fault for injected in strikes]
 
 
 def test_rate_strikes_its_share_by_every_kind_alike() -> None:
     plan = FaultPlan((FaultRule(rate=0.1),), seed=5)
 
-    struck = Counter(draw_all(plan, 30_000))
+    hit = Counter(draw_all(plan, 30_000))
 
-    assert struck[None] == pytest.approx(27_000, rel=0.01)
-    assert {kind: struck[kind] for kind in SURVIVABLE} == {
+    assert hit[None] == pytest.approx(27_000, rel=0.01)
+    assert {kind: hit[kind] for kind in SURVIVABLE} == {
         kind: pytest.approx(3_000 / len(SURVIVABLE), rel=0.5) for kind in SURVIVABLE
     }
 
@@ -462,17 +462,17 @@ def test_fate_of_a_request_depends_on_seed_and_number_alone() -> None:
 
     assert first == again
     assert first != other
-    assert [None if strike is None else strike.fault for strike in mixed] == first
+    assert [None if injected is None else injected.fault for injected in mixed] == first
 
 
 def test_rules_of_one_plan_strike_independently() -> None:
     rule = FaultRule(kinds=(Fault.RESET,), rate=0.5)
     other = FaultRule(kinds=(Fault.HANG,), rate=0.5)
 
-    struck = Counter(draw_all(FaultPlan((rule, other), seed=1), 10_000))
+    hit = Counter(draw_all(FaultPlan((rule, other), seed=1), 10_000))
 
-    assert struck[Fault.RESET] == pytest.approx(5_000, rel=0.05)
-    assert struck[Fault.HANG] == pytest.approx(2_500, rel=0.05)
+    assert hit[Fault.RESET] == pytest.approx(5_000, rel=0.05)
+    assert hit[Fault.HANG] == pytest.approx(2_500, rel=0.05)
 
 
 def test_listed_requests_are_struck_and_no_others() -> None:
@@ -492,12 +492,12 @@ def test_listed_page_is_struck_so_many_times_in_each_gateway() -> None:
     plan = FaultPlan((FaultRule(kinds=(Fault.RESET,), page_nums=(3,), times=2),), seed=1)
     asked = [("a", 3), ("a", 2), ("b", 3), ("a", 3), ("a", 3), ("b", 3), ("b", 3)]
 
-    struck = [
+    hit = [
         plan.draw(SESSIONS, gateway=gateway, page_num=page_num) is not None
         for gateway, page_num in asked
     ]
 
-    assert struck == [True, False, True, True, False, True, False]
+    assert hit == [True, False, True, True, False, True, False]
 
 
 def test_rule_of_one_call_leaves_the_others_alone() -> None:

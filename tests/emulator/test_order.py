@@ -20,7 +20,7 @@ from exporter.emulator.churn import (
     Timeless,
 )
 from exporter.emulator.generated_list import PageCache
-from exporter.emulator.moving_list import ChurningSessions
+from exporter.emulator.moving_list import MovingSessions
 from exporter.errors import UsageError
 from exporter.model import Gateway
 
@@ -33,8 +33,8 @@ Row = dict[str, Any]
 
 def churn_list(
     churn: Churn, session_count: int = 500, *, spacing_ms: int = 1_000, brief: bool = False
-) -> ChurningSessions:
-    return ChurningSessions(
+) -> MovingSessions:
+    return MovingSessions(
         GATEWAY,
         churn,
         seed=7,
@@ -46,13 +46,13 @@ def churn_list(
     )
 
 
-def read_rows(sessions: ChurningSessions, after_s: float = 0.0) -> list[Row]:
+def read_rows(sessions: MovingSessions, after_s: float = 0.0) -> list[Row]:
     rows = orjson.loads(sessions.page(1, 10**6, START_S + after_s).rows)
     assert isinstance(rows, list)
     return rows
 
 
-def read_ids(sessions: ChurningSessions, after_s: float = 0.0) -> list[str]:
+def read_ids(sessions: MovingSessions, after_s: float = 0.0) -> list[str]:
     return sessions.list_ids(1, 10**6, START_S + after_s)[1]
 
 

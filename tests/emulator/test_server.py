@@ -309,7 +309,7 @@ async def test_stats_are_read_and_reset_over_the_wire_without_being_counted() ->
     assert orjson.loads(text) == {
         "request_counts": {},
         "in_flight": 0,
-        "most_in_flight": 0,
+        "max_in_flight": 0,
         "connection_count": 0,
         "nonce_count": 0,
         "fault_counts": {},
