@@ -50,7 +50,11 @@ async def discover_gateways(
     """
     wanted = list(dict.fromkeys(gateways))
     found: list[DiscoveredGateway] = []
-    for workspace in await choose_workspaces(client, region_id=region_id, wanted=workspaces):
+    if ALL in workspaces:
+        chosen = await discover_workspaces(client, region_id=region_id)
+    else:
+        chosen = [calls.Workspace(each, "", "") for each in dict.fromkeys(workspaces)]
+    for workspace in chosen:
         descriptions = await client.send(
             calls.list_gateways(region_id=region_id, workspace_id=workspace.workspace_id)
         )
@@ -73,14 +77,6 @@ async def discover_gateways(
             " its one --workspace named",
         )
     return found
-
-
-async def choose_workspaces(
-    client: Client, *, region_id: str, wanted: Sequence[str]
-) -> list[calls.Workspace]:
-    if ALL not in wanted:
-        return [calls.Workspace(each, "", "") for each in dict.fromkeys(wanted)]
-    return await discover_workspaces(client, region_id=region_id)
 
 
 async def choose_gateways(

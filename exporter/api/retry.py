@@ -1,4 +1,4 @@
-"""Which failures get another attempt, how many and after what wait; performs no I/O.
+"""Decides which failures get another attempt, how many and after what wait; performs no I/O.
 
 Transient failures (a service in trouble, a broken connection, an unreadable answer) are retried up
 to `--retries` times a request, and by no request once none had a good answer for `MAX_SILENCE_S`.

@@ -58,15 +58,13 @@ class Catalog:
         self._session_lists = scenario.build_session_lists(now_s)
         self._gateway_created_ms = round(scenario.newest_created_at.timestamp() * 1000)
 
-    def session_list(self, workspace_id: str, gateway_id: str) -> SessionList | None:
-        return self._session_lists.get(Gateway(self._scenario.region_id, workspace_id, gateway_id))
+    def session_list(self, workspace_id: str, gateway_id: str) -> SessionList:
+        """Raises KeyError for an unknown gateway."""
+        return self._session_lists[Gateway(self._scenario.region_id, workspace_id, gateway_id)]
 
     def truth(self, workspace_id: str, gateway_id: str, *, first_answer: int = 1) -> Truth:
         """The truth about a listing that began with `first_answer`. Raises KeyError."""
-        session_list = self.session_list(workspace_id, gateway_id)
-        if session_list is None:
-            raise KeyError(gateway_id)
-        return build_truth(session_list, first_answer)
+        return build_truth(self.session_list(workspace_id, gateway_id), first_answer)
 
     def build_truth(self, query: Mapping[str, str]) -> bytes:
         """The JSON answer to a request for the truth. Raises RequestRefusedError."""
@@ -104,9 +102,10 @@ class Catalog:
             query, "pageSize", default=min(20, max_page_size), most=max_page_size
         )
         self._workspace(route.workspace_id)
-        session_list = self.session_list(route.workspace_id, route.gateway_id)
-        if session_list is None:
-            raise _no_gateway(route.gateway_id)
+        try:
+            session_list = self.session_list(route.workspace_id, route.gateway_id)
+        except KeyError as exc:
+            raise _no_gateway(route.gateway_id) from exc
         page = session_list.page(page_num, page_size)
         return b'{"requestId":"%b","totalCount":%d,"sessions":%b}' % (
             request_id.encode(),

@@ -1,4 +1,4 @@
-"""How an emulated gateway's list moves and how its answers mislead: settings of a scenario.
+"""Settings of a scenario: how a gateway's list moves and how its answers mislead.
 
 All classes raise UsageError for a number that is out of its range.
 """

@@ -77,7 +77,7 @@ class Distortion:
         return share
 
     def draw_missing(self, question: Question, row_count: int) -> tuple[int, bool]:
-        """How many of its last rows an answer lacks, and whether it states a total of 0."""
+        """The number of last rows that an answer lacks, and whether it states a total of 0."""
         missing, zero_total = 0, False
         for number, fault in enumerate(self._churn.page_faults):
             # Drawn for each answer, as above.

@@ -127,7 +127,7 @@ CallName = Literal["ListWorkspaces", "ListLivyCompute", "ListLivyComputeSessions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRule:
-    """Which requests are hit by which faults: at random, by their number, or by page.
+    """The requests that are hit, at random, by number or by page, and the faults that hit them.
 
     Only authenticated requests that the quota granted are hit and counted. Raises UsageError for a
     number out of its range, and for a rule that hits nothing.

@@ -129,9 +129,6 @@ class FixedWindow:
         self._number = -1
         self._taken = 0
 
-    def fill(self, *, now_s: float, rate_per_s: float) -> None:
-        """Nothing to fill: the present rate applies to the whole window."""
-
     def take(self, *, now_s: float, rate_per_s: float) -> float | None:
         number = math.floor(now_s / self._window_s)
         if number != self._number:
@@ -146,9 +143,6 @@ class SlidingWindow:
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._granted_s: deque[float] = deque()
-
-    def fill(self, *, now_s: float, rate_per_s: float) -> None:
-        """Nothing to fill: the present rate applies to the whole window."""
 
     def take(self, *, now_s: float, rate_per_s: float) -> float | None:
         while self._granted_s and self._granted_s[0] <= now_s - self._window_s + ROUNDING:
@@ -213,9 +207,10 @@ class Meter:
             if change.is_due(elapsed_s=now_s - started_s, request_count=self._request_count)
         ]
         for moment_s, change in sorted(due, key=lambda each: each[0]):
-            # Until then permits came in at the old rate.
+            # A bucket fills at the old rate until then; a whole window has the present rate.
             for stock in self._stocks.values():
-                stock.fill(now_s=moment_s, rate_per_s=self._rate_per_s)
+                if isinstance(stock, TokenBucket):
+                    stock.fill(now_s=moment_s, rate_per_s=self._rate_per_s)
             self._rate_per_s = change.rate_per_s
             self._changes.remove(change)
 

@@ -45,10 +45,7 @@ class Emulator:
 
     def sessions(self, workspace_id: str, gateway_id: str) -> Iterator[RawSession]:
         """The sessions of a complete listing, in list order. Raises KeyError."""
-        session_list = self.service.catalog.session_list(workspace_id, gateway_id)
-        if session_list is None:
-            raise KeyError(gateway_id)
-        return session_list.sessions()
+        return self.service.catalog.session_list(workspace_id, gateway_id).sessions()
 
     def truth(self, workspace_id: str, gateway_id: str, *, first_answer: int = 1) -> Truth:
         """The truth about a listing that began with `first_answer`. Raises KeyError."""

@@ -71,11 +71,11 @@ class SessionRows:
 
     def _build_row(self, serial: int, created_ms: int, at_s: float) -> tuple[RawSession, bool]:
         churn, traits = self._churn, self._timeline.traits
-        build = self._build_brief if self._brief else self._build_whole
+        build = self._build_brief if self._brief else self._series.session
         if churn.run_s is None:
-            return build(serial, created_ms, None), True
+            return build(serial, created_ms=created_ms), True
         run_s = traits.run_s(serial)
-        row = build(serial, created_ms, round(run_s * 1000))
+        row = build(serial, created_ms=created_ms, run_ms=round(run_s * 1000))
         # By its insertion: a backdated session has run no longer than others.
         age_s = at_s - self._timeline.came_s(serial)
         if age_s < run_s:
@@ -88,15 +88,12 @@ class SessionRows:
             return (without_end(row, row["state"], form=serial) if serial % 2 else row), False
         return row, True
 
-    def _build_whole(self, serial: int, created_ms: int, run_ms: int | None) -> RawSession:
-        return self._series.session(serial, created_ms=created_ms, run_ms=run_ms)
-
-    def _build_brief(self, serial: int, created_ms: int, run_ms: int | None) -> RawSession:
+    def _build_brief(self, serial: int, *, created_ms: int, run_ms: int = 60_000) -> RawSession:
         return {
             "sessionId": self._series.session_id(serial),
             "createTime": created_ms,
             "state": "terminated",
-            "endTime": created_ms + (60_000 if run_ms is None else run_ms),
+            "endTime": created_ms + run_ms,
             "cuHours": 1.0,
         }
 

@@ -1,6 +1,7 @@
 """Counts the emulator's requests, for tests and benchmarks; performs no I/O."""
 
-from dataclasses import dataclass, field, fields
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field, fields
 from weakref import WeakSet
 
 import orjson
@@ -58,16 +59,13 @@ class EmulatorStats:
 
     def to_json(self) -> bytes:
         """All fields and sums."""
-        known = {field.name: getattr(self, field.name) for field in fields(self)}
         sums = ("request_count", "ok_count", "granted_count", "refused_count")
-        return orjson.dumps(known | {name: getattr(self, name) for name in sums})
+        return orjson.dumps(asdict(self) | {name: getattr(self, name) for name in sums})
 
     @classmethod
     def from_json(cls, text: bytes) -> "EmulatorStats":
         known = orjson.loads(text)
-        known["quota_seconds"] = [
-            (second, granted, refused) for second, granted, refused in known["quota_seconds"]
-        ]
+        known["quota_seconds"] = [tuple(each) for each in known["quota_seconds"]]
         return cls(**{field.name: known[field.name] for field in fields(cls)})
 
 
@@ -82,13 +80,13 @@ class StatsCounter:
 
     def reset(self) -> None:
         """Set every count to zero except the requests in flight."""
-        self._request_counts: dict[str, dict[str, int]] = {}
+        self._request_counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._max_in_flight = self._in_flight
         self._connection_count = 0
         self._nonce_count = 0
-        self._fault_counts: dict[str, int] = {}
+        self._fault_counts: Counter[str] = Counter()
         # Granted and refused, by second.
-        self._quota_seconds: dict[int, list[int]] = {}
+        self._quota_seconds: dict[int, tuple[int, int]] = {}
         self._quota_started_s: float | None = None
         self._first_request_s: float | None = None
         self._last_request_s: float | None = None
@@ -112,15 +110,15 @@ class StatsCounter:
         if self._quota_started_s is None:
             self._quota_started_s = now_s
         second = int(now_s - self._quota_started_s)
-        self._quota_seconds.setdefault(second, [0, 0])[0 if granted else 1] += 1
+        granted_count, refused_count = self._quota_seconds.get(second, (0, 0))
+        self._quota_seconds[second] = (granted_count + granted, refused_count + (not granted))
 
     def fault_injected(self, name: str) -> None:
-        self._fault_counts[name] = self._fault_counts.get(name, 0) + 1
+        self._fault_counts[name] += 1
 
     def request_ended(self, call: str, outcome: str) -> None:
         self._in_flight -= 1
-        counts = self._request_counts.setdefault(call, {})
-        counts[outcome] = counts.get(outcome, 0) + 1
+        self._request_counts[call][outcome] += 1
 
     def stats(self) -> EmulatorStats:
         return EmulatorStats(
@@ -131,8 +129,7 @@ class StatsCounter:
             nonce_count=self._nonce_count,
             fault_counts=dict(self._fault_counts),
             quota_seconds=[
-                (second, granted, refused)
-                for second, (granted, refused) in sorted(self._quota_seconds.items())
+                (second, *counts) for second, counts in sorted(self._quota_seconds.items())
             ],
             first_request_s=self._first_request_s,
             last_request_s=self._last_request_s,
