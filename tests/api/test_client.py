@@ -48,19 +48,19 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came over the wire."""
+    """A request as received."""
 
     target: str
     headers: Mapping[str, str]
     connection: int
-    """Which connection it came by, from 1."""
+    """The number of its connection, from 1."""
 
     @property
     def nonce(self) -> str:
         return self.headers["x-acs-signature-nonce"]
 
     def signature_holds(self) -> bool:
-        """Whether the very bytes received are the ones that were signed."""
+        """Whether the received bytes are the signed ones."""
         path, _, query = self.target.partition("?")
         authorization = self.headers["authorization"]
         names = authorization.split("SignedHeaders=")[1].split(",")[0].split(";")
@@ -90,7 +90,7 @@ def refuse(code: str, *, status: int = 400, headers: Mapping[str, str] = {}) -> 
 
 
 def raw_bytes(text: bytes) -> Behaviour:
-    """Writes bytes that need not be HTTP, and hangs up."""
+    """Writes bytes, HTTP or not, and closes the connection."""
 
     async def respond(request: web.BaseRequest) -> web.StreamResponse:
         assert request.transport is not None
@@ -114,7 +114,7 @@ page_of_a_proxy = answer(b"<html>Welcome</html>")
 
 
 class ScriptedServer:
-    """Answers requests as its script says, the last line over and over, and records them."""
+    """Records requests and answers them by its script, whose last line repeats."""
 
     def __init__(self, *script: Behaviour) -> None:
         self._script = list(script)
@@ -138,7 +138,7 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def serve(server: ScriptedServer, *, port: int = 0) -> AsyncIterator[str]:
-    """The server's endpoint, until the block ends."""
+    """Serves until the block ends, at the yielded endpoint."""
     runner = web.ServerRunner(web.Server(server.respond, access_log=None), shutdown_timeout=0.01)
     await runner.setup()
     try:
@@ -149,7 +149,7 @@ async def serve(server: ScriptedServer, *, port: int = 0) -> AsyncIterator[str]:
 
 
 class FakeSleep:
-    """Skips what should be waited; its clock is the true one and what was skipped."""
+    """Skips waits; its clock is the true one plus the skipped time."""
 
     def __init__(self) -> None:
         self.waits_s: list[float] = []
@@ -163,7 +163,7 @@ class FakeSleep:
 
 
 class TickingClock:
-    """A second later each time it is looked at."""
+    """A clock that advances a second with each reading."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -199,7 +199,7 @@ async def open_rig(
     jitter: float = 0.5,
     identity: Identity | None = None,
 ) -> AsyncIterator[Rig]:
-    """A client over a session as in a real run, with the waits recorded and not waited."""
+    """A client as in a real run, whose waits are recorded and skipped."""
     sleep, events = FakeSleep(), list[Event]()
     async with open_client(
         endpoint=endpoint,
@@ -237,7 +237,7 @@ async def send_refused(rig: Rig) -> ExporterError:
 
 
 async def closed_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """A loopback port without a listener."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no Django
     assert isinstance(port, int)
@@ -291,7 +291,7 @@ async def test_every_attempt_is_signed_anew() -> None:
 
 
 async def test_request_that_aiohttp_repeats_by_itself_is_signed_anew() -> None:
-    """A GET whose kept-alive connection is gone is sent again without our retry."""
+    """aiohttp repeats a GET whose kept-alive connection is gone."""
     server = ScriptedServer(good, hang_up, good)
 
     async with serve(server) as endpoint, open_rig(endpoint) as rig:
@@ -501,7 +501,7 @@ async def test_refusal_that_would_come_again_is_reported_at_once(
 
 
 def serve_late(*behaviours: Behaviour, ahead: timedelta) -> ScriptedServer:
-    """Refuses the dates it is shown, and tells its own, then behaves as told."""
+    """Refuses the dates of requests and states its own, then follows its script."""
     date = format_datetime(START + ahead, usegmt=True)
     return ScriptedServer(refuse("InvalidTimeStamp.Expired", headers={"Date": date}), *behaviours)
 
@@ -707,7 +707,7 @@ async def test_pause_in_which_nobody_asked_is_no_silence_of_the_service() -> Non
     assert len(server.received) == 3
 
 
-async def test_silence_is_reported_with_the_seconds_that_were_waited() -> None:
+async def test_timeout_is_reported_with_its_seconds() -> None:
     async with (
         serve(ScriptedServer(stay_silent)) as endpoint,
         open_rig(endpoint, timeout_s=0.1, retries=1) as rig,
@@ -876,7 +876,7 @@ async def test_cancelled_request_is_no_longer_in_flight_and_the_client_goes_on()
     assert isinstance(last, RequestEnded)
     assert last.in_flight == 0
     assert page == EMPTY_PAGE
-    # The half-used connection is not given to the next request.
+    # The half-used connection does not serve the next request.
     assert [request.connection for request in server.received] == [1, 2]
 
 

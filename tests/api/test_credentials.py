@@ -104,7 +104,7 @@ class FakeClock:
 
 
 class FakeFetch:
-    """Gives out generation after generation of a key, and counts them."""
+    """Returns a new generation of a key with each call, and counts them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -115,7 +115,7 @@ class FakeFetch:
 
 
 class SlowFetch(FakeFetch):
-    """Waits, in its thread, until it is let go."""
+    """Blocks its thread until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def write_profiles(home: Path, text: str) -> None:
 
 
 def probe(home: Path, *, profile: str | None, **environ: str) -> tuple[dict[str, Any], str]:
-    """What a fresh process finds, and its stderr."""
+    """The result of a new process, and its stderr."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(profile)],
         env={
@@ -499,7 +499,7 @@ async def test_failed_fetch_is_reported_to_the_caller_and_tried_anew_by_the_next
 
 
 def failing_after(count: int, message: str = "the metadata server is away") -> Callable[[], Any]:
-    """Gives one credential so many times, and then none."""
+    """Returns one credential a number of times, then fails."""
     fetch = FakeFetch()
 
     def fetch_or_fail() -> Credential:

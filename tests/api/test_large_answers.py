@@ -1,4 +1,4 @@
-"""Answers without an end, or with one far away: what is read of them is bounded."""
+"""Endless and very large answers are read only up to a limit."""
 
 import zlib
 from collections.abc import AsyncIterator
@@ -25,13 +25,13 @@ SPACES = b" " * (1 << 20)
 
 @dataclass
 class Endless:
-    """Answers with a start, a mebibyte over and over, and an end."""
+    """Answers with a start, a repeated mebibyte, and an end."""
 
     encoding: str = ""
     mebibytes: int = 250
     end: bytes = b'"}'
     sent_bytes: int = 0
-    """On the wire, over all requests."""
+    """Bytes sent, over all requests."""
 
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -91,12 +91,12 @@ async def test_answer_that_does_not_end_is_given_up_at_the_limit(encoding: str) 
 
     assert caught.value.hint is not None
     assert "--page-size" in caught.value.hint
-    # What is on its way when the reader stops is the kernel's and two small buffers.
+    # When the reader stops, only the kernel's and two small buffers are in transit.
     assert server.sent_bytes < MAX_BYTES + (16 << 20)
 
 
 async def test_bomb_is_not_decompressed_further_than_it_is_read() -> None:
-    """Most of what came whole, in a few hundred kilobytes, stays packed."""
+    """Most of a compressed body, received whole in some hundred kilobytes, stays compressed."""
     server = Endless("gzip")
     read_bytes = 0
 

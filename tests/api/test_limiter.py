@@ -140,7 +140,7 @@ async def test_waiting_request_passes_when_another_one_ends() -> None:
 
 
 async def test_end_of_a_request_that_moves_the_time_away_lets_nobody_through_early() -> None:
-    """As a throttled answer does."""
+    """A throttled answer does so."""
     started_s = time.monotonic()
     pacer = ScriptedPacer(opens_s=started_s + 60)
     limiter = build_limiter(pacer)

@@ -47,7 +47,7 @@ seeds = st.integers(0, 1000)
 
 
 def build_climbing_pacer() -> Pacer:
-    """One that met a quota, and has nothing in flight."""
+    """A pacer that met a quota and has nothing in flight."""
     pacer = Pacer(max_in_flight=32, max_rps=None)
     for ticket in [pacer.send(0.0) for _ in range(FIRST_IN_FLIGHT)]:
         pacer.end(0.1, ticket, throttled=True, retry_after_s=None)
@@ -55,7 +55,7 @@ def build_climbing_pacer() -> Pacer:
 
 
 def measure_second_half(exporter: Exporter, rate_per_s: float) -> tuple[float, float]:
-    """Share of the quota that was used, and share of the requests that were refused."""
+    """The used share of the quota, and the refused share of the requests."""
     answers = sorted(exporter.granted_s)
     from_s, to_s = answers[len(answers) // 2], answers[-1]
     granted = exporter.count_granted(from_s, to_s)
@@ -132,7 +132,7 @@ def test_a_token_bucket_of_any_size_is_found_and_nearly_used_up(
         (Quota(rate_per_s=10, burst=5), 600, 0.97, 0.014),
         (Quota(rate_per_s=25, burst=25), 600, 0.97, 0.014),
         (Quota(rate_per_s=200, burst=20), 3000, 0.97, 0.014),
-        # What a window does not grant within its second is gone, and no refusal tells its edge.
+        # A window saves no permits, and no refusal shows its edge.
         (Quota(rate_per_s=40, kind="fixed-window"), 600, 0.95, 0.02),
     ],
 )
@@ -208,7 +208,7 @@ def test_without_a_quota_no_request_waits_for_a_rate() -> None:
 
     simulation.run(exporter)
 
-    # Three at first, as nothing is known of the latency, and twenty ever after.
+    # Three at first, as the latency is unknown, then twenty.
     assert simulation.now_s == pytest.approx(0.06 * (1 + math.ceil(997 / 20)), rel=0.001)
     assert exporter.pacer.rate_rps is None
     assert exporter.pacer.learnt_rps is None
@@ -260,7 +260,7 @@ def test_a_burst_of_refusals_cuts_once() -> None:
     assert pacers[0].rate_rps == pacers[1].rate_rps
 
 
-def test_refusals_with_nothing_granted_between_wait_longer_and_teach_nothing() -> None:
+def test_refusals_at_a_wall_wait_longer_and_teach_nothing() -> None:
     pacer = build_climbing_pacer()
     learnt_rps, now_s, waits_s = pacer.learnt_rps, 0.1, []
 
@@ -291,7 +291,7 @@ def test_a_wait_that_is_asked_for_stops_everybody(hint_s: float, refused_count: 
     assert pacer.wait_s(0.2) <= max(rest_s, min(hint_s, MAX_HINT_S)) + 1e-9
 
 
-def test_what_a_needlessly_long_wait_left_is_caught_up() -> None:
+def test_permits_left_by_a_needlessly_long_wait_are_caught_up() -> None:
     quota = Quota(rate_per_s=50.0, burst=50, hint="x-acs-retry-after", hint_ms=500)
     exporter = build_exporter(1000)
 

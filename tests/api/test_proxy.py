@@ -1,4 +1,4 @@
-"""A proxy in between: what goes through it, and how its failures are told."""
+"""Requests through a proxy, and reports of its failures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ def proxying(proxy: ConnectProxy) -> Iterator[ConnectProxy]:
 
 
 def export(program: "Program", url: str, *arguments: str, **environ: str) -> "Ended":
-    """Over https, of which nobody speaks any: the proxy decides first."""
+    """Over https, which no server speaks here: the proxy decides first."""
     return program.run(
         *EXPORT,
         *(arguments or LOUD),
@@ -44,7 +44,7 @@ def export(program: "Program", url: str, *arguments: str, **environ: str) -> "En
 
 
 def assert_error(ended: "Ended", code: int, *words: str) -> None:
-    """One error and one hint, which say so, and no password anywhere."""
+    """The run ends with one error and one hint that contain these words, and no password."""
     lines = [each for each in ended.stderr_lines if each.startswith(("error:", "hint:"))]
     assert ended.code == code, ended.stderr
     assert len(lines) == 2, ended.stderr

@@ -1,4 +1,4 @@
-"""What is asked again, how often and after how long, as tables."""
+"""Which failures are retried, how often and after what wait, as tables."""
 
 import pytest
 from hypothesis import given
@@ -96,7 +96,7 @@ FAILING: list[ExporterError] = [
     UNREADABLE_502,
     NONCE_USED,
 ]
-"""One of each kind that may be gone when the same is asked again, and not for want of quota."""
+"""One of each transient failure but throttling."""
 
 PASSING: list[ExporterError] = [throttled(), *FAILING]
 
@@ -161,7 +161,7 @@ def test_tables_below_name_every_error_there_is() -> None:
         (101, 100, False),
     ],
 )
-def test_failure_that_may_pass_is_asked_again_as_often_as_the_settings_say(
+def test_transient_failure_is_retried_as_often_as_the_settings_say(
     attempt: int, retries: int, again: bool, error: ExporterError
 ) -> None:
     assert may_retry(error, build_state(attempt=attempt, retries=retries)) == again
@@ -201,9 +201,7 @@ def test_throttling_is_waited_out_by_time_whatever_the_count(
 
 @pytest.mark.parametrize("error", LASTING, ids=name)
 @pytest.mark.parametrize("answered", [True, False])
-def test_failure_that_would_come_again_is_never_asked_again(
-    answered: bool, error: BaseException
-) -> None:
+def test_permanent_failure_is_never_retried(answered: bool, error: BaseException) -> None:
     assert not may_retry(error, build_state(retries=100, answered=answered))
 
 
@@ -212,7 +210,7 @@ def test_failure_that_would_come_again_is_never_asked_again(
     ("silent_s", "again"),
     [(0.0, True), (MAX_SILENCE_S - 0.1, True), (MAX_SILENCE_S, False), (10 * MAX_SILENCE_S, False)],
 )
-def test_no_failure_is_asked_again_when_nothing_good_was_heard_for_long(
+def test_no_failure_is_retried_after_a_long_time_without_a_good_answer(
     silent_s: float, again: bool, error: ExporterError
 ) -> None:
     assert may_retry(error, build_state(silent_s=silent_s)) == again
@@ -230,7 +228,7 @@ def test_no_failure_is_asked_again_when_nothing_good_was_heard_for_long(
     ],
     ids=name,
 )
-def test_what_may_be_a_wrong_endpoint_is_reported_soon_as_long_as_nobody_answered(
+def test_suspected_wrong_endpoint_is_reported_soon_before_any_answer(
     error: ExporterError, attempts: int
 ) -> None:
     made = 1
@@ -252,14 +250,14 @@ def test_highest_wait_doubles_from_attempt_to_attempt_up_to_a_limit(error: Expor
 
 
 @given(attempt=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
-def test_throttled_request_waits_for_its_turn_alone(attempt: int, jitter: float) -> None:
+def test_throttled_request_waits_only_for_its_turn(attempt: int, jitter: float) -> None:
     state = build_state(attempt=attempt, throttled_count=attempt)
 
     assert compute_wait_s(throttled(), state, jitter=jitter) == 0
 
 
 @given(asked_s=st.floats(0.001, 1e9), patience_s=st.floats(0.001, 1e5))
-def test_throttled_request_is_asked_again_a_minute_later_whatever_the_service_asks(
+def test_throttled_request_is_retried_within_a_minute_whatever_the_service_asks(
     asked_s: float, patience_s: float
 ) -> None:
     error, state = throttled(retry_after_s=asked_s), build_state(patience_s=patience_s)
@@ -352,7 +350,7 @@ def test_last_error_tells_how_often_and_how_long_it_was_tried(
 @pytest.mark.parametrize(
     "error", [each for each in LASTING if isinstance(each, ApiError)], ids=name
 )
-def test_refusal_that_ends_a_row_of_failures_is_reported_as_it_is(error: ApiError) -> None:
+def test_permanent_failure_after_transient_ones_is_reported_as_it_is(error: ApiError) -> None:
     ended = explain_end(error, build_state(attempt=4, silent_s=2 * MAX_SILENCE_S))
 
     assert ended is error
@@ -381,7 +379,7 @@ def test_end_of_the_patience_says_that_the_quota_is_used_up_and_not_that_the_ser
 
 
 @pytest.mark.parametrize("asked_s", [None, 0.5, 600.0])
-def test_wait_within_the_patience_is_not_worth_a_word(asked_s: float | None) -> None:
+def test_wait_within_the_patience_is_not_reported(asked_s: float | None) -> None:
     assert explain_hint(throttled(retry_after_s=asked_s), patience_s=600.0) is None
 
 
@@ -399,7 +397,7 @@ def test_time_is_reported_in_the_unit_that_fits(seconds: float, text: str) -> No
     assert format_time(seconds) == text
 
 
-def test_throttled_answer_ends_the_silence_of_a_service_and_not_the_want_of_quota() -> None:
+def test_throttled_answer_ends_the_silent_time_and_not_the_ungranted_time() -> None:
     silence = Silence(0.0)
 
     silence.note_end("failed", started_s=10.0, ended_s=11.0)
@@ -414,7 +412,7 @@ def test_throttled_answer_ends_the_silence_of_a_service_and_not_the_want_of_quot
     assert silence.measure_silent_s(500.0) == silence.measure_ungranted_s(500.0) == 0.0
 
 
-def test_pause_in_which_nobody_asked_is_no_want_of_quota() -> None:
+def test_time_without_requests_does_not_count_as_ungranted() -> None:
     silence = Silence(0.0)
     silence.note_end("ok", started_s=1.0, ended_s=2.0)
 

@@ -32,7 +32,7 @@ OUR_VECTORS = [
     for vector in VECTORS
     if vector["method"] == "GET" and set(vector["headers_signed"]) in (PLAIN_HEADERS, STS_HEADERS)
 ]
-"""The ones that sign exactly the headers which we send."""
+"""Those that sign exactly the headers that we send."""
 
 header_names = st.from_regex(r"[a-z][a-z0-9-]{0,15}", fullmatch=True)
 header_values = st.text(
