@@ -125,62 +125,51 @@ class Client:
         # Imported here: most runs never need it.
         import tenacity
 
-        failures = [failure]
-        throttled_count = 0
+        attempt_count = throttled_count = 0
 
         async def attempt() -> T:
-            nonlocal throttled_count
+            nonlocal attempt_count, throttled_count
+            attempt_count += 1
             try:
-                if failures:
-                    raise failures.pop()
+                if attempt_count == 1:
+                    raise failure
                 return await self._attempt(call)
             except ThrottledError:
                 throttled_count += 1
                 raise
 
-        def should_retry(state: "tenacity.RetryCallState") -> bool:
-            error = read_failure(state)
-            return error is not None and may_retry(
-                error, self._build_retry_state(state.attempt_number, throttled_count)
+        def build_state() -> RetryState:
+            now_s = self._now_s()
+            return RetryState(
+                attempt=attempt_count,
+                throttled_count=throttled_count,
+                retries=self._retries,
+                patience_s=self._patience_s,
+                answered=self._answered,
+                silent_s=self._silence.measure_silent_s(now_s),
+                ungranted_s=self._silence.measure_ungranted_s(now_s),
             )
 
-        def wait_s(state: "tenacity.RetryCallState") -> float:
-            error = read_failure(state)
-            assert error is not None  # noqa: S101 - tenacity waits only after a failure
-            retry_state = self._build_retry_state(state.attempt_number, throttled_count)
-            return compute_wait_s(error, retry_state, jitter=self._jitter())
-
         retrying = tenacity.AsyncRetrying(
-            retry=should_retry,
-            wait=wait_s,
+            retry=tenacity.retry_if_exception(lambda error: may_retry(error, build_state())),
+            wait=lambda state: compute_wait_s(
+                read_failure(state), build_state(), jitter=self._jitter()
+            ),
             sleep=self._sleep,
             before_sleep=lambda state: self._note_retry(
-                call, state.attempt_number, read_failure(state), state.upcoming_sleep
+                call, attempt_count, read_failure(state), state.upcoming_sleep
             ),
             reraise=True,
         )
         try:
             return await retrying(attempt)
         except ExporterError as exc:
-            attempts = int(retrying.statistics.get("attempt_number", 1))
-            error = explain_end(exc, self._build_retry_state(attempts, throttled_count))
+            error = explain_end(exc, build_state())
             error.gateway = call.gateway
             raise error from exc.__cause__
 
-    def _build_retry_state(self, attempt: int, throttled_count: int) -> RetryState:
-        now_s = self._now_s()
-        return RetryState(
-            attempt=attempt,
-            throttled_count=throttled_count,
-            retries=self._retries,
-            patience_s=self._patience_s,
-            answered=self._answered,
-            silent_s=self._silence.measure_silent_s(now_s),
-            ungranted_s=self._silence.measure_ungranted_s(now_s),
-        )
-
     def _note_retry(
-        self, call: calls.Call[T], attempt: int, error: BaseException | None, wait_s: float
+        self, call: calls.Call[T], attempt: int, error: BaseException, wait_s: float
     ) -> None:
         self.counts.retried += 1
         self._emit(RetryScheduled(call.label, attempt, wait_s, str(error), call.gateway))
@@ -303,8 +292,11 @@ class Client:
             ) from exc
 
 
-def read_failure(state: "tenacity.RetryCallState") -> BaseException | None:
-    return state.outcome.exception() if state.outcome is not None else None
+def read_failure(state: "tenacity.RetryCallState") -> BaseException:
+    """The error of the attempt that tenacity is about to repeat."""
+    error = None if state.outcome is None else state.outcome.exception()
+    assert error is not None  # noqa: S101 - tenacity waits only after a failure
+    return error
 
 
 @asynccontextmanager

@@ -108,20 +108,6 @@ async def open_emulator(
             await runner.cleanup()
 
 
-async def serve_forever(
-    scenario: Scenario,
-    *,
-    port: int,
-    announce: Callable[[str], None],
-    host: str = "127.0.0.1",
-) -> None:
-    """Announce the shell commands line by line, then serve until cancelled."""
-    async with open_emulator(scenario, host=host, port=port) as emulator:
-        for line in emulator.shell_lines():
-            announce(line)
-        await anyio.sleep_forever()
-
-
 def _parse_loopback(host: str) -> str:
     """The address to listen on; `localhost` may have two, of which it is IPv4."""
     literal = "127.0.0.1" if host == "localhost" else host

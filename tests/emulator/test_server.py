@@ -14,7 +14,7 @@ import pytest
 from yarl import URL
 
 from exporter.emulator.scenario import Scenario, build_workspaces
-from exporter.emulator.server import Emulator, open_emulator, serve_forever
+from exporter.emulator.server import Emulator, open_emulator
 from exporter.emulator.signature import (
     ReceivedRequest,
     build_canonical_request,
@@ -411,18 +411,9 @@ async def test_port_that_cannot_exist_is_refused(port: int) -> None:
             pass
 
 
-async def test_serving_is_announced_for_a_shell_and_ends_when_cancelled() -> None:
-    lines: list[str] = []
-    scenario = replace(SMALL, security_token="it's")
-    with anyio.fail_after(HANG_S):
-        async with anyio.create_task_group() as group:
-
-            def announce(line: str) -> None:
-                lines.append(line)
-                if "REGION" in line:
-                    group.cancel_scope.cancel()
-
-            await serve_forever(scenario, port=0, announce=announce)
+async def test_shell_reads_the_identity_and_the_endpoint() -> None:
+    async with open_emulator(replace(SMALL, security_token="it's")) as emulator:
+        lines = emulator.shell_lines()
 
     shell = "\n".join([*lines, 'printf "%s\\n" "$ALIBABA_CLOUD_SECURITY_TOKEN"'])
     shown = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=True)  # noqa: ASYNC221  # short

@@ -222,7 +222,7 @@ BUSY = build_scenario(
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """For exports in this process."""
     monkeypatch.setattr(retry, "BACKOFF_FIRST_S", 0.02)
-    monkeypatch.setattr(retry, "BACKOFF_MOST_S", 0.1)
+    monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.1)
 
 
 @dataclass

@@ -62,7 +62,7 @@ HANG_TIMEOUT_S = 0.5
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long the waits between attempts are is decided, and tested, without a service."""
     monkeypatch.setattr(retry, "BACKOFF_FIRST_S", 0.02)
-    monkeypatch.setattr(retry, "BACKOFF_MOST_S", 0.1)
+    monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.1)
     monkeypatch.setattr(retry, "FIRST_CONTACT_WAIT_S", 0.02)
 
 
