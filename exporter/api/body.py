@@ -1,4 +1,4 @@
-"""The body of an answer, read no further than an answer may be long."""
+"""Reads the body of an answer, up to a limit on its size."""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -6,31 +6,31 @@ from typing import Final
 import anyio
 
 MAX_BYTES: Final = 64 << 20
-"""Decoded. A hundred sessions take 60 KB, with large configurations some megabytes."""
+"""Longest decoded body. A hundred sessions take 60 KB, or some megabytes with large settings."""
 LARGE_BYTES: Final = 8 << 20
-"""Answers beyond are read one at a time, so that many large ones do not add up."""
+"""Bodies beyond this are read one at a time, so that several of them do not add up in memory."""
 
 
 class BodyTooLargeError(Exception):
-    """Raised when a body is longer than it may be; the rest of it was not read."""
+    """Raised when a body is longer than `MAX_BYTES`; the rest of it was not read."""
 
 
-async def read_body(parts: AsyncIterator[bytes], *, turn: anyio.Lock) -> bytes:
-    """The decoded body, which comes in parts. Raises BodyTooLargeError.
+async def read_body(chunks: AsyncIterator[bytes], *, large_lock: anyio.Lock) -> bytes:
+    """The decoded body. Raises BodyTooLargeError.
 
-    `turn` is whose turn it is among the large ones. aiohttp receives and decompresses no further
-    than its small buffer reaches while nobody reads, unless it is asked for the whole at once.
+    Whoever holds `large_lock` reads a large body. Those who wait for it take no memory: aiohttp
+    receives and decompresses only as far as its small buffer reaches while nobody reads.
     """
     body = bytearray()
-    async for part in parts:
-        body += part
+    async for chunk in chunks:
+        body += chunk
         if len(body) > LARGE_BYTES:
             break
     else:
         return bytes(body)
-    async with turn:
-        async for part in parts:
-            body += part
+    async with large_lock:
+        async for chunk in chunks:
+            body += chunk
             if len(body) > MAX_BYTES:
                 raise BodyTooLargeError
         return bytes(body)

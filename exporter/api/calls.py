@@ -1,8 +1,6 @@
-"""The wire format: calls, canonical requests, signatures, and answers as values or errors; performs
-no I/O.
+"""The calls of the service and their answers, as values or errors; performs no I/O.
 
-Signature V3 (ACS3-HMAC-SHA256):
-https://www.alibabacloud.com/help/en/sdk/product-overview/v3-request-structure-and-signature Calls:
+A change of the service's wire format is a change of this module alone. Calls:
 https://www.alibabacloud.com/help/en/emr/emr-serverless-spark/developer-reference/api-emr-serverless-spark-2023-08-08-overview
 """
 
@@ -13,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from exporter.api.error_codes import BAD_PAGE, build_api_error, fold_keys, is_refusal, read_error
+from exporter.api.error_codes import BAD_PAGE, build_api_error, fold_keys, is_refusal, parse_error
 from exporter.errors import BadAnswerError
 from exporter.model import Gateway, ListingQuery, SessionPage
 from exporter.records.decode import decode_json
@@ -21,14 +19,14 @@ from exporter.records.rows import stand_in
 
 API_VERSION = "2023-08-08"
 LIST_LIVY_COMPUTE_OK = "1000000"
-"""The word for success inside a ListLivyCompute body, which comes with HTTP 200 either way."""
+"""The `code` of a successful ListLivyCompute, which answers HTTP 200 either way."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One GET of the service, and how its answer is read."""
+    """One GET of the service, and the function that parses its answer."""
 
     action: str
     path: str
@@ -36,11 +34,11 @@ class Call(Generic[T]):
     query: str
     """Canonical: sorted by name, percent-encoded, as it is signed and sent."""
     label: str
-    """What is asked for, for a reader."""
+    """Names the request to a reader: `page 17 of w-1/lc-2`."""
     parse: Callable[[Mapping[str, Any], bytes], T]
-    """Decoded body, and the body as it came, to value; raises ValueError with what is wrong."""
+    """From the decoded body and the received bytes to the value. Raises ValueError."""
     gateway: Gateway | None = None
-    """Whose sessions are asked for; None where it is about something else."""
+    """The gateway whose sessions are asked for; None for other calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,46 @@ class GatewayDescription:
     status: str
 
 
+def list_sessions(gateway: Gateway, query: ListingQuery, *, page_num: int) -> Call[SessionPage]:
+    """ListLivyComputeSessions: one page; `page_num` counts from 1."""
+    return Call(
+        "ListLivyComputeSessions",
+        f"/api/v1/workspaces/{encode(gateway.workspace_id)}"
+        f"/livycompute/{encode(gateway.gateway_id)}/session",
+        build_canonical_query(
+            {"pageNum": str(page_num), "regionId": gateway.region_id, **query.parameters}
+        ),
+        label=f"page {page_num} of {gateway}",
+        parse=parse_session_page,
+        gateway=gateway,
+    )
+
+
+def list_workspaces(*, region_id: str, next_token: str | None) -> Call[WorkspacePage]:
+    """ListWorkspaces: one page; `next_token` is from the page before, None for the first."""
+    parameters = {"regionId": region_id, "maxResults": "100"}
+    if next_token is not None:
+        parameters["nextToken"] = next_token
+    return Call(
+        "ListWorkspaces",
+        "/api/v1/workspaces",
+        build_canonical_query(parameters),
+        label=f"the workspaces of {region_id}",
+        parse=parse_workspace_page,
+    )
+
+
+def list_gateways(*, region_id: str, workspace_id: str) -> Call[tuple[GatewayDescription, ...]]:
+    """ListLivyCompute: all gateways of a workspace that are not deleted, without pages."""
+    return Call(
+        "ListLivyCompute",
+        f"/api/interactive/v1/workspace/{encode(workspace_id)}/livycompute",
+        build_canonical_query({"regionId": region_id}),
+        label=f"the gateways of {workspace_id}",
+        parse=parse_gateways,
+    )
+
+
 @lru_cache(maxsize=256)
 def encode(text: str) -> str:
     """Percent-encoded by RFC 3986: only unreserved characters stay."""
@@ -74,71 +112,20 @@ def build_canonical_query(parameters: Mapping[str, str]) -> str:
     return "&".join(f"{name}={encode(value)}" for name, value in sorted(parameters.items()))
 
 
-def build_call(
-    action: str,
-    path: str,
-    parameters: Mapping[str, str],
-    *,
-    label: str,
-    parse: Callable[[Mapping[str, Any], bytes], T],
-    gateway: Gateway | None = None,
-) -> Call[T]:
-    return Call(action, path, build_canonical_query(parameters), label, parse, gateway)
-
-
-def list_sessions(gateway: Gateway, query: ListingQuery, *, page_num: int) -> Call[SessionPage]:
-    """ListLivyComputeSessions: one page; `page_num` counts from 1."""
-    return build_call(
-        "ListLivyComputeSessions",
-        f"/api/v1/workspaces/{encode(gateway.workspace_id)}"
-        f"/livycompute/{encode(gateway.gateway_id)}/session",
-        {"pageNum": str(page_num), "regionId": gateway.region_id, **query.parameters},
-        label=f"page {page_num} of {gateway}",
-        parse=parse_session_page,
-        gateway=gateway,
-    )
-
-
-def list_workspaces(*, region_id: str, next_token: str | None) -> Call[WorkspacePage]:
-    """ListWorkspaces: one page; `next_token` is the page before's, None for the first."""
-    parameters = {"regionId": region_id, "maxResults": "100"}
-    if next_token is not None:
-        parameters["nextToken"] = next_token
-    return build_call(
-        "ListWorkspaces",
-        "/api/v1/workspaces",
-        parameters,
-        label=f"the workspaces of {region_id}",
-        parse=parse_workspace_page,
-    )
-
-
-def list_gateways(*, region_id: str, workspace_id: str) -> Call[tuple[GatewayDescription, ...]]:
-    """ListLivyCompute: all gateways of a workspace that are not deleted; it has no pages."""
-    return build_call(
-        "ListLivyCompute",
-        f"/api/interactive/v1/workspace/{encode(workspace_id)}/livycompute",
-        {"regionId": region_id},
-        label=f"the gateways of {workspace_id}",
-        parse=parse_gateways,
-    )
-
-
-def read_answer(
+def parse_answer(
     call: Call[T], *, status: int, headers: Mapping[str, str], body: bytes, now: datetime
 ) -> T:
-    """The call's value, or the ApiError that the answer stands for.
+    """The call's value. Raises the ApiError that the answer stands for.
 
-    `headers` are looked up without regard to case by the caller's mapping; `now` turns an HTTP date
-    of `Retry-After` into seconds.
+    `headers` is a mapping that ignores the case of its keys; `now` turns an HTTP date in
+    `Retry-After` into seconds.
     """
     try:
         document = decode_json(body)
     except ValueError:
         document = None
-    is_object = isinstance(document, dict)
-    if not 200 <= status < 300 or not is_object or is_refusal(document):
-        raise read_error(
+    if not 200 <= status < 300 or not isinstance(document, dict) or is_refusal(document):
+        raise parse_error(
             call.label, status=status, headers=headers, body=body, document=document, now=now
         )
     try:
@@ -156,22 +143,20 @@ def read_answer(
 
 
 def read_session_page(body: bytes) -> SessionPage:
-    """A page from its kept body, which was read before."""
+    """The page whose body was kept."""
     return parse_session_page(decode_json(body), body)
 
 
 def parse_session_page(document: Mapping[str, Any], body: bytes) -> SessionPage:
     """`{requestId, totalCount, sessions}`; a null list is an empty one.
 
-    Raises ValueError when either field is missing: the official SDK takes that for an empty list,
+    Raises ValueError when either field is missing: the official SDK takes that for an empty list
     and loses the page.
     """
     if "sessions" not in document or "totalCount" not in document:
         document = match_keys(document, ("sessions", "totalCount"))
     total_count = parse_count(document["totalCount"])
-    sessions = document["sessions"]
-    if sessions is None:
-        sessions = []
+    sessions = [] if document["sessions"] is None else document["sessions"]
     if not isinstance(sessions, list):
         raise ValueError(f"sessions is {type(sessions).__name__}, not a list")
     try:
@@ -186,7 +171,7 @@ def parse_session_page(document: Mapping[str, Any], body: bytes) -> SessionPage:
 
 
 def match_keys(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The named fields, found without regard to case. Raises ValueError for one that is missing."""
+    """The named fields, whatever their case. Raises ValueError for a missing one."""
     folded = fold_keys(document)
     for name in names:
         if name.lower() not in folded:
@@ -195,7 +180,7 @@ def match_keys(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, A
 
 
 def parse_count(value: object) -> int:
-    # The digits are looked at first: to read a million of them would take minutes.
+    # The length is checked first: int() of a million digits would take minutes.
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
@@ -238,7 +223,7 @@ def parse_gateways(document: Mapping[str, Any], _body: bytes) -> tuple[GatewayDe
 
 
 def parse_objects(value: object, key: str) -> list[dict[str, Any]]:
-    """A list of objects that each have a text under `key`; null is an empty one."""
+    """A list of objects that each have a text under `key`; null is an empty list."""
     if value is None:
         return []
     if not isinstance(value, list):

@@ -1,4 +1,4 @@
-"""One signed, retried call over one aiohttp session."""
+"""Sends signed, paced and retried calls over one aiohttp session."""
 
 import logging
 import random
@@ -19,8 +19,9 @@ from exporter.api.credentials import Credential, Identity
 from exporter.api.error_codes import TOO_LARGE, build_api_error
 from exporter.api.error_map import Route, translate
 from exporter.api.limiter import Limiter
-from exporter.api.pacer import Pacer, Ticket
+from exporter.api.pacer import Pacer
 from exporter.api.proxy import Proxy, find_proxy
+from exporter.api.quota_edges import Ticket
 from exporter.api.retry import (
     RetryState,
     Silence,
@@ -49,6 +50,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_CONNECT_S = 10.0
+"""Longest time to connect; a longer `--timeout` is for the answer."""
 
 
 class Client:
@@ -76,7 +78,7 @@ class Client:
         self._host = urlsplit(endpoint).netloc
         self._route = Route(self._host, proxy, timeout_s)
         self._proxy_headers = None if proxy is None else proxy.headers
-        self._large_turn = anyio.Lock()
+        self._large_lock = anyio.Lock()
         self._identity = identity
         self._retries = retries
         self._patience_s = patience_s
@@ -85,7 +87,7 @@ class Client:
         self._utc_now = utc_now
         self._sleep = sleep
         self._jitter = jitter
-        self._gate = Limiter(pacer, now_s=now_s)
+        self._limiter = Limiter(pacer, now_s=now_s)
         self._clock_offset = timedelta()
         self._answered = False
         self._silence = Silence(now_s())
@@ -93,8 +95,8 @@ class Client:
 
     @property
     def learnt_rps(self) -> float | None:
-        """The quota as far as it was met, in requests a second; None when it never was."""
-        return self._gate.pacer.learnt_rps
+        """The quota in requests a second, as far as it is known; None while it is not."""
+        return self._limiter.pacer.learnt_rps
 
     async def send(self, call: calls.Call[T]) -> T:
         """The value of a call, after as many attempts as the settings allow.
@@ -102,93 +104,78 @@ class Client:
         Raises the last attempt's error: ApiError, NetworkError or CredentialsError.
         """
         try:
-            # Nearly every call ends here. tenacity's machinery would cost each as much as building
-            # the request.
+            # Nearly every call ends here: tenacity would cost as much as building the request.
             return await self._attempt(call)
         except ExporterError as exc:
             return await self._retry(call, failure=exc)
 
     async def _retry(self, call: calls.Call[T], *, failure: ExporterError) -> T:
-        """Go on after a failed first attempt, which tenacity is told of as its own first."""
-        # Imported when something failed: most runs never need it.
+        """Continue after a failed first attempt, which tenacity counts as its own first."""
+        # Imported here: most runs never need it.
         import tenacity
 
-        failures = [failure]
-        throttled_count = 0
+        attempt_count = throttled_count = 0
 
         async def attempt() -> T:
-            nonlocal throttled_count
+            nonlocal attempt_count, throttled_count
+            attempt_count += 1
             try:
-                if failures:
-                    raise failures.pop()
+                if attempt_count == 1:
+                    raise failure
                 return await self._attempt(call)
             except ThrottledError:
                 throttled_count += 1
                 raise
 
-        def look_around(state: "tenacity.RetryCallState") -> RetryState:
-            return self._circumstances(state.attempt_number, throttled_count=throttled_count)
-
-        def judge(state: "tenacity.RetryCallState") -> bool:
-            error = read_failure(state)
-            return error is not None and may_retry(error, look_around(state))
-
-        def wait_s(state: "tenacity.RetryCallState") -> float:
-            error = read_failure(state)
-            assert error is not None  # noqa: S101 - tenacity waits only after a failure
-            return compute_wait_s(error, look_around(state), jitter=self._jitter())
+        def build_state() -> RetryState:
+            now_s = self._now_s()
+            return RetryState(
+                attempt=attempt_count,
+                throttled_count=throttled_count,
+                retries=self._retries,
+                patience_s=self._patience_s,
+                answered=self._answered,
+                silent_s=self._silence.measure_silent_s(now_s),
+                ungranted_s=self._silence.measure_ungranted_s(now_s),
+            )
 
         retrying = tenacity.AsyncRetrying(
-            retry=judge,
-            wait=wait_s,
+            retry=tenacity.retry_if_exception(lambda error: may_retry(error, build_state())),
+            wait=lambda state: compute_wait_s(
+                read_failure(state), build_state(), jitter=self._jitter()
+            ),
             sleep=self._sleep,
             before_sleep=lambda state: self._note_retry(
-                call, state.attempt_number, read_failure(state), read_wait_s(state)
+                call, attempt_count, read_failure(state), state.upcoming_sleep
             ),
             reraise=True,
         )
         try:
             return await retrying(attempt)
         except ExporterError as exc:
-            attempts = int(retrying.statistics.get("attempt_number", 1))
-            circumstances = self._circumstances(attempts, throttled_count=throttled_count)
-            ended = explain_end(exc, circumstances)
-            ended.gateway = call.gateway
-            raise ended from exc.__cause__
-
-    def _circumstances(self, attempt: int, *, throttled_count: int) -> RetryState:
-        now_s = self._now_s()
-        return RetryState(
-            attempt=attempt,
-            throttled_count=throttled_count,
-            retries=self._retries,
-            patience_s=self._patience_s,
-            answered=self._answered,
-            silent_s=self._silence.measure_silent_s(now_s),
-            ungranted_s=self._silence.measure_ungranted_s(now_s),
-        )
+            error = explain_end(exc, build_state())
+            error.gateway = call.gateway
+            raise error from exc.__cause__
 
     def _note_retry(
-        self, call: calls.Call[T], attempt: int, error: BaseException | None, wait_s: float
+        self, call: calls.Call[T], attempt: int, error: BaseException, wait_s: float
     ) -> None:
         self.counts.retried += 1
         self._emit(RetryScheduled(call.label, attempt, wait_s, str(error), call.gateway))
 
     async def _attempt(self, call: calls.Call[T]) -> T:
-        """One attempt, made a second time after a failure that we can remedy at once."""
+        """One attempt, or two if the first fails for our clock or token and that is corrected."""
         credential = await self._identity.get()
         try:
             return await self._ask(call, credential)
         except (ClockSkewError, TokenExpiredError) as exc:
-            if not await self._remedy(exc, credential):
+            if not await self._correct(exc, credential):
                 raise
             self._note_retry(call, 1, exc, 0.0)
         return await self._ask(call, await self._identity.get())
 
-    async def _remedy(self, error: ApiError, credential: Credential) -> bool:
-        """Take the service's clock for ours, or fetch a new token; whether that changed
-        anything.
-        """
+    async def _correct(self, error: ApiError, credential: Credential) -> bool:
+        """Adopt the service's clock, or fetch a new token; False if that changed nothing."""
         if isinstance(error, ClockSkewError):
             if error.server_at is None:
                 return False
@@ -197,10 +184,10 @@ class Client:
         return await self._identity.renew(credential)
 
     async def _ask(self, call: calls.Call[T], credential: Credential) -> T:
-        """Wait for a turn, send, and keep count of how it ended."""
-        ticket = await self._gate.enter()
+        """One request: wait for the limiter, send, and count the outcome."""
+        ticket = await self._limiter.enter()
         started_s = self._now_s()
-        self._emit(RequestStarted(self._gate.pacer.in_flight))
+        self._emit(RequestStarted(self._limiter.pacer.in_flight))
         outcome: Outcome = "failed"
         retry_after_s = None
         try:
@@ -210,9 +197,9 @@ class Client:
             outcome = "throttled"
             if exc.retry_after_s is not None:
                 retry_after_s = min(exc.retry_after_s, self._patience_s)
-            told = explain_hint(exc, patience_s=self._patience_s)
-            if told is not None and self._silence.is_first_hint():
-                logger.warning("%s", told)
+            warning = explain_hint(exc, patience_s=self._patience_s)
+            if warning is not None and self._silence.is_first_hint():
+                logger.warning("%s", warning)
             raise
         finally:
             self._note_end(ticket, outcome, started_s=started_s, retry_after_s=retry_after_s)
@@ -221,10 +208,10 @@ class Client:
     def _note_end(
         self, ticket: Ticket, outcome: Outcome, *, started_s: float, retry_after_s: float | None
     ) -> None:
-        self._gate.leave(ticket, throttled=outcome == "throttled", retry_after_s=retry_after_s)
+        self._limiter.leave(ticket, throttled=outcome == "throttled", retry_after_s=retry_after_s)
         setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
         ended_s = self._now_s()
-        self._emit(RequestEnded(outcome, self._gate.pacer.in_flight, ended_s - started_s))
+        self._emit(RequestEnded(outcome, self._limiter.pacer.in_flight, ended_s - started_s))
         if outcome == "throttled" and self.learnt_rps is not None:
             self._emit(PaceLearnt(self.learnt_rps))
         if outcome == "ok":
@@ -237,9 +224,9 @@ class Client:
         async def sign_and_send(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> aiohttp.ClientResponse:
-            # As a middleware this also runs when aiohttp itself repeats a GET whose kept-alive
-            # connection was gone, so that no signature is ever sent twice; what broke off unseen
-            # counts as a failed request of its own.
+            # aiohttp repeats a GET itself when a kept-alive connection was gone. As a middleware
+            # this signs the repetition anew, since no signature may be sent twice, and counts the
+            # request that broke off as failed.
             nonlocal sent_count
             self.counts.failed += sent_count
             self.counts.sent += 1
@@ -269,7 +256,7 @@ class Client:
                 exc, label=call.label, route=self._route, answered=self._answered
             ) from exc
         try:
-            value = calls.read_answer(
+            return calls.parse_answer(
                 call,
                 status=response.status,
                 headers=response.headers,
@@ -280,11 +267,10 @@ class Client:
             exc.args = (credential.mask(str(exc)),)
             self._answered = self._answered or not isinstance(exc, BadAnswerError)
             raise
-        return value
 
     async def _read(self, response: aiohttp.ClientResponse, label: str) -> bytes:
         try:
-            return await read_body(response.content.iter_any(), turn=self._large_turn)
+            return await read_body(response.content.iter_any(), large_lock=self._large_lock)
         except BodyTooLargeError as exc:
             raise build_api_error(
                 BadAnswerError,
@@ -295,12 +281,11 @@ class Client:
             ) from exc
 
 
-def read_failure(state: "tenacity.RetryCallState") -> BaseException | None:
-    return state.outcome.exception() if state.outcome is not None else None
-
-
-def read_wait_s(state: "tenacity.RetryCallState") -> float:
-    return state.next_action.sleep if state.next_action is not None else 0.0
+def read_failure(state: "tenacity.RetryCallState") -> BaseException:
+    """The error of the attempt that tenacity is about to repeat."""
+    error = None if state.outcome is None else state.outcome.exception()
+    assert error is not None  # noqa: S101 - tenacity waits only after a failure
+    return error
 
 
 @asynccontextmanager
@@ -317,11 +302,9 @@ async def open_client(
     environ: Mapping[str, str],
     emit: Callable[[Event], None],
 ) -> AsyncIterator[Client]:
-    """A client over one session of at most `concurrency` kept-alive connections, closed with the
-    block.
+    """A client with at most `concurrency` kept-alive connections, closed at the end of the block.
 
-    `endpoint` is checked already; its proxy, if any, is the environment's. Raises UsageError for
-    one that is malformed.
+    `endpoint` is checked already. Raises UsageError if the environment names a malformed proxy.
     """
     proxy = find_proxy(endpoint, environ=environ)
     connector = aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=60)

@@ -1,4 +1,4 @@
-"""The service that a run asks: its region, its endpoint, and a client for it."""
+"""Resolves the region and endpoint of a run and opens a client for it."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,16 +16,12 @@ from exporter.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class ApiEndpoint:
-    """Where to ask, and about which region."""
-
     region_id: str
     endpoint: str
 
 
 def resolve_endpoint(settings: Settings, *, environ: Mapping[str, str]) -> ApiEndpoint:
-    """The region and endpoint of a run. Raises UsageError when no source names a region, or one is
-    malformed.
-    """
+    """Raises UsageError if no source names a region, or if region or endpoint is malformed."""
     region = find_region(settings, environ=environ)
     if not region:
         raise UsageError("no region", hint="name it with --region, such as --region cn-hangzhou")
@@ -35,7 +31,7 @@ def resolve_endpoint(settings: Settings, *, environ: Mapping[str, str]) -> ApiEn
 
 
 def find_region(settings: Settings, *, environ: Mapping[str, str]) -> str | None:
-    """As a setting, the profile or the environment names it, in this order."""
+    """From the settings, the profile or the environment, in this order."""
     return (
         settings.region
         or read_profile_region(profile=settings.profile, environ=environ)

@@ -1,13 +1,12 @@
-"""Whose requests these are: an explicit key, the environment's, a profile's or a role's.
+"""Finds the credential that signs requests: the environment's, a profile's or a role's.
 
-A plain key from the environment is read here; every other way (profiles, RRSA, ECS roles, SSO, a
-credentials URI) is alibabacloud-credentials', imported only then. Its blocking interface is called
-in a thread by one task at a time: its async interface holds a thread lock across awaits, and
+A plain key in the environment is read here. alibabacloud-credentials, imported only then, knows
+every other source: profiles, RRSA, ECS roles, SSO, a credentials URI. Its blocking interface is
+called in a thread by one task at a time: its async interface holds a thread lock across awaits, and
 freezes the loop when two tasks meet.
 """
 
 import asyncio
-import itertools
 import logging
 import os
 import re
@@ -16,6 +15,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,18 @@ from exporter.settings.files import read_regular
 logger = logging.getLogger(__name__)
 
 REUSE_S = 60.0
-"""How long a fetched credential is used before its provider is asked again; providers renew a token
-15 minutes before it expires, so this only spares the thread."""
+"""How long a fetched credential is used before its provider is called again. Providers renew a
+token 15 minutes before it expires, so this only saves threads."""
 
 MASKED_FROM = 12
-"""A secret is masked from its first this many characters on; fewer of them tell nothing."""
+"""A secret is masked wherever so many of its first characters stand; fewer reveal nothing."""
 
 MAX_PROFILES_BYTES = 1 << 20
+"""Largest file of profiles that is read; the usual one takes some kilobytes."""
 
 METADATA_SERVER = ("100.100.100.200", 80)
 METADATA_PROBE_S = 0.4
-"""An ECS instance answers in a few milliseconds; elsewhere nobody does."""
+"""An ECS instance answers within a few milliseconds; elsewhere nothing answers."""
 
 NO_CREDENTIALS_HINT = (
     "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, run `aliyun configure`,"
@@ -49,35 +51,33 @@ NO_CREDENTIALS_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One generation of a key; the three values belong together."""
+    """A key with its token; the three values belong together."""
 
     access_key_id: str
     access_key_secret: str = field(repr=False)
     security_token: str | None = field(default=None, repr=False)
-    """Present for a temporary (STS) key."""
+    """Only a temporary (STS) key has one."""
 
     def mask(self, text: str) -> str:
         """`text` without the secret and the token, even where one of them is cut off."""
-        for secret in (self.access_key_secret, self.security_token):
-            if secret:
-                # A message that was shortened may end within a token of a thousand characters.
-                start, rest = secret[:MASKED_FROM], secret[MASKED_FROM:]
-                first, *others = text.split(start)
-                text = "***".join([first, *(drop_start(each, rest) for each in others)])
+        for secret in filter(None, (self.access_key_secret, self.security_token)):
+            # A message that was shortened may end within a token of a thousand characters.
+            start, rest = secret[:MASKED_FROM], secret[MASKED_FROM:]
+            first, *others = text.split(start)
+            text = "***".join([first, *(remove_common_start(each, rest) for each in others)])
         return text
 
 
-def drop_start(text: str, start: str) -> str:
-    """`text` without as much of `start` as it begins with."""
-    equal = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, start, strict=False))
+def remove_common_start(text: str, other: str) -> str:
+    """`text` without the characters that it and `other` both begin with."""
+    equal = takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
     return text[sum(1 for _ in equal) :]
 
 
 class Identity:
-    """A credential that is fetched when first needed, shared by all tasks, and fetched anew when it
-    ages.
+    """A credential that all tasks share, fetched when first needed and again when it ages.
 
-    One that cannot be had anew is used on: whether it still holds is the service's to say.
+    If fetching again fails, the old one stays in use: the service decides whether it still holds.
     """
 
     def __init__(self, fetch: Callable[[], Credential], *, now_s: Callable[[], float]) -> None:
@@ -98,8 +98,9 @@ class Identity:
         return self._credential
 
     async def renew(self, refused: Credential) -> bool:
-        """Fetch anew unless another task already did; whether the credential differs from the
-        refused one. Raises CredentialsError when none can be had.
+        """Fetch again unless another task already did; False if that gave the refused one.
+
+        Raises CredentialsError if the fetch fails.
         """
         async with self._lock:
             if self._credential == refused:
@@ -117,7 +118,7 @@ class Identity:
         except CredentialsError as exc:
             if kept is None:
                 raise
-            self._fetched_s = self._now_s()  # the provider is not asked for each request
+            self._fetched_s = self._now_s()  # no request calls the provider again for a while
             if not self._warned:
                 self._warned = True
                 logger.warning("the credential is used on: %s", kept.mask(str(exc)))
@@ -129,17 +130,18 @@ class Identity:
 
 
 def start_daemon(fetch: Callable[[], Credential]) -> Future[Credential]:
-    """Run in a thread that the end of the process does not wait for, as it would for anyio's: a
-    provider may wait for somebody who never answers.
+    """Fetch in a daemon thread: a provider may wait forever, and the process must still end.
+
+    A worker thread of anyio would keep the process alive.
     """
     future = Future[Credential]()
 
     def run() -> None:
-        # It is cancelled when nobody waits for it any longer.
+        # The future is cancelled when nobody waits for it any longer.
         with suppress(InvalidStateError):
             try:
                 fetched = fetch()
-            except BaseException as exc:  # noqa: BLE001 - it is raised where it is waited for
+            except BaseException as exc:  # noqa: BLE001 - the waiting task raises it
                 future.set_exception(exc)
             else:
                 future.set_result(fetched)
@@ -151,14 +153,12 @@ def start_daemon(fetch: Callable[[], Credential]) -> Future[Credential]:
 def open_identity(
     *, profile: str | None, environ: Mapping[str, str], now_s: Callable[[], float]
 ) -> Identity:
-    """The identity that the settings name; nothing is fetched yet, but a half-set environment is
-    refused.
-    """
+    """Fetches nothing yet. Raises CredentialsError for half a key in the environment."""
     return Identity(choose_fetch(profile=profile, environ=environ), now_s=now_s)
 
 
 def choose_fetch(*, profile: str | None, environ: Mapping[str, str]) -> Callable[[], Credential]:
-    """What fetches the credential of the identity that the settings name, in whichever thread.
+    """The function that fetches the credential; any thread may call it.
 
     Raises CredentialsError for half a key in the environment.
     """
@@ -173,7 +173,7 @@ def choose_fetch(*, profile: str | None, environ: Mapping[str, str]) -> Callable
 def read_environment_credential(environ: Mapping[str, str]) -> Credential | None:
     """The key in the environment; None when there is none.
 
-    Raises CredentialsError for half a key, which the default chain would skip over to some other
+    Raises CredentialsError for half a key: the default chain would skip it and take some other
     identity.
     """
     key_id = environ.get("ALIBABA_CLOUD_ACCESS_KEY_ID", "")
@@ -192,7 +192,7 @@ def read_environment_credential(environ: Mapping[str, str]) -> Credential | None
 
 
 def build_credential(key_id: str, secret: str, token: str | None, *, source: str) -> Credential:
-    """Raises CredentialsError for a value that no key has and no header could carry."""
+    """Raises CredentialsError for characters that no key has and no header can carry."""
     for name, value in (("ID", key_id), ("secret", secret), ("token", token or "")):
         if not re.fullmatch(r"[!-~]*", value):
             raise CredentialsError(
@@ -203,47 +203,43 @@ def build_credential(key_id: str, secret: str, token: str | None, *, source: str
 
 
 def build_profile_fetch(profile: str) -> Callable[[], Credential]:
-    def fetch() -> Credential:
-        from alibabacloud_credentials.provider import CLIProfileCredentialsProvider
-
-        silence_library()
-        provider = providers.setdefault(
-            profile, CLIProfileCredentialsProvider(profile_name=profile)
-        )
-        return read_provider(provider, source=f"profile {profile!r}", hint=profile_hint(profile))
-
-    providers: dict[str, Any] = {}
-    return fetch
-
-
-def profile_hint(profile: str) -> str:
-    return (
+    hint = (
         "`aliyun configure list` shows the profiles;"
         f" `aliyun configure --profile {profile}` makes one"
     )
 
+    @cache
+    def build_provider() -> Any:
+        from alibabacloud_credentials.provider import CLIProfileCredentialsProvider
+
+        silence_library()
+        return CLIProfileCredentialsProvider(profile_name=profile)
+
+    return lambda: fetch_credential(build_provider(), source=f"profile {profile!r}", hint=hint)
+
 
 def build_chain_fetch(environ: Mapping[str, str]) -> Callable[[], Credential]:
-    def fetch() -> Credential:
-        if not chain_has_a_source(environ):
-            raise CredentialsError("no credentials found", hint=NO_CREDENTIALS_HINT)
+    @cache
+    def build_provider() -> Any:
         from alibabacloud_credentials.provider import DefaultCredentialsProvider
 
         silence_library()
-        if not providers:
-            providers.append(DefaultCredentialsProvider())
-        return read_provider(
-            providers[0], source="the default credential chain", hint=NO_CREDENTIALS_HINT
+        return DefaultCredentialsProvider()
+
+    def fetch() -> Credential:
+        if not chain_has_a_source(environ):
+            raise CredentialsError("no credentials found", hint=NO_CREDENTIALS_HINT)
+        return fetch_credential(
+            build_provider(), source="the default credential chain", hint=NO_CREDENTIALS_HINT
         )
 
-    providers: list[Any] = []
     return fetch
 
 
 def chain_has_a_source(environ: Mapping[str, str]) -> bool:
-    """Whether asking the default chain can succeed at all.
+    """Whether the default chain can find anything.
 
-    It would otherwise spend seconds on a metadata server that is not there.
+    Otherwise it would spend seconds on a metadata server that is not there.
     """
     home = Path(environ.get("HOME") or Path.home())
     variables = ("ALIBABA_CLOUD_OIDC_TOKEN_FILE", "ALIBABA_CLOUD_CREDENTIALS_URI")
@@ -260,7 +256,7 @@ def chain_has_a_source(environ: Mapping[str, str]) -> bool:
 
 
 def metadata_server_answers() -> bool:
-    """Whether there is an HTTP server, not only something in between that takes connections."""
+    """Whether an HTTP server answers, rather than a gateway that accepts any connection."""
     import socket
 
     try:
@@ -272,10 +268,8 @@ def metadata_server_answers() -> bool:
         return False
 
 
-def read_provider(provider: Any, *, source: str, hint: str) -> Credential:
-    """One snapshot of a provider of the library; its errors may quote a file, never a secret of
-    it.
-    """
+def fetch_credential(provider: Any, *, source: str, hint: str) -> Credential:
+    """The current credential of a library's provider, whose errors quote files but no secrets."""
     try:
         found = provider.get_credentials()
     except Exception as exc:
@@ -289,9 +283,9 @@ def read_provider(provider: Any, *, source: str, hint: str) -> Credential:
 
 
 def silence_library() -> None:
-    """Undo the stderr handlers that the library's modules attach to their loggers on import.
+    """Remove the stderr handlers that the library's modules attach to their loggers on import.
 
-    Its failures come back as exceptions and are shown once, by us.
+    Its failures come back as exceptions, which are shown once.
     """
     for name in ("credentials", "alibabacloud-tea", "darabonba-core"):
         logger = logging.getLogger(name)
@@ -301,10 +295,9 @@ def silence_library() -> None:
 
 
 def read_profile_region(*, profile: str | None, environ: Mapping[str, str]) -> str | None:
-    """The region of a profile in the aliyun CLI's file: the named, else the environment's, else the
-    current one.
+    """The region of a profile in the aliyun CLI's file, None if it has none.
 
-    None when there is no such file, profile or region: the region may come from elsewhere.
+    The profile is the named one, else the environment's, else the file's current one.
     """
     path = Path(environ.get("HOME") or Path.home()) / ".aliyun" / "config.json"
     try:

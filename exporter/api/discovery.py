@@ -1,4 +1,4 @@
-"""Which gateways a run lists: the ones that the settings name, or all that the service shows."""
+"""Finds the gateways that a run lists: those that the settings name, or all of the service."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,6 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredGateway:
-    """A gateway with what the service tells about it."""
-
     gateway: Gateway
     workspace_name: str
     name: str
@@ -24,7 +22,7 @@ class DiscoveredGateway:
 async def discover_workspaces(client: Client, *, region_id: str) -> list[calls.Workspace]:
     """Every workspace of a region, in the service's order.
 
-    Raises ExporterError when the service hands out a page token twice: the list would never end.
+    Raises ExporterError if the service returns a page token twice: the list would never end.
     """
     found: list[calls.Workspace] = []
     seen: set[str] = set()
@@ -48,11 +46,15 @@ async def discover_gateways(
 ) -> list[DiscoveredGateway]:
     """The gateways to list, in the order of `workspaces`, then of the service's list.
 
-    Raises UnknownIdError for a workspace or gateway that was named and is not found.
+    Raises UnknownIdError if a named workspace or gateway is not found.
     """
     wanted = list(dict.fromkeys(gateways))
     found: list[DiscoveredGateway] = []
-    for workspace in await choose_workspaces(client, region_id=region_id, wanted=workspaces):
+    if ALL in workspaces:
+        chosen = await discover_workspaces(client, region_id=region_id)
+    else:
+        chosen = [calls.Workspace(each, "", "") for each in dict.fromkeys(workspaces)]
+    for workspace in chosen:
         descriptions = await client.send(
             calls.list_gateways(region_id=region_id, workspace_id=workspace.workspace_id)
         )
@@ -66,9 +68,8 @@ async def discover_gateways(
             for each in descriptions
             if ALL in wanted or each.gateway_id in wanted
         )
-    missing = [
-        each for each in wanted if each != ALL and each not in {f.gateway.gateway_id for f in found}
-    ]
+    found_ids = {each.gateway.gateway_id for each in found}
+    missing = [each for each in wanted if each not in {ALL, *found_ids}]
     if missing:
         raise UnknownIdError(
             f"no gateway {missing[0]} in {', '.join(workspaces)}",
@@ -78,20 +79,12 @@ async def discover_gateways(
     return found
 
 
-async def choose_workspaces(
-    client: Client, *, region_id: str, wanted: Sequence[str]
-) -> list[calls.Workspace]:
-    if ALL not in wanted:
-        return [calls.Workspace(each, "", "") for each in dict.fromkeys(wanted)]
-    return await discover_workspaces(client, region_id=region_id)
-
-
 async def choose_gateways(
     client: Client, *, region_id: str, workspaces: Sequence[str], gateways: Sequence[str]
 ) -> list[Gateway]:
-    """The gateways to list. Asks nothing when one workspace and its gateways are named.
+    """The gateways to list; sends no request when one workspace and its gateways are named.
 
-    Raises UnknownIdError when something named is not there, or when there is no gateway at all.
+    Raises UnknownIdError if a named workspace or gateway is not found, or no gateway at all.
     """
     if len(workspaces) == 1 and ALL not in workspaces and ALL not in gateways:
         return [Gateway(region_id, workspaces[0], each) for each in dict.fromkeys(gateways)]

@@ -1,7 +1,6 @@
-"""What a refusal of the service means: its code, status and headers to one typed error; performs no
-I/O.
+"""Maps the code, status and headers of an error answer to one typed error; performs no I/O.
 
-The code decides before the status, which the service does not use consistently: throttling comes
+The code takes precedence over the status, which the service uses inconsistently: throttling comes
 with 400, 429 and 503, and a permission failure was seen with 429. Codes:
 https://help.aliyun.com/document_detail/434846.html
 """
@@ -10,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 
 from exporter.errors import (
     ApiError,
@@ -34,8 +33,8 @@ BAD_PAGE = "the service's answer is not as documented: report it to its support 
 TOO_LARGE = "check --endpoint; where sessions are that large, lower --page-size"
 
 SUCCESS_CODES = frozenset({"", "0", "200", "1000000", "ok", "success"})
-"""What a body that holds the value may say of itself, in any case of letters: ListLivyCompute says
-1000000, its relatives the others."""
+"""Values of `code` in a successful body, lower-case: 1000000 is ListLivyCompute's, the others are
+those of related calls."""
 
 CODES: tuple[tuple[str, type[ApiError]], ...] = (
     (r"(.*\.)?(Throttling|FlowControl)\b.*", ThrottledError),
@@ -74,8 +73,20 @@ HINTS: dict[type[ApiError], str] = {
 }
 
 
+RETRY_HEADERS = (
+    ("x-acs-retry-after", r"^\s*(\d+)\s*$"),
+    ("x-ratelimit-user-api", r"TimeLeft:\s*(\d+)"),
+    ("x-ratelimit-user", r"TimeLeft:\s*(\d+)"),
+)
+"""Headers that hold a wait, and the pattern of its milliseconds."""
+
+MAX_RETRY_AFTER_S = 86_400.0
+"""Longest wait taken from a header, a day. It is reported as it is; the caller decides how much of
+it to wait."""
+
+
 def classify(status: int, code: str | None) -> type[ApiError]:
-    """The error class of a refusal; `code` None when the answer had none."""
+    """The error class of an error answer; `code` is None when it had none."""
     for pattern, error in CODES:
         if code is not None and re.fullmatch(pattern, code, re.IGNORECASE):
             return error
@@ -89,27 +100,17 @@ def classify(status: int, code: str | None) -> type[ApiError]:
 
 
 def is_refusal(document: Mapping[str, Any]) -> bool:
-    """Whether a body says itself that it is no value, whatever status it came with."""
+    """Whether a body declares an error, whatever its HTTP status."""
     folded = fold_keys(document)
-    return not is_success_code(folded.get("code")) or is_false(folded.get("success"))
+    success = str(folded.get("success")).strip().lower()
+    return not is_success_code(folded.get("code")) or success == "false"
 
 
 def is_success_code(code: object) -> bool:
     return code is None or str(code).strip().lower() in SUCCESS_CODES
 
 
-def is_false(word: object) -> bool:
-    return word is False or (isinstance(word, str) and word.strip().lower() == "false")
-
-
-def classify_told(code: str | None) -> type[ApiError]:
-    """The error class of a refusal with a status of success; without a code, the service failed."""
-    if code is None or is_success_code(code):
-        return ServiceError
-    return classify(200, code)
-
-
-def read_error(
+def parse_error(
     label: str,
     *,
     status: int,
@@ -118,22 +119,22 @@ def read_error(
     document: Any,
     now: datetime,
 ) -> ApiError:
-    """The error that an answer without a value stands for; `document` is the decoded body, if it
+    """The error of an answer that holds no value; `document` is the decoded body, None unless it
     was JSON.
     """
-    folded = fold_keys(document) if isinstance(document, dict) else read_xml(body)
-    code = as_text(folded.get("code"))
+    folded = fold_keys(document) if isinstance(document, dict) else parse_xml(body)
+    code, message = as_text(folded.get("code")), as_text(folded.get("message"))
     is_success = 200 <= status < 300
+    kind: type[ApiError]
+    reason: str | None
     if is_success and isinstance(document, dict) and is_refusal(document):
-        kind: type[ApiError] = classify_told(code)
-        reason: str | None = as_text(folded.get("message")) or "success is false"
-    elif code is None and is_success:
-        kind = BadAnswerError
-        reason = describe_body(body, document=document)
+        kind = ServiceError if is_success_code(code) else classify(status, code)
+        reason = message or "success is false"
+    elif is_success and code is None:
+        kind, reason = BadAnswerError, describe_body(body, document=document)
     else:
-        kind = classify(status, code)
-        reason = as_text(folded.get("message"))
-        if reason is None and code is None:
+        kind, reason = classify(status, code), message
+        if message is None and code is None:
             reason = describe_body(body, document=document)
     error = build_api_error(
         kind,
@@ -142,10 +143,10 @@ def read_error(
         code=code,
         reason=reason,
         request_id=folded.get("requestid"),
-        retry_after_s=read_retry_after(headers, now=now),
+        retry_after_s=parse_retry_after(headers, now=now),
     )
     if isinstance(error, ClockSkewError):
-        error.server_at = read_date(headers.get("date", ""))
+        error.server_at = parse_date(headers.get("date", ""))
     return error
 
 
@@ -160,7 +161,7 @@ def build_api_error(
     retry_after_s: float | None = None,
     hint: str | None = None,
 ) -> ApiError:
-    """The error of a kind as it is told; `hint` in place of the kind's own."""
+    """An error of a kind with its message; `hint` replaces the kind's own."""
     known_id = as_text(request_id)
     parts = [f"HTTP {status}", *(scrub(part) for part in (code, reason) if part is not None)]
     message = f"{label}: " + ", ".join(part for part in parts if part)
@@ -180,13 +181,11 @@ def build_api_error(
 
 
 def fold_keys(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Lower-case keys: answers of the gateway itself come in the RPC casing (`Code`,
-    `RequestId`).
-    """
+    """Lower-case keys: the API gateway's own answers have the RPC casing (`Code`, `RequestId`)."""
     return {key.lower(): value for key, value in document.items()}
 
 
-def read_xml(body: bytes) -> dict[str, str]:
+def parse_xml(body: bytes) -> dict[str, str]:
     """The flat fields of an `<Error>` document, lower-case; empty for anything else."""
     text = body[:20_000].decode("utf-8", "replace")
     if "<Error>" not in text:
@@ -212,10 +211,10 @@ def describe_body(body: bytes, *, document: object) -> str:
 
 
 def scrub(message: str) -> str:
-    """One line of at most 300 characters, without the full stop and the passwords of URLs.
+    """One line of at most 300 characters, without its full stop and the passwords of URLs.
 
-    A SignatureDoesNotMatch message repeats the canonical request with the STS token in it, so
-    everything from there on is cut.
+    A SignatureDoesNotMatch message repeats the canonical request and with it the STS token, so the
+    line ends before that.
     """
     line = mask_urls(" ".join(message.split()))
     cut = re.search(
@@ -226,8 +225,8 @@ def scrub(message: str) -> str:
     return line.rstrip(" .") if len(line) <= 300 else line[:300] + "…"
 
 
-def read_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Seconds that the service asks to wait; None when no header says a positive time.
+def parse_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
+    """Seconds that the service asks to wait; None when no header holds a positive time.
 
     `x-acs-retry-after` counts milliseconds (tea-openapi 0.4.5), the older `x-ratelimit-user*` carry
     `TimeLeft:` in milliseconds, `Retry-After` is seconds or an HTTP date (RFC 9110, 10.2.3).
@@ -238,34 +237,20 @@ def read_retry_after(headers: Mapping[str, str], *, now: datetime) -> float | No
         if (found := re.search(pattern, headers.get(name, "")))
     ]
     if not any(wait > 0 for wait in waits):
-        waits = [read_http_retry_after(headers.get("retry-after", ""), now=now)]
+        waits = [parse_http_retry_after(headers.get("retry-after", ""), now=now)]
     longest = min(max(waits), MAX_RETRY_AFTER_S)
     return longest if longest > 0 else None
 
 
-MAX_RETRY_AFTER_S = 86_400.0
-"""The longest wait taken from a header. It is told as it is; how much of it is waited for is
-decided where requests are asked again.
-"""
-
-RETRY_HEADERS: tuple[
-    tuple[Literal["x-acs-retry-after", "x-ratelimit-user-api", "x-ratelimit-user"], str], ...
-] = (
-    ("x-acs-retry-after", r"^\s*(\d+)\s*$"),
-    ("x-ratelimit-user-api", r"TimeLeft:\s*(\d+)"),
-    ("x-ratelimit-user", r"TimeLeft:\s*(\d+)"),
-)
-
-
-def read_http_retry_after(value: str, *, now: datetime) -> float:
+def parse_http_retry_after(value: str, *, now: datetime) -> float:
     if value.strip().isdecimal():
         return float(value)
-    date = read_date(value)
+    date = parse_date(value)
     return 0.0 if date is None else (date - now).total_seconds()
 
 
-def read_date(value: str) -> datetime | None:
-    """An HTTP date (RFC 9110, 5.6.7); None for what is none."""
+def parse_date(value: str) -> datetime | None:
+    """An HTTP date (RFC 9110, 5.6.7); None for any other text."""
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

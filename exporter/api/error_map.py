@@ -1,6 +1,4 @@
-"""What the HTTP client failed with, in our words and with a remedy: the one place that knows
-aiohttp's errors.
-"""
+"""Translates aiohttp's errors, which no other module knows, to NetworkError with a remedy."""
 
 import os
 from dataclasses import dataclass
@@ -13,10 +11,8 @@ from exporter.errors import NetworkError, ProxyRefusedError, mask_urls
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """By what way requests reach the service."""
-
     host: str
-    """With its port, as requests name it."""
+    """Of the service, with its port, as in the Host header."""
     proxy: Proxy | None
     timeout_s: float
 
@@ -26,8 +22,8 @@ class Route:
 
 
 def translate(error: Exception, *, label: str, route: Route, answered: bool) -> NetworkError:
-    """A foreign failure of the request that `label` names; `answered` tells whether the service
-    ever was.
+    """The NetworkError for a failure of the request `label`; `answered` is True once the service
+    has answered any request.
     """
     if route.proxy is not None:
         of_proxy = translate_proxy(error, label=label, host=route.host, proxy=route.proxy)
@@ -41,34 +37,34 @@ def translate(error: Exception, *, label: str, route: Route, answered: bool) -> 
 def translate_proxy(
     error: Exception, *, label: str, host: str, proxy: Proxy
 ) -> NetworkError | None:
-    """The proxy's own failures; None for one behind it."""
-    told = f"{label}: the proxy {proxy.url}"
+    """The error for a failure of the proxy itself; None for any other."""
+    subject = f"{label}: the proxy {proxy.url}"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         if error.status == 407:
             return ProxyRefusedError(
-                f"{told} wants to know who asks (HTTP 407)",
+                f"{subject} wants to know who asks (HTTP 407)",
                 hint=f"give {proxy.variable} the right user and password: USER:PASSWORD@ in front"
                 " of the host, special signs percent-encoded",
             )
         if error.status < 500:
             return ProxyRefusedError(
-                f"{told} does not let requests to {host} through (HTTP {error.status})",
+                f"{subject} does not let requests to {host} through (HTTP {error.status})",
                 hint=f"{proxy.variable} names it: have it allow {host}, or name that in NO_PROXY",
             )
         return NetworkError(
-            f"{told} cannot reach {host} (HTTP {error.status})",
+            f"{subject} cannot reach {host} (HTTP {error.status})",
             hint=f"check --endpoint, and the proxy that {proxy.variable} names",
             unreachable=True,
         )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return NetworkError(
-            f"{told} cannot be found: unknown host",
+            f"{subject} cannot be found: unknown host",
             hint=f"check the host in {proxy.variable}",
             unreachable=True,
         )
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return NetworkError(
-            f"{told} cannot be connected to: {explain(error)}",
+            f"{subject} cannot be connected to: {explain(error)}",
             hint=f"check the host and the port in {proxy.variable}, and that the proxy runs",
             unreachable=True,
         )
@@ -76,7 +72,7 @@ def translate_proxy(
 
 
 def translate_connection(error: Exception, *, label: str, route: Route) -> NetworkError | None:
-    """Failures on the way to the service; None for one after that."""
+    """The error for a failed connection to the service; None for a later failure."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         return NetworkError(
             f"{label}: {error.host if route.proxy is not None else route.host} shows no valid"
@@ -105,7 +101,7 @@ def translate_connection(error: Exception, *, label: str, route: Route) -> Netwo
 
 
 def translate_answer(error: Exception, *, label: str, route: Route, answered: bool) -> NetworkError:
-    # The parser's own word for an answer that is no HTTP; in mid-run that is a broken one.
+    # aiohttp's parser raises this for bytes that are not HTTP; later in a run, for a broken answer.
     is_no_http = isinstance(error, aiohttp.ClientResponseError) and error.status == 400
     if is_no_http and not answered:
         who = route.host if route.proxy is None else f"the proxy {route.proxy.url}, or the host"

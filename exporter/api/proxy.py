@@ -1,4 +1,4 @@
-"""The proxy between us and the service, as the environment names it; performs no I/O."""
+"""Finds the proxy that the environment names; performs no I/O."""
 
 import re
 from base64 import b64encode
@@ -9,26 +9,23 @@ from urllib.parse import unquote, urlsplit
 from exporter.errors import UsageError
 
 VARIABLES = ("https_proxy", "HTTPS_PROXY")
-"""The first that is not empty counts."""
+"""The first non-empty one counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where requests are sent, for another host."""
-
     variable: str
     """The environment variable that names it."""
     url: str
-    """Without user and password: it may be shown."""
+    """Without user and password, so that it may be shown."""
     headers: Mapping[str, str] | None = field(default=None, repr=False)
-    """What tells it who asks; None where it is told nothing."""
+    """Its Proxy-Authorization; None where it needs none."""
 
 
 def find_proxy(endpoint: str, *, environ: Mapping[str, str]) -> Proxy | None:
-    """The environment's proxy for an endpoint, looked up once; aiohttp's own look-up would cost
-    each request a thread.
+    """The environment's proxy for an endpoint. Raises UsageError if it is malformed.
 
-    Raises UsageError for one that is malformed.
+    It is looked up once: aiohttp's own lookup would take a thread for each request.
     """
     from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # not in typeshed
 
@@ -41,7 +38,7 @@ def find_proxy(endpoint: str, *, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def parse_proxy(text: str, *, variable: str) -> Proxy:
-    """Raises UsageError, which repeats nothing of the text: all of it may be a password."""
+    """Raises UsageError without quoting the text, all of which may be a password."""
     scheme, found, rest = text.strip().partition("://")
     if not found and not re.match("https?:/", text, re.IGNORECASE):
         scheme, rest = "http", scheme
@@ -64,7 +61,7 @@ def parse_proxy(text: str, *, variable: str) -> Proxy:
     port = "" if host[2] is None else f":{host[2]}"
     headers = None
     if at:
-        # Given to the client as a header: its errors show URLs.
+        # Sent as a header, because errors of aiohttp show URLs.
         token = b64encode(f"{user}:{password}".encode("utf-8", "surrogateescape")).decode()
         headers = {"Proxy-Authorization": f"Basic {token}"}
     return Proxy(variable, f"{scheme.lower()}://{host[1]}{port}", headers)

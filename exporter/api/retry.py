@@ -1,13 +1,9 @@
-"""Which failures are worth another attempt, how often and after how long; performs no I/O.
+"""Decides which failures get another attempt, how many and after what wait; performs no I/O.
 
-A request is asked for again after what may pass: a service in trouble, a connection that broke, an
-answer that cannot be read. `--retries` bounds that for each request, and `MAX_SILENCE_S` for all of
-them together: when nothing good was heard for so long, the service is down, and every failure is
-final.
-
-Throttling is another matter: it says that the service is well and that the account's quota is used
-up, perhaps by others. It is waited out however often it is met, until no request at all was granted
-for as long as `--patience` allows.
+Transient failures (a service in trouble, a broken connection, an unreadable answer) are retried up
+to `--retries` times a request, and by no request once none had a good answer for `MAX_SILENCE_S`.
+Throttling is retried until no request at all was granted for `--patience`. README.md of this folder
+gives the reasons.
 """
 
 from dataclasses import dataclass
@@ -23,61 +19,61 @@ from exporter.errors import (
 from exporter.events import Outcome
 
 BACKOFF_FIRST_S = 0.5
+"""Highest wait after a first failure; it doubles with each attempt."""
 MAX_BACKOFF_S = 20.0
+"""Highest wait of all: the eight retries of the default then fit into `MAX_SILENCE_S`."""
 
 MAX_SILENCE_S = 120.0
-"""Longest time without one good answer, over all requests of a run, in which retries go on."""
+"""Longest time without a good answer to any request of a run in which retries continue."""
 
 MAX_THROTTLED_WAIT_S = 60.0
 MAX_ASKED_WAIT_S = 120.0
-"""A longer wait that the service asks for is cut to this: a question a minute harms nobody, and an
-odd value must not stop a run for a day.
-"""
+"""The service may ask for longer waits, which are cut to these: a request a minute harms nobody,
+and a wrong value must not stop a run for a day."""
 
 FIRST_CONTACT_RETRIES = 1
-"""Before the service has answered once, a refused connection or an unreadable answer means a wrong
-endpoint more often than weather: it is tried once more, and then told.
-"""
 FIRST_CONTACT_WAIT_S = 0.2
+"""Before the service's first answer a refused connection or an unreadable answer means a wrong
+endpoint more often than an outage: one quick retry, then the user is told."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryState:
-    """What a failed attempt is judged by, besides its error."""
+    """The facts besides the error that decide about another attempt."""
 
     attempt: int
     """The attempt that failed, from 1."""
     throttled_count: int
-    """How many attempts of the request were throttled; `retries` does not count them."""
+    """Attempts of the request that were throttled; `retries` does not count them."""
     retries: int
-    """Most times one request is asked again."""
+    """Most retries of one request."""
     answered: bool
-    """Whether the service has ever answered in this run."""
+    """Whether the service has answered any request of the run."""
     patience_s: float
-    """Longest time without a granted request that throttling is waited out."""
+    """Longest time without a granted request in which throttling is retried."""
     silent_s: float
-    """Seconds for which requests have failed without a good or a throttled answer between them."""
+    """Time in which requests failed, with no good and no throttled answer."""
     ungranted_s: float
-    """Seconds for which requests were asked and none was granted, whatever they met."""
+    """Time in which requests were sent and none was granted, whatever became of them."""
 
 
 class Silence:
-    """How long nothing good was heard, over all requests of a run.
+    """Measures the time without a good answer, over all requests of a run.
 
-    It begins with a request in vain: while nobody asks, there is none.
+    It starts with a request that fails: time in which nobody sends one does not count.
     """
 
     def __init__(self, now_s: float) -> None:
         self._granted_s = now_s
         self._silent_from_s: float | None = None
         self._ungranted_from_s: float | None = None
-        self._was_hint_told = False
+        self._was_hint_reported = False
 
     def note_end(self, outcome: Outcome, *, started_s: float, ended_s: float) -> None:
         if outcome == "ok":
             self._granted_s = ended_s
             self._silent_from_s = self._ungranted_from_s = None
-            self._was_hint_told = False
+            self._was_hint_reported = False
             return
         from_s = max(started_s, self._granted_s)
         if self._ungranted_from_s is None:
@@ -95,73 +91,69 @@ class Silence:
         return 0.0 if self._ungranted_from_s is None else now_s - self._ungranted_from_s
 
     def is_first_hint(self) -> bool:
-        """Whether nobody asked before since the last granted request; so that it is told once."""
-        is_first, self._was_hint_told = not self._was_hint_told, True
+        """True once between two granted requests, so that a long wait is reported once."""
+        is_first, self._was_hint_reported = not self._was_hint_reported, True
         return is_first
 
 
-def may_retry(error: BaseException, circumstances: RetryState) -> bool:
-    """Whether to ask again after an error."""
+def may_retry(error: BaseException, state: RetryState) -> bool:
     if not isinstance(error, ExporterError) or not error.retryable:
         return False
     if isinstance(error, ThrottledError):
-        return circumstances.ungranted_s < circumstances.patience_s
-    most = circumstances.retries
-    if not circumstances.answered and is_doubtful_contact(error):
-        most = min(most, FIRST_CONTACT_RETRIES)
-    failed_count = circumstances.attempt - circumstances.throttled_count
-    return failed_count <= most and circumstances.silent_s < MAX_SILENCE_S
+        return state.ungranted_s < state.patience_s
+    max_retries = state.retries
+    if not state.answered and suggests_wrong_endpoint(error):
+        max_retries = min(max_retries, FIRST_CONTACT_RETRIES)
+    failed_count = state.attempt - state.throttled_count
+    return failed_count <= max_retries and state.silent_s < MAX_SILENCE_S
 
 
-def compute_wait_s(error: BaseException, circumstances: RetryState, *, jitter: float) -> float:
+def compute_wait_s(error: BaseException, state: RetryState, *, jitter: float) -> float:
     """Seconds to wait before the next attempt; `jitter` is uniform in [0, 1).
 
-    Full jitter over an exponential ceiling
-    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A wait that the
-    service asks for is kept to the full and the jitter comes on top, so that waiting requests do
-    not return as one. A throttled request waits for nothing else than its turn: the pace of all
-    requests is lowered for it. A used nonce needs only a new one.
+    Full jitter under an exponential ceiling
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). The jitter is added
+    to a wait that the service asks for, so that waiting requests do not return all at once. A
+    throttled request waits only for its turn, as the pacer slows all requests down. After a used
+    nonce a new one is enough.
     """
     if isinstance(error, NonceUsedError):
         return 0.0
     if isinstance(error, ThrottledError):
-        max_s = min(MAX_THROTTLED_WAIT_S, circumstances.patience_s)
-        return min(max_s, error.retry_after_s or 0.0)
-    if not circumstances.answered and is_doubtful_contact(error):
+        return min(MAX_THROTTLED_WAIT_S, state.patience_s, error.retry_after_s or 0.0)
+    if not state.answered and suggests_wrong_endpoint(error):
         return FIRST_CONTACT_WAIT_S
-    steps = circumstances.attempt - circumstances.throttled_count - 1
-    ceiling_s = min(MAX_BACKOFF_S, BACKOFF_FIRST_S * 2.0**steps)
+    doublings = state.attempt - state.throttled_count - 1
+    ceiling_s = min(MAX_BACKOFF_S, BACKOFF_FIRST_S * 2.0**doublings)
     asked_s = error.retry_after_s if isinstance(error, ApiError) else None
     return min(MAX_ASKED_WAIT_S, asked_s or 0.0) + jitter * ceiling_s
 
 
-def is_doubtful_contact(error: BaseException) -> bool:
-    """Whether an error looks more like a wrong endpoint than like weather, as long as nothing was
-    heard yet.
-    """
+def suggests_wrong_endpoint(error: BaseException) -> bool:
+    """Whether an error before the service's first answer rather means a wrong endpoint."""
     if isinstance(error, NetworkError):
         return error.unreachable
     return isinstance(error, BadAnswerError) and error.status < 500
 
 
-def explain_end(error: ExporterError, circumstances: RetryState) -> ExporterError:
-    """The error as it is told after the last attempt: with how often and how long it was tried."""
-    if circumstances.attempt == 1 or not error.retryable:
+def explain_end(error: ExporterError, state: RetryState) -> ExporterError:
+    """The last attempt's error, which then also says how often and how long it was tried."""
+    if state.attempt == 1 or not error.retryable:
         return error
-    told = f"{error} (after {circumstances.attempt} attempts"
+    message = f"{error} (after {state.attempt} attempts"
     if isinstance(error, ThrottledError):
-        told += f", the quota is used up by others for {format_time(circumstances.ungranted_s)}"
+        message += f", the quota is used up by others for {format_time(state.ungranted_s)}"
         if error.retry_after_s is not None:
-            told += f", the service asks to wait {format_time(error.retry_after_s)}"
+            message += f", the service asks to wait {format_time(error.retry_after_s)}"
         error.hint = "run when fewer others use the account's quota, or raise --patience"
-    elif circumstances.silent_s >= MAX_SILENCE_S:
-        told += f", no good answer for {circumstances.silent_s:.0f}s"
-    error.args = (told + ")",)
+    elif state.silent_s >= MAX_SILENCE_S:
+        message += f", no good answer for {state.silent_s:.0f}s"
+    error.args = (message + ")",)
     return error
 
 
 def explain_hint(error: ThrottledError, *, patience_s: float) -> str | None:
-    """What is to be said of a wait that the service asks for; None where it is in order."""
+    """A warning about a wait that exceeds the patience; None for any other wait."""
     if error.retry_after_s is None or error.retry_after_s <= patience_s:
         return None
     return (

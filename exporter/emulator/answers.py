@@ -1,4 +1,4 @@
-"""What goes back to a client, and how the service says no in it; performs no I/O."""
+"""The answers of the emulated service, and its error envelope; performs no I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,13 @@ import orjson
 JSON = "application/json;charset=utf-8"
 
 Casing = Literal["roa", "rpc"]
-"""How an envelope writes its keys: `requestId` as the calls do, `RequestId` as the gateway does."""
+"""Of an envelope's keys: `requestId` from the calls, `RequestId` from the API gateway."""
 
 
 class Answer(NamedTuple):
-    """A whole answer but for its Date header. A tuple, for each request makes one."""
+    """An answer without its Date header. A tuple, as each request makes one."""
 
     status: int
-    """HTTP status."""
     body: bytes
     content_type: str = JSON
     headers: Mapping[str, str] = MappingProxyType({})
@@ -25,16 +24,15 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalStyle:
-    """The looks of a refusal, which differ from gateway to gateway."""
+    """Code, status and casing of a refusal, which differ between API gateways."""
 
     code: str
     status: int
-    """HTTP status."""
     casing: Casing = "roa"
 
 
 class RequestRefusedError(Exception):
-    """Raised when the emulated service does not give the value asked for; becomes its answer."""
+    """Raised when the emulated service refuses a request; becomes its answer."""
 
     def __init__(
         self,
@@ -47,7 +45,6 @@ class RequestRefusedError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        """HTTP status."""
         self.code = code
         self.message = message
         self.casing = casing
@@ -55,7 +52,7 @@ class RequestRefusedError(Exception):
 
 
 def build_refusal(refusal: RequestRefusedError, *, request_id: str, host: str) -> Answer:
-    """The JSON error envelope; `host` as the request's Host header gave it."""
+    """The JSON error envelope; `host` is the request's Host header."""
     envelope: dict[str, object] = {
         "requestId": request_id,
         "code": refusal.code,
@@ -66,6 +63,6 @@ def build_refusal(refusal: RequestRefusedError, *, request_id: str, host: str) -
     }
     if refusal.casing == "rpc":
         envelope = {key[0].upper() + key[1:]: value for key, value in envelope.items()}
-        # An envelope of RPC calls tells the status in the status line alone.
+        # In RPC casing only the status line holds the status.
         del envelope["HttpStatusCode"]
     return Answer(refusal.status, orjson.dumps(envelope), headers=refusal.headers)

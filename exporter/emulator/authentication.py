@@ -1,7 +1,7 @@
-"""Whether a request may be answered: action, identity, clock, signature, nonce; performs no I/O.
+"""Checks a request's action, identity, clock, signature and nonce; performs no I/O.
 
-Codes and statuses follow the public error tables of Alibaba Cloud's API gateway; where those
-disagree or say nothing, the likeliest is taken. The order of the checks is not documented.
+Codes and statuses follow the public error tables of Alibaba Cloud's API gateway, or the likeliest
+where those disagree or have none. The order of the checks is not documented.
 """
 
 from collections import OrderedDict
@@ -30,22 +30,22 @@ REQUIRED_HEADERS = (
 )
 
 
-class Admission:
-    """The checks of one account; remembers nonces of correctly signed requests."""
+class Authenticator:
+    """Checks the requests of one account and remembers the nonces of correctly signed ones."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        # Oldest first. Forgetting is safe as long as the memory outlasts the accepted clock skew.
+        # Oldest first. A nonce may be forgotten once its date is no longer accepted.
         self._nonces: OrderedDict[str, None] = OrderedDict()
         self.restart()
 
     def restart(self) -> None:
-        """The first security token is new again; nonces stay known."""
+        """Make the first security token new again; nonces stay known."""
         self._first_request_s: float | None = None
         self._first_token_uses = 0
 
-    def admit(self, request: ReceivedRequest, route: Route | None, *, now_s: float) -> Route:
-        """The route to answer; `now_s` since the epoch. Raises RequestRefusedError otherwise."""
+    def authenticate(self, request: ReceivedRequest, route: Route | None, *, now_s: float) -> Route:
+        """The route to answer; `now_s` since 1970. Raises RequestRefusedError."""
         if self._scenario.anonymous and route is not None:
             return route
         known_route = check_action(request, route)
@@ -118,7 +118,7 @@ def check_action(request: ReceivedRequest, route: Route | None) -> Route:
 
 
 def check_form(request: ReceivedRequest) -> Authorization:
-    """Headers a signature must cover, the common ones and any `x-acs-*`, are there and covered."""
+    """Require that the signature covers the common headers and any `x-acs-*`."""
     text = request.headers.get("authorization", "")
     if text != "" and not text.startswith(ALGORITHM):
         raise RequestRefusedError(
@@ -162,8 +162,8 @@ def check_signature(request: ReceivedRequest, authorization: Authorization, *, s
     canonical_request = build_canonical_request(request, authorization.signed_headers)
     string_to_sign = build_string_to_sign(canonical_request)
     if not signature_holds(authorization.signature, string_to_sign=string_to_sign, secret=secret):
-        # The service tells what it signed, and with it the security token, if the client sent one:
-        # this message must not be logged as it is.
+        # The service repeats what it signed, including a security token: the client must not log
+        # this message as it is.
         raise RequestRefusedError(
             400,
             "SignatureDoesNotMatch",

@@ -1,4 +1,4 @@
-"""The three calls: which one a path names, and what it answers; performs no I/O."""
+"""Routes a path to one of the three calls and builds its answer; performs no I/O."""
 
 import re
 import time
@@ -12,7 +12,7 @@ import orjson
 
 from exporter.emulator.answers import RequestRefusedError
 from exporter.emulator.generated_list import SessionList
-from exporter.emulator.moving_list import ClockedSessions, Truth, tell_truth
+from exporter.emulator.moving_list import ClockedSessions, Truth, build_truth
 from exporter.emulator.scenario import EmulatedWorkspace, Scenario
 from exporter.model import Gateway
 
@@ -37,7 +37,7 @@ class Route:
 
 
 def parse_path(raw_path: str) -> Route | None:
-    """None when no call has this path."""
+    """None if no call has this path."""
     match raw_path.split("/"):
         case ["", "api", "v1", "workspaces"]:
             return Route(Call.LIST_WORKSPACES)
@@ -50,7 +50,7 @@ def parse_path(raw_path: str) -> Route | None:
 
 
 class Catalog:
-    """What the account of a scenario holds, and each call's answer about it."""
+    """The workspaces, gateways and sessions of a scenario, and the calls' answers about them."""
 
     def __init__(self, scenario: Scenario, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._scenario = scenario
@@ -58,18 +58,16 @@ class Catalog:
         self._session_lists = scenario.build_session_lists(now_s)
         self._gateway_created_ms = round(scenario.newest_created_at.timestamp() * 1000)
 
-    def session_list(self, workspace_id: str, gateway_id: str) -> SessionList | None:
-        return self._session_lists.get(Gateway(self._scenario.region_id, workspace_id, gateway_id))
+    def session_list(self, workspace_id: str, gateway_id: str) -> SessionList:
+        """Raises KeyError for an unknown gateway."""
+        return self._session_lists[Gateway(self._scenario.region_id, workspace_id, gateway_id)]
 
     def truth(self, workspace_id: str, gateway_id: str, *, first_answer: int = 1) -> Truth:
-        """What a listing owes that began with this answer. KeyError for an unknown gateway."""
-        session_list = self.session_list(workspace_id, gateway_id)
-        if session_list is None:
-            raise KeyError(gateway_id)
-        return tell_truth(session_list, first_answer)
+        """The truth about a listing that began with `first_answer`. Raises KeyError."""
+        return build_truth(self.session_list(workspace_id, gateway_id), first_answer)
 
     def build_truth(self, query: Mapping[str, str]) -> bytes:
-        """The JSON of the truth asked for. Raises RequestRefusedError."""
+        """The JSON answer to a request for the truth. Raises RequestRefusedError."""
         workspace_id, gateway_id = query.get("workspace", ""), query.get("gateway", "")
         first_answer = parse_count(query, "first_answer", default=1, most=10**9)
         try:
@@ -78,10 +76,10 @@ class Catalog:
             raise _no_gateway(gateway_id) from exc
 
     def restart(self) -> None:
-        """Lists that moved are as they were before the first request."""
+        """Put moving lists back to their state before the first request."""
         for session_list in self._session_lists.values():
             if isinstance(session_list, ClockedSessions):
-                session_list.churning.restart()
+                session_list.moving.restart()
 
     def build_answer(self, route: Route, query: Mapping[str, str], *, request_id: str) -> bytes:
         """The JSON body of a 200. Raises RequestRefusedError."""
@@ -96,17 +94,18 @@ class Catalog:
                 assert_never(route.call)
 
     def _list_sessions(self, route: Route, query: Mapping[str, str], *, request_id: str) -> bytes:
-        # regionId is optional, and what another region than the endpoint's does is not documented.
+        # regionId is optional; the effect of another region than the endpoint's is not documented.
         max_page_size = self._scenario.max_page_size
         page_num = parse_count(query, "pageNum", default=1, most=10**9)
-        # The documented default, and no more than the scenario's own bound.
+        # 20 is the documented default; a scenario may allow less.
         page_size = parse_count(
             query, "pageSize", default=min(20, max_page_size), most=max_page_size
         )
         self._workspace(route.workspace_id)
-        session_list = self.session_list(route.workspace_id, route.gateway_id)
-        if session_list is None:
-            raise _no_gateway(route.gateway_id)
+        try:
+            session_list = self.session_list(route.workspace_id, route.gateway_id)
+        except KeyError as exc:
+            raise _no_gateway(route.gateway_id) from exc
         page = session_list.page(page_num, page_size)
         return b'{"requestId":"%b","totalCount":%d,"sessions":%b}' % (
             request_id.encode(),

@@ -1,4 +1,4 @@
-"""What the answers about a churning list do not say, or say wrongly; performs no I/O."""
+"""Makes the answers of a moving list incomplete or wrong; performs no I/O."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ class Question:
 
 
 class Distortion:
-    """A list's faults, by the chance of its seed and the number of the answer."""
+    """The faults of a list's answers, a function of its seed and the sequence of questions."""
 
     def __init__(self, churn: Churn, *, seed: str) -> None:
         self._churn = churn
@@ -26,13 +26,13 @@ class Distortion:
         self._faults_done: set[tuple[int, int]] = set()
         # Pages whose latest answer was hit.
         self._just_hit: set[tuple[int, int]] = set()
-        # By rule and page: until when it is answered so, and which row is doubled.
+        # By rule and page: until when the page is answered so, and the place of the doubled row.
         self._doubled: dict[tuple[int, int, int], tuple[float, float]] = {}
-        # By replica: until when which total is told.
+        # By replica: the cached total, and until when it is used.
         self._totals: dict[int, tuple[float, int]] = {}
 
     def tell_total(self, replica: int, at_s: float, count: Callable[[], int]) -> int:
-        """The total that this replica tells, and counts only where it must."""
+        """The total that a replica states; `count` is called only if none is cached."""
         churn = self._churn
         told = self._totals.get(replica)
         if told is None or told[0] <= at_s:
@@ -43,14 +43,14 @@ class Distortion:
         return total if churn.total_cap is None else min(total, churn.total_cap)
 
     def cut(self, question: Question, start: int, serials: list[int]) -> list[int]:
-        """Without the rows that no answer shows."""
+        """The serials without those that no answer shows."""
         churn = self._churn
         if churn.max_page_num is not None and question.page_num > churn.max_page_num:
             return []
         return serials if churn.depth is None else serials[: max(0, churn.depth - start)]
 
     def double(self, question: Question, serials: list[int], before: Sequence[int]) -> list[int]:
-        """With one row in the place of the next; `before` has the row before the page, if any."""
+        """The serials with some doubled; `before` is the serial in front of the page, if any."""
         for number, rule in enumerate(self._churn.doubled_rows):
             share = self._draw_double(number, rule.rate, question, lasts_s=rule.lasts_s)
             if share is None or not serials:
@@ -65,7 +65,7 @@ class Distortion:
     def _draw_double(
         self, number: int, rate: float, question: Question, *, lasts_s: float
     ) -> float | None:
-        # Drawn for each answer, so that the others' chance is the same without this one.
+        # Drawn for each answer, so that rules do not change each other's chances.
         hit, share = self._doubling.random() < rate, self._doubling.random()
         key = (number, question.page_num, question.page_size)
         until_s, former = self._doubled.get(key, (0.0, 0.0))
@@ -77,7 +77,7 @@ class Distortion:
         return share
 
     def draw_missing(self, question: Question, row_count: int) -> tuple[int, bool]:
-        """How many of its last rows an answer is to lack, and whether it is to tell 0 as total."""
+        """The number of last rows that an answer lacks, and whether it states a total of 0."""
         missing, zero_total = 0, False
         for number, fault in enumerate(self._churn.page_faults):
             # Drawn for each answer, as above.

@@ -1,6 +1,6 @@
-"""What goes wrong with answers, and which requests it strikes; performs no I/O.
+"""Injects faults into answers; performs no I/O.
 
-A fault takes the place of an answer or spoils it. The sessions behind stay what they are.
+A fault replaces an answer or damages it. The sessions behind it stay as they are.
 """
 
 import json
@@ -13,11 +13,12 @@ import orjson
 
 from exporter.emulator.answers import Answer, RefusalStyle, RequestRefusedError, build_refusal
 from exporter.emulator.generated_list import mix64
+from exporter.emulator.ranges import require_min
 from exporter.errors import UsageError
 
 
 class Fault(Enum):
-    """The value is the fault's name in scenario files and among the outcomes of the stats."""
+    """The values are the names in scenario files and in the outcomes of the stats."""
 
     THROTTLING_USER_400 = "throttling-user-400"
     THROTTLING_USER_429 = "throttling-user-429"
@@ -37,7 +38,7 @@ class Fault(Enum):
     XML_503 = "503-xml"
     NONCE_USED = "nonce-used"
     NO_PERMISSION_429 = "no-permission-429"
-    """A lasting refusal with the status of throttling."""
+    """A permanent refusal with a status of throttling."""
     GARBAGE = "garbage"
     HTML_200 = "html"
     NULL = "null"
@@ -45,38 +46,38 @@ class Fault(Enum):
     WITHOUT_SESSIONS = "without-sessions"
     WITHOUT_TOTAL = "without-total"
     TOLD_ERROR_200 = "told-error-200"
-    """An empty list that says of itself that the service failed."""
+    """An empty list in a body that says that the service failed."""
     TOLD_THROTTLING_200 = "told-throttling-200"
     NULL_ROW = "null-row"
     """A row in the middle of the page is null."""
     ROW_WITHOUT_ID = "row-without-id"
     LONE_SURROGATE = "lone-surrogate"
-    """A row's name holds half of a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
+    """A row's name holds half a surrogate pair, which JSON can escape and UTF-8 cannot encode."""
     NOT_A_NUMBER = "not-a-number"
     """A row's `cuHours` is NaN."""
     RESET = "reset"
     """The connection is reset before any byte of the answer."""
     CLOSED = "closed"
-    """The connection is closed properly before any byte of the answer."""
+    """The connection is closed without a reset, before any byte of the answer."""
     CUT_OFF = "cut-off"
-    """Half of the body comes, then the connection is closed; its Content-Length told the whole."""
+    """The connection is closed after half of the body that Content-Length announced."""
     CUT_OFF_CHUNKED = "cut-off-chunked"
-    """Half of a chunked body comes, then the connection is closed without the last chunk."""
+    """The connection is closed after half of a chunked body, without the last chunk."""
     HANG = "hang"
-    """Nothing comes for a while; after that the right answer."""
+    """The right answer, after a long silence."""
     SLOW_BODY = "slow-body"
     """The right answer, its body in many small parts over a while."""
     REFUSED_CONNECTIONS = "refused-connections"
-    """The connection is reset, and new ones are refused for a while; those that stand go on."""
+    """The connection is reset, and new ones are refused for a while; other open ones continue."""
 
 
 BAD_ROWS = frozenset(
     {Fault.NULL_ROW, Fault.ROW_WITHOUT_ID, Fault.LONE_SURROGATE, Fault.NOT_A_NUMBER}
 )
-"""An answer that holds: it is not asked for again."""
+"""These answers are valid: a client does not retry them."""
 
 SURVIVABLE = tuple(fault for fault in Fault if fault not in {Fault.NO_PERMISSION_429, *BAD_ROWS})
-"""Those after which the same question, asked again, may well be answered."""
+"""A retried request may succeed after these."""
 
 REFUSALS: Mapping[Fault, RefusalStyle] = {
     Fault.THROTTLING_USER_400: RefusalStyle(code="Throttling.User", status=400),
@@ -103,9 +104,9 @@ HTML_TITLES: Mapping[Fault, tuple[int, str]] = {
     Fault.HTML_200: (200, "Welcome"),
 }
 
-UNSAID = frozenset({Fault.RESET, Fault.CLOSED, Fault.REFUSED_CONNECTIONS})
+WITHOUT_ANSWER = frozenset({Fault.RESET, Fault.CLOSED, Fault.REFUSED_CONNECTIONS})
 
-FALSE_BODIES: Mapping[Fault, bytes] = {
+WRONG_BODIES: Mapping[Fault, bytes] = {
     Fault.GARBAGE: b"\x1f\x8b\x00garbage\xff\xfe{",
     Fault.NULL: b"null",
     Fault.EMPTY_OBJECT: b"{}",
@@ -116,8 +117,8 @@ MISSING_KEYS: Mapping[Fault, str] = {
     Fault.WITHOUT_SESSIONS: "sessions",
     Fault.WITHOUT_TOTAL: "totalCount",
 }
-SESSIONS_ALONE = frozenset({*MISSING_KEYS, *BAD_ROWS})
-"""No other call is struck by these."""
+SESSIONS_CALL_ONLY = frozenset({*MISSING_KEYS, *BAD_ROWS})
+"""These hit no other call."""
 
 SESSIONS_CALL = "ListLivyComputeSessions"
 
@@ -126,41 +127,39 @@ CallName = Literal["ListWorkspaces", "ListLivyCompute", "ListLivyComputeSessions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRule:
-    """Which requests are struck, and by what: by chance, by their number, by the page they ask for.
+    """The requests that are hit, at random, by number or by page, and the faults that hit them.
 
-    Only requests of a good identity that the quota let pass are struck and counted. Raises
-    UsageError where a number is out of its range, and for a rule that strikes nothing.
+    Only authenticated requests that the quota granted are hit and counted. Raises UsageError for a
+    number out of its range, and for a rule that hits nothing.
     """
 
     kinds: tuple[Fault, ...] = SURVIVABLE
-    """One of them at a time, by chance."""
+    """Each hit draws one of them."""
     rate: float = 0.0
-    """Share of requests, from 0 to 1."""
+    """Random share of requests, from 0 to 1."""
     from_request: int = 1
-    """The first request, counted from 1, to which `rate` applies."""
+    """First request that `rate` applies to, from 1."""
     until_request: int | None = None
-    """The last such request; None: there is no last one."""
+    """Last such request; None: no end."""
     requests: tuple[int, ...] = ()
-    """Numbers of requests, counted from 1 in the order of their arrival, over all calls."""
+    """Numbers of requests by arrival, from 1, over all calls."""
     page_nums: tuple[int, ...] = ()
     """Pages of each gateway's sessions."""
     times: int = 1
-    """How often each of `page_nums` is struck before it is answered."""
+    """How often each of `page_nums` is hit."""
     calls: tuple[CallName, ...] = ()
-    """Calls that `rate` and `requests` apply to; none: to all."""
+    """Calls that `rate` and `requests` apply to; empty: all."""
     hang_s: float = 60.0
-    """How long HANG says nothing."""
+    """Duration of HANG."""
     slow_s: float = 2.0
-    """How long SLOW_BODY takes."""
+    """Duration of SLOW_BODY."""
     refuse_s: float = 0.5
-    """How long REFUSED_CONNECTIONS lasts."""
+    """Duration of REFUSED_CONNECTIONS."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
             raise UsageError(f"a fault's rate is {self.rate:g}", hint="give a share from 0 to 1")
-        for name in ("hang_s", "slow_s", "refuse_s"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name):g}", hint="give 0 or more")
+        require_min(self, 0, "hang_s", "slow_s", "refuse_s")
         if min(self.from_request, self.times, *self.requests, *self.page_nums) < 1:
             raise UsageError(
                 "a fault counts from 1",
@@ -173,13 +172,13 @@ class FaultRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class InjectedFault:
     fault: Fault
     rule: FaultRule
 
 
 class FaultPlan:
-    """Each request's fate: a function of the seed, its number, and which pages were asked for."""
+    """Draws the faults of requests: a function of the seed, their numbers and their pages."""
 
     def __init__(self, rules: tuple[FaultRule, ...], *, seed: int) -> None:
         self._rules = rules
@@ -187,30 +186,34 @@ class FaultPlan:
         self.restart()
 
     def restart(self) -> None:
-        """As before the first request."""
+        """Return to the state before the first request."""
         self._request_count = 0
-        # By rule, gateway and page.
-        self._page_strikes: dict[tuple[int, str, int], int] = {}
+        # Hits by rule, gateway and page.
+        self._page_hits: dict[tuple[int, str, int], int] = {}
 
-    def draw(self, call: str, *, gateway: str = "", page_num: int | None = None) -> Strike | None:
-        """What strikes the next request; the first rule that does decides.
+    def draw(
+        self, call: str, *, gateway: str = "", page_num: int | None = None
+    ) -> InjectedFault | None:
+        """The fault of the next request, from the first rule that hits it; None: no fault.
 
-        `gateway` is any name that tells gateways apart, `page_num` None where no page is asked for.
+        `gateway` is any unique name; `page_num` is None for calls without pages.
         """
         self._request_count += 1
         for index, rule in enumerate(self._rules):
             kinds = [
-                kind for kind in rule.kinds if call == SESSIONS_CALL or kind not in SESSIONS_ALONE
+                kind
+                for kind in rule.kinds
+                if call == SESSIONS_CALL or kind not in SESSIONS_CALL_ONLY
             ]
             bits = mix64(self._streams[index] + self._request_count * GOLDEN & MASK)
-            struck = self._strikes(rule, call, bits=bits) or self._strikes_page(
+            hit = self._hits(rule, call, bits=bits) or self._hits_page(
                 index, gateway=gateway, page_num=page_num
             )
-            if struck and kinds:
-                return Strike(kinds[mix64(bits) % len(kinds)], rule)
+            if hit and kinds:
+                return InjectedFault(kinds[mix64(bits) % len(kinds)], rule)
         return None
 
-    def _strikes(self, rule: FaultRule, call: str, *, bits: int) -> bool:
+    def _hits(self, rule: FaultRule, call: str, *, bits: int) -> bool:
         number = self._request_count
         if rule.calls and call not in rule.calls:
             return False
@@ -219,14 +222,14 @@ class FaultPlan:
         last = number if rule.until_request is None else rule.until_request
         return rule.from_request <= number <= last and bits < rule.rate * (MASK + 1)
 
-    def _strikes_page(self, index: int, *, gateway: str, page_num: int | None) -> bool:
+    def _hits_page(self, index: int, *, gateway: str, page_num: int | None) -> bool:
         rule = self._rules[index]
         if page_num is None or page_num not in rule.page_nums:
             return False
         key = (index, gateway, page_num)
-        former = self._page_strikes.get(key, 0)
-        self._page_strikes[key] = former + 1
-        return former < rule.times
+        hit_count = self._page_hits.get(key, 0)
+        self._page_hits[key] = hit_count + 1
+        return hit_count < rule.times
 
 
 MASK = (1 << 64) - 1
@@ -234,9 +237,9 @@ GOLDEN = 0x9E3779B97F4A7C15
 """The step of splitmix64, whose last step is `mix64`."""
 
 
-def build_false_answer(fault: Fault, *, request_id: str, host: str) -> Answer | None:
-    """What is said instead of the right answer; None where the fault needs that one."""
-    if fault in UNSAID:
+def build_wrong_answer(fault: Fault, *, request_id: str, host: str) -> Answer | None:
+    """The answer that replaces the right one; None if the fault needs that one."""
+    if fault in WITHOUT_ANSWER:
         return Answer(200, b"")
     if fault in REFUSALS:
         style = REFUSALS[fault]
@@ -248,21 +251,21 @@ def build_false_answer(fault: Fault, *, request_id: str, host: str) -> Answer | 
         status, title = HTML_TITLES[fault]
         html = f"<!DOCTYPE html><html><head><title>{title}</title></head><body></body></html>"
         return Answer(status, html.encode(), content_type="text/html")
-    if fault in FALSE_BODIES:
-        return Answer(200, FALSE_BODIES[fault])
+    if fault in WRONG_BODIES:
+        return Answer(200, WRONG_BODIES[fault])
     if fault is Fault.XML_503:
         xml = (
             f"<?xml version='1.0' encoding='UTF-8'?><Error><RequestId>{request_id}</RequestId>"
             "<Code>ServiceUnavailable</Code><Message>The service is busy.</Message></Error>"
         )
-        # Spelled as the official SDK expects it of XML.
+        # The content type by which the official SDK recognises XML.
         return Answer(503, xml.encode(), content_type="text/xml;charset=utf-8")
     return None
 
 
 def spoil(answer: Answer, fault: Fault) -> Answer:
-    """The right answer without what the fault takes away; whole where only its way is at fault."""
-    if fault not in SESSIONS_ALONE:
+    """The right answer, its body damaged if the fault is one of the body."""
+    if fault not in SESSIONS_CALL_ONLY:
         return answer
     document = orjson.loads(answer.body)
     if fault in MISSING_KEYS:
@@ -270,7 +273,7 @@ def spoil(answer: Answer, fault: Fault) -> Answer:
     elif document.get("sessions"):
         rows = document["sessions"]
         rows[len(rows) // 2] = spoil_row(rows[len(rows) // 2], fault)
-    # Of what can be wrong with a row, strict JSON cannot say all.
+    # orjson writes strict JSON only, without NaN and lone surrogates.
     return answer._replace(body=json.dumps(document, separators=(",", ":")).encode())
 
 

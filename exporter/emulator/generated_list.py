@@ -1,4 +1,4 @@
-"""Session lists as the emulator serves them, and one generated from a seed; performs no I/O."""
+"""The session lists that the emulator serves, and one generated from a seed; performs no I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ import orjson
 from exporter.model import Gateway
 
 RawSession = dict[str, Any]
-"""One session, keyed and typed as in the `sessions` array of an answer."""
+"""One session, as in the `sessions` array of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionPage:
     total_count: int
     rows: bytes
-    """The page's `sessions` value: a JSON array, as it goes on the wire."""
+    """The JSON array that is the page's `sessions` value."""
 
 
 class SessionList(Protocol):
-    """A gateway's sessions, asked anew for each page, so that they may move between two answers."""
+    """A gateway's sessions, which may move between two answers."""
 
     def page(self, page_num: int, page_size: int) -> SessionPage:
-        """One page, counted from 1; past the end it is empty and still tells the total."""
+        """One page, from 1; a page past the end is empty and still states the total."""
         ...
 
     def sessions(self) -> Iterator[RawSession]:
-        """All sessions in list order: what a complete listing must deliver."""
+        """All sessions in list order, as a complete listing must deliver them."""
         ...
 
 
 class PageCache:
-    """What is encoded already, up to `max_bytes` of it.
+    """Encoded pages, up to `max_bytes` of them.
 
-    What came first stays: a benchmark reads the same list from the front again and again, and
-    there a cache that evicts the oldest page would never be hit.
+    It never evicts: a benchmark reads the same list from the front again and again, where a cache
+    that evicts the oldest page would never be hit.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -57,9 +57,9 @@ class PageCache:
 
 
 class SessionSeries:
-    """The sessions of a gateway by their serial, counted from the oldest, each a pure function.
+    """The sessions of a gateway, each a pure function of its serial, which counts from the oldest.
 
-    So a session stays the same one wherever newer or deleted ones move it.
+    So a session stays the same wherever newer or deleted ones move it.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class SessionSeries:
         return f"livy-{self._key(serial):016x}"
 
     def created_ms(self, serial: int) -> int:
-        """Evenly spaced but for less than one spacing: no two are equal."""
+        """Evenly spaced, moved by less than one spacing: no two are equal."""
         return self._spaced_ms(serial, mix64(self._key(serial) ^ self._stream))
 
     def session(
         self, serial: int, *, created_ms: int | None = None, run_ms: int | None = None
     ) -> RawSession:
-        """The session once it has ended; None: created and run for as long as its serial says."""
+        """The session after its end; None: its serial decides create time and duration."""
         key = self._key(serial)
         bits = mix64(key ^ self._stream)
         if created_ms is None:
@@ -116,10 +116,7 @@ class SessionSeries:
 
 
 class GeneratedSessions:
-    """A list that is a pure function of its arguments: nothing is stored but pages in the cache.
-
-    The list is newest first and no two create times are equal.
-    """
+    """A list that is a pure function of its arguments, newest first, without equal create times."""
 
     def __init__(
         self,
@@ -165,16 +162,16 @@ _MASK = (1 << 64) - 1
 
 
 def mix64(value: int) -> int:
-    """64 bits scattered, one to one: the last step of the public-domain generator splitmix64."""
+    """A bijection that scatters 64 bits: the last step of the public-domain splitmix64."""
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
     value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK
     return value ^ value >> 31
 
 
 def without_end(session: RawSession, state: str, *, form: int) -> RawSession:
-    """The same session, changed to one that has not ended.
+    """Change a session to one that has not ended, and return it.
 
-    How the service writes a missing end is not documented; `form` chooses among all three ways.
+    How the service writes a missing end is not documented; `form` chooses one of three ways.
     """
     session["state"] = state
     session["info"] = "null"
@@ -200,7 +197,7 @@ def _build_spark_conf(user: str, executor_count: int) -> str:
 
 
 _UNFINISHED_STATES = ("starting", "running", "running", "running")
-"""States of the newest sessions, by position; all older ones have ended."""
+"""States of the newest sessions by position; all older ones have ended."""
 
 _QUEUES = ("root_queue", "etl_queue", "dev_queue", "adhoc_queue")
 

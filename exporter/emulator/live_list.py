@@ -1,4 +1,4 @@
-"""The rows of a list at one instant, kept in its order; performs no I/O."""
+"""The rows of a list at one instant, in list order; performs no I/O."""
 
 from bisect import bisect_left, insort
 
@@ -10,38 +10,36 @@ SERIAL_MASK = (1 << SERIAL_BITS) - 1
 
 
 def build_key(rank: int, serial: int) -> int:
-    """A number that sorts by rank, then by serial, and tells both."""
+    """A number that holds rank and serial, and sorts by rank first."""
     return rank << SERIAL_BITS | serial
 
 
 class LiveList:
-    """The keys of a list's rows; positions count from 0 in the list's order.
+    """The keys of a list's rows; positions count from 0 in list order.
 
-    A plain Python list: to move all of its 100,000 elements costs less than to encode one page.
+    A plain Python list: moving all of 100,000 elements costs less than encoding one page.
     """
 
     def __init__(self, keys: list[int], *, order: Order, shuffles_ties: bool, salt: int) -> None:
         self._newest_first = order is Order.NEWEST_FIRST
-        # A list without order has none within its ties either.
+        # An unordered list has no order within its ties to shuffle.
         self._shuffles_ties = shuffles_ties and order is not Order.UNORDERED
         self._salt = salt
-        # The newest comes last, unless there is no order.
+        # Ascending by rank, so the newest comes last unless the list is unordered.
         self._keys = sorted(keys)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def apply(self, gone: int | None, come: int | None) -> None:
-        """One change: a row that goes, one that comes, or one that moves."""
+        """Apply one change: a row is removed, inserted, or moved (both)."""
         if gone is not None:
             del self._keys[bisect_left(self._keys, gone)]
         if come is not None:
             insort(self._keys, come)
 
     def at(self, position: int) -> int:
-        """Its serial; where ties are shuffled, that of one draw among many. IndexError past the
-        end.
-        """
+        """The serial at a position, ties unshuffled. Raises IndexError past the end."""
         if self._newest_first:
             position = len(self) - 1 - position
         if position < 0:
@@ -49,9 +47,9 @@ class LiveList:
         return self._keys[position] & SERIAL_MASK
 
     def pick(self, start: int, stop: int, *, draw: int) -> list[int]:
-        """The serials from one position up to another, as far as the list goes.
+        """The serials from `start` up to `stop`, as far as the list goes.
 
-        Equal draws show one order of the ties, so that picks of one draw fit together.
+        Equal draws give ties the same order, so that picks of one draw fit together.
         """
         start, stop = min(start, len(self)), min(stop, len(self))
         if self._newest_first:
@@ -64,7 +62,7 @@ class LiveList:
         return [key & SERIAL_MASK for key in picked]
 
     def _shuffle_ties(self, start: int, stop: int, *, salt: int) -> list[int]:
-        # Ties at the edges are drawn as a whole: their other members belong to other pages.
+        # Ties at both ends are shuffled as a whole, as they continue on other pages.
         keys = self._keys
         first = bisect_left(keys, build_key(keys[start] >> SERIAL_BITS, 0))
         last = bisect_left(keys, build_key((keys[stop - 1] >> SERIAL_BITS) + 1, 0))

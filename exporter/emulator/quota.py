@@ -1,4 +1,4 @@
-"""A quota of requests that nobody tells the client, and its refusals; performs no I/O."""
+"""A quota of requests, hidden from the client, and its refusals; performs no I/O."""
 
 import math
 from collections import deque
@@ -7,6 +7,7 @@ from email.utils import formatdate
 from typing import Literal, assert_never
 
 from exporter.emulator.answers import RefusalStyle, RequestRefusedError
+from exporter.emulator.ranges import require_min, require_positive
 from exporter.errors import UsageError
 
 QuotaKind = Literal["token-bucket", "fixed-window", "sliding-window"]
@@ -19,7 +20,7 @@ Hint = Literal[
     "retry-after",
     "retry-after-date",
 ]
-"""The header of a refusal that says how long to wait; the last two both are `Retry-After`."""
+"""The header of a refusal that states a wait; the last two are forms of `Retry-After`."""
 
 THROTTLING_STYLES = (
     RefusalStyle(code="Throttling.User", status=400),
@@ -30,29 +31,28 @@ THROTTLING_STYLES = (
     RefusalStyle(code="Throttling", status=503, casing="rpc"),
     RefusalStyle(code="Rejected.Throttling", status=429),
 )
-"""Ways in which Alibaba Cloud's services were seen or documented to throttle."""
+"""Observed or documented ways in which services of Alibaba Cloud throttle."""
 
 NO_END_KNOWN_S = 60.0
-"""What a refusal tells while the quota is taken away for good."""
+"""The stated wait while the quota is taken away for good."""
 
 ROUNDING = 1e-9
-"""Sums of fractions of a permit fall this much short of a whole one."""
+"""Sums of fractions of a permit may fall this much short of a whole one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateChange:
-    """From some moment on another rate; exactly one of the two moments is given."""
+    """A change of the rate, at a time or after a number of requests."""
 
     rate_per_s: float
-    """0: the quota is taken away, and every request is refused until the next change."""
+    """0: every request is refused until the next change."""
     at_s: float | None = None
-    """Seconds after the first request that the quota was asked about."""
+    """Seconds after the first request."""
     after_requests: int | None = None
-    """How many requests, granted or refused, still meet the old rate."""
+    """Requests, granted or refused, that still meet the old rate."""
 
     def __post_init__(self) -> None:
-        if self.rate_per_s < 0:
-            raise UsageError(f"rate_per_s is {self.rate_per_s:g}", hint="give 0 or more")
+        require_min(self, 0, "rate_per_s")
         if (self.at_s is None) == (self.after_requests is None):
             raise UsageError(
                 "a change of the quota needs one moment", hint="give at_s or after_requests"
@@ -66,45 +66,40 @@ class RateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """How many requests an account may send, over all its connections.
+    """Requests that an account may send, over all its connections.
 
-    Raises UsageError where a number is out of its range.
+    Raises UsageError for a number out of its range.
     """
 
     rate_per_s: float
     burst: int = 1
-    """Permits that a token bucket holds when full, as it is at first; a window has none."""
+    """Permits in a full token bucket, as it is at first; windows do not use it."""
     kind: QuotaKind = "token-bucket"
     window_s: float = 1.0
-    """Length of a window. Fixed ones begin at the multiples of it on the meter's clock; a sliding
-    one ends at each request, and counts what was granted in it."""
+    """Length of a window. Fixed ones begin at its multiples on the meter's clock; a sliding one
+    ends at each request."""
     per_call: bool = False
-    """Whether each call has such a quota of its own."""
+    """Each call has such a quota of its own."""
     style: RefusalStyle = THROTTLING_STYLES[1]
     hint: Hint = "none"
     hint_ms: int | None = None
-    """What the hint says; None: the truth, which is the time until the next permit."""
+    """The stated wait; None: the true time until the next permit."""
     refusal_latency_s: float | None = None
-    """What a refusal takes; None: as long as any other answer, 0: refused at the door."""
+    """Latency of a refusal; None: as of any other answer."""
     changes: tuple[RateChange, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("rate_per_s", "burst", "window_s"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} is {getattr(self, name):g}", hint="give more than 0")
-        for name in ("hint_ms", "refusal_latency_s"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UsageError(f"{name} is {value:g}", hint="give 0 or more")
+        require_positive(self, "rate_per_s", "burst", "window_s")
+        require_min(self, 0, "hint_ms", "refusal_latency_s")
         if not 400 <= self.style.status <= 599:
             raise UsageError(
                 f"a refusal cannot have status {self.style.status}", hint="give 400 to 599"
             )
-        given = (self.rate_per_s, *(change.rate_per_s for change in self.changes))
-        least = min(rate for rate in given if rate > 0)
-        if self.kind != "token-bucket" and least * self.window_s < 1:
+        rates = (self.rate_per_s, *(change.rate_per_s for change in self.changes))
+        min_rate = min(rate for rate in rates if rate > 0)
+        if self.kind != "token-bucket" and min_rate * self.window_s < 1:
             raise UsageError(
-                f"no request fits into a window of {self.window_s:g}s at {least:g} a second",
+                f"no request fits into a window of {self.window_s:g}s at {min_rate:g} a second",
                 hint="make the window longer, so that it holds at least one",
             )
 
@@ -134,9 +129,6 @@ class FixedWindow:
         self._number = -1
         self._taken = 0
 
-    def fill(self, *, now_s: float, rate_per_s: float) -> None:
-        """A window holds what its present rate says, however much of it is over."""
-
     def take(self, *, now_s: float, rate_per_s: float) -> float | None:
         number = math.floor(now_s / self._window_s)
         if number != self._number:
@@ -152,41 +144,39 @@ class SlidingWindow:
         self._window_s = window_s
         self._granted_s: deque[float] = deque()
 
-    def fill(self, *, now_s: float, rate_per_s: float) -> None:
-        """A window holds what its present rate says, whatever was granted in it."""
-
     def take(self, *, now_s: float, rate_per_s: float) -> float | None:
         while self._granted_s and self._granted_s[0] <= now_s - self._window_s + ROUNDING:
             self._granted_s.popleft()
-        most = math.floor(rate_per_s * self._window_s + ROUNDING)
-        if len(self._granted_s) < most:
+        max_count = math.floor(rate_per_s * self._window_s + ROUNDING)
+        if len(self._granted_s) < max_count:
             self._granted_s.append(now_s)
             return None
-        return self._granted_s[-most] + self._window_s - now_s
+        return self._granted_s[-max_count] + self._window_s - now_s
 
 
 Stock = TokenBucket | FixedWindow | SlidingWindow
 
 
 class Meter:
-    """Gives permits out as long as the quota has any. Its clock may start anywhere."""
+    """Grants permits while the quota has any. Its clock may start anywhere."""
 
     def __init__(self, quota: Quota) -> None:
         self.quota = quota
         self.restart()
 
     def restart(self) -> None:
-        """As before the first request."""
+        """Return to the state before the first request."""
         self._rate_per_s = self.quota.rate_per_s
         self._changes = list(self.quota.changes)
-        # By call, or under "" when all calls share one.
+        # By call, or under "" if all calls share one.
         self._stocks: dict[str, Stock] = {}
         self._started_s: float | None = None
         self._request_count = 0
 
     def take(self, call: str, *, now_s: float) -> float | None:
-        """None: there was a permit, and it is taken. Otherwise in how many seconds there will be
-        one, unless others take it or the rate changes.
+        """Take a permit and return None, or return the seconds until there will be one.
+
+        Other requests and changes of the rate may prolong that.
         """
         if self._started_s is None:
             self._started_s = now_s
@@ -202,7 +192,7 @@ class Meter:
         return stock.take(now_s=now_s, rate_per_s=self._rate_per_s)
 
     def _compute_absence_s(self, *, elapsed_s: float) -> float:
-        """How long the quota is still taken away, as far as that is known."""
+        """Seconds until the quota is given back, as far as that is known."""
         ends_s = [
             change.at_s
             for change in self._changes
@@ -217,9 +207,10 @@ class Meter:
             if change.is_due(elapsed_s=now_s - started_s, request_count=self._request_count)
         ]
         for moment_s, change in sorted(due, key=lambda each: each[0]):
-            # What came in until then came in at the old rate.
+            # A bucket fills at the old rate until then; a whole window has the present rate.
             for stock in self._stocks.values():
-                stock.fill(now_s=moment_s, rate_per_s=self._rate_per_s)
+                if isinstance(stock, TokenBucket):
+                    stock.fill(now_s=moment_s, rate_per_s=self._rate_per_s)
             self._rate_per_s = change.rate_per_s
             self._changes.remove(change)
 
@@ -236,7 +227,7 @@ class Meter:
 
 
 def build_quota_refusal(quota: Quota, *, wait_s: float, now_s: float) -> RequestRefusedError:
-    """What a request without a permit is told; `now_s` since the epoch, by the service's clock."""
+    """The refusal of a request without a permit; `now_s` since 1970 by the service's clock."""
     return RequestRefusedError(
         quota.style.status,
         quota.style.code,
@@ -247,7 +238,7 @@ def build_quota_refusal(quota: Quota, *, wait_s: float, now_s: float) -> Request
 
 
 def build_hint(quota: Quota, *, wait_s: float, now_s: float) -> dict[str, str]:
-    """The header that tells how long to wait, never less than the truth unless the quota lies."""
+    """The header that states the wait: `hint_ms`, or the true time rounded up."""
     wait_ms = quota.hint_ms
     if wait_ms is None:
         wait_ms = max(1, math.ceil(wait_s * 1000 - 1e-6))
@@ -257,7 +248,7 @@ def build_hint(quota: Quota, *, wait_s: float, now_s: float) -> dict[str, str]:
         case "x-acs-retry-after":
             return {"x-acs-retry-after": str(wait_ms)}
         case "x-ratelimit-user" | "x-ratelimit-user-api":
-            # The limit stays hidden: of these four the official clients read TimeLeft alone.
+            # The limit stays hidden: the official clients read only TimeLeft.
             reset_s = math.ceil(now_s + wait_ms / 1000)
             return {quota.hint: f"Limit:1,Remain:0,TimeLeft:{wait_ms},Reset:{reset_s}"}
         case "retry-after":

@@ -1,4 +1,4 @@
-"""Sessions of an exported NDJSON file, grouped by gateway and ready to be served again."""
+"""Session lists from an exported NDJSON file, to be served again."""
 
 import gzip
 import zlib
@@ -15,11 +15,11 @@ from exporter.model import Gateway
 from exporter.settings.files import open_regular
 
 ADDED_KEYS = ("regionId", "workspaceId", "exportedAt")
-"""What an export adds to each record as it was received."""
+"""Keys that an export adds to each received record."""
 
 
 class RecordedSessions:
-    """A list that was written down; all of its rows are held encoded, about 600 bytes each."""
+    """A recorded list; holds all rows encoded, about 600 bytes each."""
 
     def __init__(self, rows: list[bytes]) -> None:
         self._rows = rows
@@ -39,8 +39,8 @@ class RecordedSessions:
 def read_ndjson(path: Path) -> dict[Gateway, RecordedSessions]:
     """The sessions of a file that `livy-exporter export` wrote, plain or with `.gz` or `.zst`.
 
-    Gateways come in the order of their first line, and sessions in the order of their lines. Blocks
-    while it reads. Raises UsageError, naming file and line, for what is no such file.
+    Gateways and sessions keep the order of their lines. Blocks while it reads. Raises UsageError,
+    with file and line, for any other file.
     """
     if not path.name.removesuffix(".gz").removesuffix(".zst").endswith((".ndjson", ".jsonl")):
         raise UsageError(
@@ -55,7 +55,7 @@ def read_ndjson(path: Path) -> dict[Gateway, RecordedSessions]:
                 if line.strip():
                     gateway, row = _parse_line(line, where=f"{path}:{line_num}")
                     rows_by_gateway.setdefault(gateway, []).append(row)
-    # pyarrow and gzip say OSError for a broken stream; the other two are gzip's for a cut off one.
+    # A broken stream raises OSError; gzip raises the other two for a truncated one.
     except (OSError, EOFError, zlib.error) as exc:
         reason = getattr(exc, "strerror", None) or exc
         where = f"'{path}'" if line_num == 0 else f"'{path}' after line {line_num}"

@@ -1,39 +1,39 @@
-"""The copies of a churning list that answers come from; performs no I/O."""
+"""The replicas of a moving list; performs no I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.emulator.live_list import LiveList
-from exporter.emulator.timeline import Drift
+from exporter.emulator.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An answer before anything is wrong with it."""
+    """An answer before it is distorted."""
 
     state: int
     at_s: float
-    """The instant that its rows are of."""
+    """The time whose rows it shows."""
     start: int
     total_count: int
     serials: list[int]
     before: Sequence[int]
-    """The row before the first one, where that may matter."""
+    """The serial in front of the first one, where doubled rows need it."""
 
 
 class Replica:
-    """One copy of the list, which lags."""
+    """One copy of the list, which may lag."""
 
-    def __init__(self, drift: Drift, *, lag_s: float, is_late: bool) -> None:
+    def __init__(self, timeline: Timeline, *, lag_s: float, is_late: bool) -> None:
         self.lag_s = lag_s
-        self._drift = drift
-        # A copy that does not lag is the drift's own.
-        self._late = drift.initial() if is_late or lag_s > 0 else None
+        self._timeline = timeline
+        # Without a lag the timeline's own list serves.
+        self._late = timeline.initial() if is_late or lag_s > 0 else None
         self._state = 0
 
     def rows(self, state: int) -> LiveList:
         if self._late is None:
-            return self._drift.live
-        self._drift.replay(self._late, self._state, state)
+            return self._timeline.live
+        self._timeline.replay(self._late, self._state, state)
         self._state = max(self._state, state)
         return self._late

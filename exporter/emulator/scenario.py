@@ -1,4 +1,4 @@
-"""What the emulator pretends to be: one account's workspaces, gateways, sessions and identity."""
+"""The account that the emulator plays: its workspaces, gateways, sessions, identity and limits."""
 
 import time
 from collections import Counter
@@ -10,8 +10,9 @@ from pathlib import Path
 from exporter.emulator.churn import Churn
 from exporter.emulator.faults import FaultRule
 from exporter.emulator.generated_list import GeneratedSessions, PageCache, SessionList
-from exporter.emulator.moving_list import ChurningSessions, ClockedSessions
+from exporter.emulator.moving_list import ClockedSessions, MovingSessions
 from exporter.emulator.quota import Quota
+from exporter.emulator.ranges import require_min, require_positive
 from exporter.emulator.recorded_list import RecordedSessions, read_ndjson
 from exporter.errors import UsageError
 from exporter.model import Gateway
@@ -23,11 +24,11 @@ class EmulatedGateway:
     name: str
     status: str = "RUNNING"
     session_count: int = 12_000
-    """How many sessions are generated; of no meaning where a recording is served."""
+    """Generated sessions; unused with a recording."""
     recording: RecordedSessions | None = field(default=None, repr=False)
-    """Served instead of generated sessions; it never moves."""
+    """Served in place of generated sessions; it never moves."""
     churn: Churn | None = None
-    """How the generated sessions move; None: not at all."""
+    """How the generated sessions move; None: they do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,59 +62,58 @@ def build_workspaces(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Everything the emulator's answers depend on, besides the clock.
+    """Everything that the emulator's answers depend on, besides the clock.
 
-    Raises UsageError where a number is out of its range or an id occurs twice.
+    Raises UsageError for a number out of its range or a repeated id.
     """
 
     seed: int = 0
-    """Decides every generated session, every request's jitter, and which faults strike."""
+    """Of the generated sessions, the jitter and the faults."""
     region_id: str = "cn-hangzhou"
     workspaces: tuple[EmulatedWorkspace, ...] = field(default_factory=build_workspaces)
     newest_created_at: datetime = datetime(2026, 6, 30, 12, tzinfo=UTC)
-    """Upper bound of the generated sessions' create times."""
+    """Upper bound of the generated create times."""
     session_spacing_s: float = 60.0
-    """Mean time between the creation of two generated sessions of one gateway."""
+    """Mean time between two create times of one gateway."""
     latency_s: float = 0.0
-    """Least time an answer takes."""
+    """Minimum time of an answer."""
     jitter_s: float = 0.0
-    """Up to this much is added to the latency, uniformly."""
+    """Added to the latency, uniform from 0 to this."""
     clock_offset_s: float = 0.0
-    """By how much the service's clock, and the Date of its answers, is ahead of the machine's."""
+    """How far the service's clock, and so the Date header, is ahead of the machine's."""
     quota: Quota | None = None
-    """None: any number of requests is answered."""
+    """None: no limit."""
     faults: tuple[FaultRule, ...] = ()
-    """Strike requests that the quota let pass."""
+    """Hit requests that the quota granted."""
     max_page_size: int = 100
     max_clock_skew_s: float = 900.0
     anonymous: bool = False
-    """Whether requests are answered without a look at their signature, for `curl` and the like."""
+    """Answer requests without checking their signature, for `curl` and the like."""
     access_key_id: str = "emulator-access-key-id"
     access_key_secret: str = field(default="emulator-access-key-secret", repr=False)
     security_token: str | None = field(default=None, repr=False)
-    """When set, the key is one of STS and each request must carry this token."""
+    """If set, the key is one of STS and each request must carry this token."""
     security_token_expires_at: datetime | None = None
     """None: never."""
     security_token_life_s: float | None = None
-    """How long after the first request the token is valid; None: for ever."""
+    """Validity after the first request; None: for ever."""
     security_token_uses: int | None = None
-    """How many requests the token is good for; None: any number."""
+    """Requests that the token is valid for; None: any number."""
     next_security_token: str | None = field(default=None, repr=False)
-    """Accepted once the first one has expired, and not before."""
+    """Accepted once the first token has expired, not before."""
     nonce_memory: int = 100_000
-    """How many nonces are remembered, the newest ones."""
+    """Number of nonces that are remembered."""
     page_cache_bytes: int = 64 * 1024 * 1024
     """Memory for encoded pages of generated sessions, over all gateways."""
 
     def __post_init__(self) -> None:
-        for name in ("latency_s", "jitter_s", "page_cache_bytes", "max_clock_skew_s"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}", hint="give 0 or more")
-        for name in ("session_spacing_s", "max_page_size", "nonce_memory"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}", hint="give more than 0")
+        require_min(self, 0, "latency_s", "jitter_s", "page_cache_bytes", "max_clock_skew_s")
+        require_positive(self, "session_spacing_s", "max_page_size", "nonce_memory")
         for moment in (self.newest_created_at, self.security_token_expires_at):
-            _refuse_naive(moment)
+            if moment is not None and moment.tzinfo is None:
+                raise UsageError(
+                    f"{moment} has no offset from UTC", hint="write Z behind it for UTC"
+                )
         if self.next_security_token is not None and self.security_token is None:
             raise UsageError(
                 "next_security_token without a first one", hint="give security_token, too"
@@ -131,8 +131,8 @@ class Scenario:
     def serving(self, path: Path) -> "Scenario":
         """A copy with the region, workspaces, gateways and sessions of an exported NDJSON file.
 
-        Blocks while it reads. Raises UsageError as `read_ndjson` does, and for a file of several
-        regions, since an endpoint serves one.
+        Blocks while it reads. Raises UsageError as `read_ndjson` does, and for several regions, as
+        an endpoint serves one.
         """
         recordings = read_ndjson(path)
         region_ids = sorted({gateway.region_id for gateway in recordings})
@@ -164,7 +164,7 @@ class Scenario:
     ) -> dict[Gateway, SessionList]:
         """Each gateway's sessions, in the order of `workspaces` and their `gateways`.
 
-        `now_s` is the clock, in seconds, by which lists with a churn move.
+        `now_s` is the clock of moving lists.
         """
         cache = PageCache(self.page_cache_bytes)
         lists: dict[Gateway, SessionList] = {}
@@ -174,19 +174,19 @@ class Scenario:
                 if emulated.recording is not None:
                     lists[gateway] = emulated.recording
                     continue
-                known = {
+                settings = {
                     "seed": self.seed,
                     "session_count": emulated.session_count,
                     "newest_created_ms": round(self.newest_created_at.timestamp() * 1000),
                     "spacing_ms": max(1, round(self.session_spacing_s * 1000)),
                 }
                 if emulated.churn is None:
-                    lists[gateway] = GeneratedSessions(gateway, cache=cache, **known)
-                    continue
-                churning = ChurningSessions(
-                    gateway, emulated.churn, cache=cache, brief=False, **known
-                )
-                lists[gateway] = ClockedSessions(churning, now_s=now_s)
+                    lists[gateway] = GeneratedSessions(gateway, cache=cache, **settings)
+                else:
+                    moving = MovingSessions(
+                        gateway, emulated.churn, cache=cache, brief=False, **settings
+                    )
+                    lists[gateway] = ClockedSessions(moving, now_s=now_s)
         return lists
 
 
@@ -194,8 +194,3 @@ def _refuse_twins(ids: list[str]) -> None:
     for twin, count in Counter(ids).items():
         if count > 1:
             raise UsageError(f"'{twin}' occurs {count} times", hint="give each one its own id")
-
-
-def _refuse_naive(moment: datetime | None) -> None:
-    if moment is not None and moment.tzinfo is None:
-        raise UsageError(f"{moment} has no offset from UTC", hint="write Z behind it for UTC")

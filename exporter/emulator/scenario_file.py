@@ -1,4 +1,4 @@
-"""A scenario from a TOML file, or from a plain dictionary of the same shape."""
+"""Reads a scenario from a TOML file, or from a dictionary of the same shape."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedAccount:
-    """Top-level keys that stand for a list of `workspaces`."""
+    """The top-level keys that replace a list of `workspaces`."""
 
     workspace_count: int = 1
     gateway_count: int = 2
@@ -51,14 +51,14 @@ class GeneratedAccount:
 def read_scenario(path: Path) -> Scenario:
     """The scenario of a TOML file whose keys are the fields of Scenario or of GeneratedAccount.
 
-    Blocks while it reads. Raises UsageError, naming the file, for what is no such file.
+    Blocks while it reads. Raises UsageError, with the file, for any other file.
     """
     hint = "a scenario is a TOML file such as: session_count = 1000"
     return build_scenario(read_toml(str(path), hint=hint), source=shorten(str(path)))
 
 
 def build_scenario(document: Mapping[str, object], *, source: str = "scenario") -> Scenario:
-    """The scenario that a decoded TOML or JSON document describes; `source` is named in errors.
+    """The scenario of a decoded TOML or JSON document; errors name `source`.
 
     Raises UsageError for an unknown key, a value of the wrong type, or one out of its range.
     """
@@ -96,7 +96,7 @@ MAX_NUMBER = 10**12
 
 
 def _refuse_huge(value: object, name: str = "") -> None:
-    """Raise UsageError for a number that no clock, and no memory, takes."""
+    """Raises UsageError for a number too large for a clock or the memory."""
     match value:
         case Mapping():
             for key, each in value.items():
@@ -105,9 +105,9 @@ def _refuse_huge(value: object, name: str = "") -> None:
             for each in value:
                 _refuse_huge(each, name)
         case int() | float():
-            most = MAX_SECONDS if name.endswith("_s") else MAX_NUMBER
-            if abs(value) > most:
-                raise UsageError(f"{shorten(name)} is out of range", hint=f"give {most:,} at most")
+            limit = MAX_SECONDS if name.endswith("_s") else MAX_NUMBER
+            if abs(value) > limit:
+                raise UsageError(f"{shorten(name)} is out of range", hint=f"give {limit:,} at most")
         case _:
             pass
 
@@ -115,19 +115,19 @@ def _refuse_huge(value: object, name: str = "") -> None:
 def _validate(kind: type[T], document: Mapping[str, object]) -> T:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    # Inside a tuple the settings apply to the dataclass and to all within it; it takes none itself.
+    # pydantic takes no config for a dataclass, but applies a tuple's to all dataclasses within.
     adapter = TypeAdapter(
-        tuple[kind],  # type: ignore[valid-type]  # known at run time, which is when it is asked
+        tuple[kind],  # type: ignore[valid-type]  # a type at run time
         config=ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True),
     )
     try:
-        # As JSON a list may be strictly a tuple, and a text strictly a choice.
+        # In strict mode only JSON turns a list into a tuple and a text into an enum member.
         (value,) = adapter.validate_json(orjson.dumps([document]))
     except TypeError as exc:
         raise UsageError(f"a value cannot be used: {exc}", hint="give what TOML can say") from exc
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
-        # A misspelt key is unknown and the right one missing: the first says more.
+        # A misspelt key gives two errors: the unknown key, which says more, and a missing one.
         errors.sort(key=lambda each: each["type"] != UNKNOWN_KEY)
         raise _translate(kind, errors[0]) from exc
     return value
@@ -149,7 +149,7 @@ REWORDED = {
 
 
 def _translate(kind: type[object], error: Mapping[str, Any]) -> UsageError:
-    # The first part is the place in the tuple.
+    # The first element is the place in the tuple.
     place: tuple[str | int, ...] = error["loc"][1:]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)[1:]
     if error["type"] == UNKNOWN_KEY:
@@ -162,7 +162,7 @@ def _translate(kind: type[object], error: Mapping[str, Any]) -> UsageError:
         return UsageError(
             f"{name} cannot be '{shorten(error['input'])}'", hint=_suggest(error["input"], expected)
         )
-    # Without the value: it may be a secret that was written in the wrong place.
+    # Without the value, which may be a misplaced secret.
     message = REWORDED.get(error["type"], error["msg"].replace("Input should", "should", 1))
     return UsageError(f"{name} {message}", hint="the README says what a scenario can hold")
 
@@ -173,7 +173,7 @@ def _suggest(word: str, known: list[str]) -> str:
 
 
 def _list_keys(kind: type[object], place: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known at a place of the document."""
+    """The known keys at a place of the document."""
     found: type[object] | None = kind
     for part in place:
         if isinstance(part, str) and found is not None:

@@ -1,4 +1,4 @@
-"""The emulator on a loopback socket: opened, asked what it saw, and closed."""
+"""Runs the emulator on a loopback socket."""
 
 import errno
 import os
@@ -34,28 +34,25 @@ class Emulator:
         return self.service.scenario
 
     def stats(self) -> EmulatorStats:
-        return self.service.tally.stats()
+        return self.service.counter.stats()
 
     def reset(self) -> None:
-        """The scenario from its start again: counters, quota, faults, token and moving lists.
+        """Restart the scenario: counters, quota, faults, token and moving lists.
 
-        Nonces stay known and the jitter goes on.
+        Nonces stay known and the jitter continues.
         """
         self.service.restart()
 
     def sessions(self, workspace_id: str, gateway_id: str) -> Iterator[RawSession]:
-        """What a complete listing must deliver, in list order. KeyError for an unknown gateway."""
-        session_list = self.service.catalog.session_list(workspace_id, gateway_id)
-        if session_list is None:
-            raise KeyError(gateway_id)
-        return session_list.sessions()
+        """The sessions of a complete listing, in list order. Raises KeyError."""
+        return self.service.catalog.session_list(workspace_id, gateway_id).sessions()
 
     def truth(self, workspace_id: str, gateway_id: str, *, first_answer: int = 1) -> Truth:
-        """What a listing owes that began with this answer. KeyError for an unknown gateway."""
+        """The truth about a listing that began with `first_answer`. Raises KeyError."""
         return self.service.catalog.truth(workspace_id, gateway_id, first_answer=first_answer)
 
     def shell_lines(self) -> list[str]:
-        """What a POSIX shell runs to point livy-exporter here, with the made-up identity."""
+        """Commands that point livy-exporter here from a POSIX shell, with the emulated identity."""
         scenario = self.scenario
         exports = {
             "ALIBABA_CLOUD_ACCESS_KEY_ID": scenario.access_key_id,
@@ -64,7 +61,7 @@ class Emulator:
             "LIVY_EXPORTER_ENDPOINT": self.endpoint,
             "LIVY_EXPORTER_REGION": scenario.region_id,
         }
-        # A token left over in the shell would make each request one of another identity.
+        # A token left in the shell would belong to another identity.
         return [
             f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}"
             for name, value in exports.items()
@@ -81,12 +78,11 @@ async def open_emulator(
     monotonic_s: Callable[[], float] = time.monotonic,
     sleep: Sleep = anyio.sleep,
 ) -> AsyncIterator[Emulator]:
-    """Serves the scenario until the block ends, then drops what is still in flight.
+    """Serve the scenario until the block ends, then drop the requests in flight.
 
-    `port` 0 takes a free one. `now_s` is the machine's clock in seconds since the epoch, and
-    `monotonic_s` one in seconds that never steps, for what depends on time passed: the quota and
-    lists that move. `sleep` waits out latency, jitter and faults. Raises UsageError for a host that
-    is not loopback, since the identity is public, and for a port that cannot be listened on.
+    `port` 0 takes a free one. `now_s` is the machine's clock in seconds since 1970, `monotonic_s`
+    the clock of the quota and of moving lists; `sleep` waits for latency, jitter and faults. Raises
+    UsageError for a host that is not loopback, as the identity is public, and for an unusable port.
     """
     address = _parse_loopback(host)
     service = Service(scenario, now_s=now_s, monotonic_s=monotonic_s, sleep=sleep)
@@ -107,27 +103,13 @@ async def open_emulator(
         yield Emulator(f"http://{literal}:{listener.port}", service)
     finally:
         listener.end()
-        # Short: idle connections are closed at once and those at work get the timeout above.
+        # Short: idle connections close at once, busy ones within the timeout above.
         with anyio.CancelScope(shield=True):
             await runner.cleanup()
 
 
-async def serve_forever(
-    scenario: Scenario,
-    *,
-    port: int,
-    announce: Callable[[str], None],
-    host: str = "127.0.0.1",
-) -> None:
-    """Announces, line by line, how to reach the emulator, then serves until cancelled."""
-    async with open_emulator(scenario, host=host, port=port) as emulator:
-        for line in emulator.shell_lines():
-            announce(line)
-        await anyio.sleep_forever()
-
-
 def _parse_loopback(host: str) -> str:
-    """The address to listen on; one of them, where `localhost` may mean two."""
+    """The address to listen on; `localhost` may have two, of which it is IPv4."""
     literal = "127.0.0.1" if host == "localhost" else host
     try:
         if ip_address(literal).is_loopback:
@@ -144,6 +126,6 @@ def _cannot_listen(address: str, port: int, exc: OSError | OverflowError) -> Usa
     hint = "choose a port from 1024 to 65535 that is free, or 0 for any free one"
     if not isinstance(exc, OSError):
         return UsageError(f"there is no port {port}", hint=hint)
-    # asyncio rewrites the text of the error and keeps its number.
+    # asyncio replaces the text of the error but keeps its number.
     reason = "the port is in use" if exc.errno == errno.EADDRINUSE else os.strerror(exc.errno or 0)
     return UsageError(f"cannot listen on {address} port {port}: {reason}", hint=hint)

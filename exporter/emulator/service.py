@@ -1,4 +1,4 @@
-"""One scenario being played: each request is counted, judged, delayed and answered."""
+"""Plays a scenario: counts, checks, delays and answers each request."""
 
 import hashlib
 import random
@@ -10,37 +10,37 @@ from typing import NamedTuple
 from aiohttp import web
 
 from exporter.emulator.answers import Answer, RequestRefusedError, build_refusal
-from exporter.emulator.authentication import Admission
+from exporter.emulator.authentication import Authenticator
 from exporter.emulator.calls import Call, Catalog, Route, parse_path
-from exporter.emulator.faults import Fault, FaultPlan, Strike, build_false_answer, spoil
+from exporter.emulator.faults import Fault, FaultPlan, InjectedFault, build_wrong_answer, spoil
 from exporter.emulator.quota import Meter, build_quota_refusal
 from exporter.emulator.scenario import Scenario
 from exporter.emulator.signature import ReceivedRequest
-from exporter.emulator.stats import Tally
-from exporter.emulator.wire import Listener, Sleep, build_response, send_struck
+from exporter.emulator.stats import StatsCounter
+from exporter.emulator.wire import Listener, Sleep, build_response, send_faulty
 
 STATS_PATH = "/emulator/stats"
 """GET, unsigned: EmulatorStats as JSON."""
 RESET_PATH = "/emulator/reset"
-"""POST, unsigned: the scenario from its start again, and counters back to zero."""
+"""POST, unsigned: restarts the scenario."""
 TRUTH_PATH = "/emulator/truth"
-"""GET, unsigned, with `workspace`, `gateway` and, counted from 1, `first_answer`: Truth as JSON."""
+"""GET, unsigned, with `workspace`, `gateway` and `first_answer` (from 1): Truth as JSON."""
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 
-class Verdict(NamedTuple):
-    """What becomes of a request, decided when it arrives. A tuple, for each request has one."""
+class Decision(NamedTuple):
+    """The decision about a request at its arrival. A tuple, as each request makes one."""
 
     wait_s: float
     route: Route | None = None
-    """None when it is refused."""
+    """None if it is refused."""
     refusal: RequestRefusedError | None = None
-    strike: Strike | None = None
+    injected: InjectedFault | None = None
 
 
 class Service:
-    """A handler for aiohttp's low-level server, which costs least."""
+    """Answers requests of aiohttp's low-level server, which costs least."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class Service:
     ) -> None:
         self.scenario = scenario
         self.catalog = Catalog(scenario, now_s=monotonic_s)
-        self.tally = Tally()
+        self.counter = StatsCounter()
         self.listener: Listener | None = None
-        """Where requests come from; None before there is one."""
-        self._admission = Admission(scenario)
+        """Accepts the connections; None until it is set."""
+        self._authenticator = Authenticator(scenario)
         self._meter = None if scenario.quota is None else Meter(scenario.quota)
         self._faults = None
         if scenario.faults:
@@ -67,13 +67,10 @@ class Service:
         self._answer_count = 0
 
     def restart(self) -> None:
-        """Counters back to zero; quota, faults, token and moving lists as before the first request.
-
-        Nonces stay known and the jitter goes on.
-        """
-        self.tally.reset()
+        """Return to the state before the first request, but for nonces and jitter."""
+        self.counter.reset()
         self.catalog.restart()
-        self._admission.restart()
+        self._authenticator.restart()
         if self._meter is not None:
             self._meter.restart()
         if self._faults is not None:
@@ -82,59 +79,57 @@ class Service:
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         raw_path, _, raw_query = request.raw_path.partition("?")
         if (request.method, raw_path) == ("GET", STATS_PATH):
-            return self._whole(Answer(200, self.tally.stats().to_json()))
+            return self._whole(Answer(200, self.counter.stats().to_json()))
         if (request.method, raw_path) == ("POST", RESET_PATH):
             self.restart()
             return self._whole(Answer(200, b"{}"))
         if (request.method, raw_path) == ("GET", TRUTH_PATH):
-            return self._whole(self._tell_truth(request.query))
+            return self._whole(self._answer_truth(request.query))
 
         route = parse_path(raw_path)
         call = "unknown" if route is None else route.call.value
         outcome = "broken"
-        self.tally.request_started(request.transport, now_s=self._machine_s())
+        self.counter.request_started(request.transport, now_s=self._machine_s())
         try:
             received = await _receive(request, raw_path=raw_path, raw_query=raw_query)
-            verdict = self._judge(received, route)
-            if verdict.wait_s > 0:
-                await self._sleep(verdict.wait_s)
-            if verdict.strike is None:
-                outcome, answer = self._answer(received, verdict, self._next_request_id())
+            decision = self._decide(received, route)
+            if decision.wait_s > 0:
+                await self._sleep(decision.wait_s)
+            if decision.injected is None:
+                outcome, answer = self._answer(received, decision, self._next_request_id())
                 return self._whole(answer)
-            outcome = verdict.strike.fault.value
-            response = await self._send_struck(request, received, verdict, verdict.strike)
+            outcome = decision.injected.fault.value
+            response = await self._send_faulty(request, received, decision, decision.injected)
         finally:
-            self.tally.request_ended(call, outcome)
-        if verdict.strike.fault is Fault.REFUSED_CONNECTIONS and self.listener is not None:
-            await self.listener.refuse(verdict.strike.rule.refuse_s, sleep=self._sleep)
+            self.counter.request_ended(call, outcome)
+        if decision.injected.fault is Fault.REFUSED_CONNECTIONS and self.listener is not None:
+            await self.listener.refuse(decision.injected.rule.refuse_s, sleep=self._sleep)
         return response
 
-    def _judge(self, received: ReceivedRequest, route: Route | None) -> Verdict:
-        # Drawn even when there is no jitter: a request's share of the seed stays its own.
+    def _decide(self, received: ReceivedRequest, route: Route | None) -> Decision:
+        # Drawn even without jitter, so that each request keeps its random number.
         wait_s = self.scenario.latency_s + self.scenario.jitter_s * self._random.random()
         try:
-            known_route = self._admission.admit(received, route, now_s=self._now_s())
+            known_route = self._authenticator.authenticate(received, route, now_s=self._now_s())
         except RequestRefusedError as refusal:
-            return Verdict(wait_s, refusal=refusal)
-        self.tally.request_admitted()
+            return Decision(wait_s, refusal=refusal)
+        self.counter.request_authenticated()
         if self._meter is not None:
             over_quota = self._ask_quota(self._meter, known_route)
             if over_quota is not None:
-                door_s = self._meter.quota.refusal_latency_s
-                return Verdict(wait_s if door_s is None else door_s, refusal=over_quota)
-        if self._faults is None:
-            return Verdict(wait_s, known_route)
-        return Verdict(wait_s, known_route, strike=self._draw_fault(received, known_route))
+                refusal_s = self._meter.quota.refusal_latency_s
+                return Decision(wait_s if refusal_s is None else refusal_s, refusal=over_quota)
+        return Decision(wait_s, known_route, injected=self._draw_fault(received, known_route))
 
     def _ask_quota(self, meter: Meter, route: Route) -> RequestRefusedError | None:
         now_s = self._monotonic_s()
         wait_s = meter.take(route.call.value, now_s=now_s)
-        self.tally.quota_asked(granted=wait_s is None, now_s=now_s)
+        self.counter.quota_asked(granted=wait_s is None, now_s=now_s)
         if wait_s is None:
             return None
         return build_quota_refusal(meter.quota, wait_s=wait_s, now_s=self._now_s())
 
-    def _draw_fault(self, received: ReceivedRequest, route: Route) -> Strike | None:
+    def _draw_fault(self, received: ReceivedRequest, route: Route) -> InjectedFault | None:
         if self._faults is None:
             return None
         page_num = None
@@ -142,38 +137,42 @@ class Service:
             text = dict(received.query()).get("pageNum", "1")
             page_num = int(text) if text.isdecimal() and len(text) <= 10 else None
         gateway = f"{route.workspace_id}/{route.gateway_id}"
-        strike = self._faults.draw(route.call.value, gateway=gateway, page_num=page_num)
-        if strike is not None:
-            self.tally.fault_struck(strike.fault.value)
-        return strike
+        injected = self._faults.draw(route.call.value, gateway=gateway, page_num=page_num)
+        if injected is not None:
+            self.counter.fault_injected(injected.fault.value)
+        return injected
 
     def _answer(
-        self, received: ReceivedRequest, verdict: Verdict, request_id: str
+        self, received: ReceivedRequest, decision: Decision, request_id: str
     ) -> tuple[str, Answer]:
-        """The outcome too."""
-        refusal = verdict.refusal
-        if verdict.route is not None:
+        """The outcome for the stats, and the answer."""
+        refusal = decision.refusal
+        if decision.route is not None:
             try:
                 query = dict(received.query())
-                body = self.catalog.build_answer(verdict.route, query, request_id=request_id)
+                body = self.catalog.build_answer(decision.route, query, request_id=request_id)
                 return "ok", Answer(200, body)
             except RequestRefusedError as exc:
                 refusal = exc
-        assert refusal is not None  # noqa: S101  # a verdict has a route or a refusal
+        assert refusal is not None  # noqa: S101  # one of the two is set
         host = received.headers.get("host", "")
         return refusal.code, build_refusal(refusal, request_id=request_id, host=host)
 
-    async def _send_struck(
-        self, request: web.BaseRequest, received: ReceivedRequest, verdict: Verdict, strike: Strike
+    async def _send_faulty(
+        self,
+        request: web.BaseRequest,
+        received: ReceivedRequest,
+        decision: Decision,
+        injected: InjectedFault,
     ) -> web.StreamResponse:
         host = received.headers.get("host", "")
         request_id = self._next_request_id()
-        answer = build_false_answer(strike.fault, request_id=request_id, host=host)
+        answer = build_wrong_answer(injected.fault, request_id=request_id, host=host)
         if answer is None:
-            answer = spoil(self._answer(received, verdict, request_id)[1], strike.fault)
-        return await send_struck(request, strike, answer, date=self._date(), sleep=self._sleep)
+            answer = spoil(self._answer(received, decision, request_id)[1], injected.fault)
+        return await send_faulty(request, injected, answer, date=self._date(), sleep=self._sleep)
 
-    def _tell_truth(self, query: Mapping[str, str]) -> Answer:
+    def _answer_truth(self, query: Mapping[str, str]) -> Answer:
         try:
             return Answer(200, self.catalog.build_truth(query))
         except RequestRefusedError as refusal:
@@ -187,7 +186,7 @@ class Service:
         return build_response(answer, date=self._date())
 
     def _now_s(self) -> float:
-        """The service's own clock."""
+        """The service's clock."""
         return self._machine_s() + self.scenario.clock_offset_s
 
     def _date(self) -> str:

@@ -1,14 +1,14 @@
-"""A session of a churning list as an answer shows it at some age; performs no I/O."""
+"""Builds a moving list's session as it is at some age; performs no I/O."""
 
 from collections.abc import Callable
 from typing import Any
 
 from exporter.emulator.churn import Churn, TimeForm
 from exporter.emulator.generated_list import RawSession, SessionSeries, without_end
-from exporter.emulator.timeline import Drift
+from exporter.emulator.timeline import Timeline
 
 UNSETTLED_SHARE = 0.9
-"""Of the last `cuHours`, until they are settled."""
+"""Share of the final `cuHours` that a session has until it is settled."""
 ODD_STATE = "killed"
 
 NO_VALUE = object()
@@ -22,27 +22,27 @@ FORMS: dict[TimeForm, Callable[[int], Any]] = {
 
 
 class SessionRows:
-    """Rows by serial. `brief` ones have only what a listing looks at, and are for simulations."""
+    """Rows by serial. `brief` rows, for simulations, have only the fields that a listing reads."""
 
     def __init__(
         self,
         series: SessionSeries,
         churn: Churn,
-        drift: Drift,
+        timeline: Timeline,
         *,
         newest_created_ms: int,
         brief: bool,
     ) -> None:
         self._series = series
         self._churn = churn
-        self._drift = drift
+        self._timeline = timeline
         self._newest_created_ms = newest_created_ms
         self._brief = brief
         self._final: dict[int, RawSession] = {}
 
     def find(self, serial: int, at_s: float) -> RawSession:
-        """The row at this second; whoever takes it must not change it."""
-        serial = self._drift.traits.original(serial)
+        """The row at this second; the caller must not change it."""
+        serial = self._timeline.traits.original(serial)
         row = self._final.get(serial)
         if row is not None:
             return row
@@ -52,11 +52,11 @@ class SessionRows:
         return row
 
     def build(self, serial: int, at_s: float) -> tuple[RawSession, bool]:
-        """The row at this second, and whether it stays as it is."""
-        churn, traits = self._churn, self._drift.traits
+        """The row at this second, and whether it is final."""
+        churn, traits = self._churn, self._timeline.traits
         serial = traits.original(serial)
         moves = churn.tells_order_time
-        created_s = (self._drift.order_s if moves else self._drift.created_s)(serial)
+        created_s = (self._timeline.order_s if moves else self._timeline.created_s)(serial)
         created_ms = round(self._newest_created_ms + created_s * 1000)
         created_ms -= created_ms % churn.time_step_ms
         row, is_final = self._build_row(serial, created_ms, at_s)
@@ -70,14 +70,14 @@ class SessionRows:
         return row, is_final and not moves
 
     def _build_row(self, serial: int, created_ms: int, at_s: float) -> tuple[RawSession, bool]:
-        churn, traits = self._churn, self._drift.traits
-        build = self._build_brief if self._brief else self._build_whole
+        churn, traits = self._churn, self._timeline.traits
+        build = self._build_brief if self._brief else self._series.session
         if churn.run_s is None:
-            return build(serial, created_ms, None), True
+            return build(serial, created_ms=created_ms), True
         run_s = traits.run_s(serial)
-        row = build(serial, created_ms, round(run_s * 1000))
-        # A session that claims to be older has run no longer for that.
-        age_s = at_s - self._drift.came_s(serial)
+        row = build(serial, created_ms=created_ms, run_ms=round(run_s * 1000))
+        # By its insertion: a backdated session has run no longer than others.
+        age_s = at_s - self._timeline.came_s(serial)
         if age_s < run_s:
             share = max(0.0, age_s) / run_s
             return self._running(row, share, form=serial), False
@@ -88,20 +88,17 @@ class SessionRows:
             return (without_end(row, row["state"], form=serial) if serial % 2 else row), False
         return row, True
 
-    def _build_whole(self, serial: int, created_ms: int, run_ms: int | None) -> RawSession:
-        return self._series.session(serial, created_ms=created_ms, run_ms=run_ms)
-
-    def _build_brief(self, serial: int, created_ms: int, run_ms: int | None) -> RawSession:
+    def _build_brief(self, serial: int, *, created_ms: int, run_ms: int = 60_000) -> RawSession:
         return {
             "sessionId": self._series.session_id(serial),
             "createTime": created_ms,
             "state": "terminated",
-            "endTime": created_ms + (60_000 if run_ms is None else run_ms),
+            "endTime": created_ms + run_ms,
             "cuHours": 1.0,
         }
 
     def _running(self, row: RawSession, share: float, *, form: int) -> RawSession:
-        """The session when only this share of its run was over."""
+        """The session after only this share of its run."""
         if self._brief:
             row["cuHours"] = round(share, 3)
         else:

@@ -1,7 +1,7 @@
-"""The service's side of ACS3-HMAC-SHA256: does a received signature hold; performs no I/O.
+"""Verifies ACS3-HMAC-SHA256 signatures, as the service does; performs no I/O.
 
-Written from the public description of the algorithm and on purpose without the client's code, so
-that a mistake in one is not repeated in the other:
+Written from the public description and on purpose without the client's code, so that a mistake in
+one is not repeated in the other:
 https://www.alibabacloud.com/help/en/sdk/product-overview/v3-request-structure-and-signature
 """
 
@@ -19,15 +19,15 @@ ALGORITHM = "ACS3-HMAC-SHA256"
 class ReceivedRequest:
     method: str
     raw_path: str
-    """As on the wire, without the query."""
+    """As received, without the query."""
     raw_query: str
     headers: Mapping[str, str]
-    """Lower-case names; a repeated header is one value, joined with commas."""
+    """Lower-case names; the values of a repeated header are joined with commas."""
     body_sha256: str
-    """Lower-case hex, of the body as received."""
+    """Lower-case hex."""
 
     def query(self) -> list[tuple[str, str]]:
-        """Decoded; a `+` is a space, because the official SDK's sync client writes it so."""
+        """Decoded; a `+` is a space, as the official SDK's sync client writes it."""
         return parse_qsl(self.raw_query, keep_blank_values=True)
 
 
@@ -35,7 +35,7 @@ class ReceivedRequest:
 class Authorization:
     access_key_id: str
     signed_headers: tuple[str, ...]
-    """Lower-case, as the client listed them."""
+    """Lower-case, in the client's order."""
     signature: str
 
 
@@ -45,7 +45,7 @@ _AUTHORIZATION = re.compile(
 
 
 def parse_authorization(text: str) -> Authorization | None:
-    """None when the text is no Authorization of this algorithm."""
+    """None if the text is no Authorization of this algorithm."""
     match = _AUTHORIZATION.fullmatch(text.strip())
     if match is None:
         return None
@@ -54,14 +54,13 @@ def parse_authorization(text: str) -> Authorization | None:
 
 
 def build_canonical_request(request: ReceivedRequest, signed_headers: tuple[str, ...]) -> str:
-    """The text both sides sign, made of decoded and newly encoded values.
+    """The text that both sides sign, with values decoded and encoded again.
 
-    What a client sends plainly although it signed it encoded (`*` in a path, `/` or `+` in a query)
-    is thus accepted, as the service does for the query. A signed header that did not come counts as
-    empty.
+    So a client may sign characters encoded and send them plain (`*` in a path, `/` or `+` in a
+    query), which the service accepts in the query. A signed header that is missing counts as empty.
     """
     names = sorted(set(signed_headers))
-    # ROA clients sign path segments encoded once; a decoded "/" can only have come from "%2F".
+    # Clients sign path segments encoded once; a decoded "/" can only come from "%2F".
     path = "/".join(_encode(unquote(segment)) for segment in request.raw_path.split("/"))
     query = "&".join(f"{_encode(name)}={_encode(value)}" for name, value in sorted(request.query()))
     headers = "".join(f"{name}:{request.headers.get(name, '').strip()}\n" for name in names)

@@ -1,6 +1,7 @@
-"""What the emulator has seen, for tests and benchmarks; performs no I/O."""
+"""Counts the emulator's requests, for tests and benchmarks; performs no I/O."""
 
-from dataclasses import dataclass, field, fields
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field, fields
 from weakref import WeakSet
 
 import orjson
@@ -8,25 +9,25 @@ import orjson
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorStats:
-    """Counted since the start or the last reset, without the requests for these very stats."""
+    """Counts since the start or the last reset, without requests to `/emulator/`."""
 
     request_counts: dict[str, dict[str, int]]
     """By call (`ListWorkspaces`, …, or `unknown`), then by outcome: `ok`, the code of a refusal,
-    the name of a fault, or `broken` when the emulator stopped before it answered."""
+    the name of a fault, or `broken` if the emulator stopped before it answered."""
     in_flight: int
     max_in_flight: int
-    """Most requests that had arrived and were not answered, at any one time."""
+    """Most requests that were unanswered at one time."""
     connection_count: int
-    """Connections whose first API request fell into the time."""
+    """Connections whose first request was counted."""
     nonce_count: int
-    """Distinct nonces of requests that passed all checks of their identity."""
+    """Nonces of requests that were authenticated."""
     fault_counts: dict[str, int] = field(default_factory=dict)
-    """Requests struck, by the fault's name, counted when they arrive."""
+    """Requests hit by a fault, by its name, counted when they arrive."""
     quota_seconds: list[tuple[int, int, int]] = field(default_factory=list)
-    """Number of a second since the quota was first asked, permits granted in it, requests refused;
-    without the seconds that saw no request. Empty when the scenario has no quota."""
+    """For each second that had requests: its number since the first one, permits granted, requests
+    refused. Empty if the scenario has no quota."""
     first_request_s: float | None = None
-    """When the first request came, in seconds since the epoch by the emulator's own clock."""
+    """Arrival of the first request, in seconds since 1970 by the emulator's clock."""
     last_request_s: float | None = None
 
     @property
@@ -39,7 +40,7 @@ class EmulatorStats:
 
     @property
     def granted_count(self) -> int:
-        """Requests that the quota let pass."""
+        """Requests that the quota granted."""
         return self.count_quota()[0]
 
     @property
@@ -48,7 +49,7 @@ class EmulatorStats:
         return self.count_quota()[1]
 
     def count_quota(self, *, from_s: int = 0, until_s: int | None = None) -> tuple[int, int]:
-        """Permits granted and requests refused in the seconds from `from_s`, before `until_s`."""
+        """Permits granted and requests refused from `from_s` until before `until_s`."""
         within = [
             (granted, refused)
             for second, granted, refused in self.quota_seconds
@@ -57,21 +58,18 @@ class EmulatorStats:
         return sum(granted for granted, _ in within), sum(refused for _, refused in within)
 
     def to_json(self) -> bytes:
-        """All fields, and the sums."""
-        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        """All fields and sums."""
         sums = ("request_count", "ok_count", "granted_count", "refused_count")
-        return orjson.dumps(known | {name: getattr(self, name) for name in sums})
+        return orjson.dumps(asdict(self) | {name: getattr(self, name) for name in sums})
 
     @classmethod
     def from_json(cls, text: bytes) -> "EmulatorStats":
         known = orjson.loads(text)
-        known["quota_seconds"] = [
-            (second, granted, refused) for second, granted, refused in known["quota_seconds"]
-        ]
+        known["quota_seconds"] = [tuple(each) for each in known["quota_seconds"]]
         return cls(**{field.name: known[field.name] for field in fields(cls)})
 
 
-class Tally:
+class StatsCounter:
     """The running counts behind EmulatorStats."""
 
     def __init__(self) -> None:
@@ -81,20 +79,20 @@ class Tally:
         self.reset()
 
     def reset(self) -> None:
-        """Everything starts at zero but the requests in flight, which still are."""
-        self._request_counts: dict[str, dict[str, int]] = {}
+        """Set every count to zero except the requests in flight."""
+        self._request_counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._max_in_flight = self._in_flight
         self._connection_count = 0
         self._nonce_count = 0
-        self._fault_counts: dict[str, int] = {}
+        self._fault_counts: Counter[str] = Counter()
         # Granted and refused, by second.
-        self._quota_seconds: dict[int, list[int]] = {}
+        self._quota_seconds: dict[int, tuple[int, int]] = {}
         self._quota_started_s: float | None = None
         self._first_request_s: float | None = None
         self._last_request_s: float | None = None
 
     def request_started(self, connection: object | None, *, now_s: float) -> None:
-        """`connection` is None when it is closed already; `now_s` since the epoch."""
+        """`connection` is None if it is closed already; `now_s` since 1970."""
         self._in_flight += 1
         self._max_in_flight = max(self._max_in_flight, self._in_flight)
         if self._first_request_s is None:
@@ -104,23 +102,23 @@ class Tally:
             self._connections.add(connection)
             self._connection_count += 1
 
-    def request_admitted(self) -> None:
+    def request_authenticated(self) -> None:
         self._nonce_count += 1
 
     def quota_asked(self, *, granted: bool, now_s: float) -> None:
-        """`now_s` by the clock of the quota, which may start anywhere."""
+        """`now_s` by the clock of the quota."""
         if self._quota_started_s is None:
             self._quota_started_s = now_s
         second = int(now_s - self._quota_started_s)
-        self._quota_seconds.setdefault(second, [0, 0])[0 if granted else 1] += 1
+        granted_count, refused_count = self._quota_seconds.get(second, (0, 0))
+        self._quota_seconds[second] = (granted_count + granted, refused_count + (not granted))
 
-    def fault_struck(self, name: str) -> None:
-        self._fault_counts[name] = self._fault_counts.get(name, 0) + 1
+    def fault_injected(self, name: str) -> None:
+        self._fault_counts[name] += 1
 
     def request_ended(self, call: str, outcome: str) -> None:
         self._in_flight -= 1
-        counts = self._request_counts.setdefault(call, {})
-        counts[outcome] = counts.get(outcome, 0) + 1
+        self._request_counts[call][outcome] += 1
 
     def stats(self) -> EmulatorStats:
         return EmulatorStats(
@@ -131,8 +129,7 @@ class Tally:
             nonce_count=self._nonce_count,
             fault_counts=dict(self._fault_counts),
             quota_seconds=[
-                (second, granted, refused)
-                for second, (granted, refused) in sorted(self._quota_seconds.items())
+                (second, *counts) for second, counts in sorted(self._quota_seconds.items())
             ],
             first_request_s=self._first_request_s,
             last_request_s=self._last_request_s,

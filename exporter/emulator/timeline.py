@@ -1,4 +1,4 @@
-"""Which sessions a churning list holds after each change; time passed in, performs no I/O."""
+"""The states that a moving list goes through; performs no I/O."""
 
 import heapq
 import random
@@ -14,32 +14,31 @@ from exporter.emulator.live_list import LiveList, build_key
 from exporter.emulator.traits import Traits
 
 NEVER_S = 10**9
-"""Beyond all times of a list, in seconds."""
-
+"""Seconds, beyond all times of a list."""
 
 RANK_BITS = 56
-"""More than the rank of any time takes."""
+"""Enough for the rank of any time."""
 
 
 class Change(IntEnum):
-    """At one instant, they happen in this order."""
+    """Kinds of changes, in the order in which they happen at one instant."""
 
     INSERTION = 0
     EXPIRY = 1
     DELETION = 2
     TOUCH = 3
     SHOW = 4
-    """Of a session that came a while ago."""
+    """Of a late session, which was inserted a while ago."""
     SESSION_END = 5
     CLEANUP = 6
 
 
-class Drift:
-    """The list's whole history, as far as it was advanced; seconds are since the first request.
+class Timeline:
+    """All states of a list until now, in seconds since the first request.
 
-    State n is the list after n changes; state 0 is the first request's. Serials count from the
-    session that came first. The same seed gives the same states at the same seconds, no matter how
-    often and when the drift is advanced.
+    State n is the list after n changes; the first request meets state 0. Serials count sessions in
+    the order of insertion. The same seed gives the same states at the same seconds, however often
+    and whenever the timeline is advanced.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Drift:
         session_count: int,
         created_s: Callable[[int], float],
     ) -> None:
-        """`created_s` of a serial below `session_count`; at most 0."""
+        """`created_s` gives the create time of a serial below `session_count`, at most 0."""
         self.initial_count = session_count
         self.traits = Traits(churn, seed=seed)
         self._churn = churn
@@ -61,18 +60,18 @@ class Drift:
         self._due = self._draw_due()
         self._next_due = next(self._due)
         self._insertion_number = 0
-        # What is to happen at its own time: when, what, and to which session or by which cleanup.
+        # Planned changes: time, kind, and the session or the cleanup.
         self._pending: list[tuple[float, Change, int]] = []
         # By serial, counted from `initial_count`.
         self._came_s: list[float] = []
-        # The place in a list that is ordered by what changes.
+        # By serial, in a list that is ordered by end or update time.
         self._ranks: dict[int, int] = {}
-        # The sessions by age, the oldest first; gone ones stay until it is their turn.
+        # A heap of sessions by age; removed ones leave it when they become the oldest.
         self._ages: list[tuple[float, int]] | None = None
-        # By change: when it was, the row it took and the row it put in.
+        # By change: its time, the row it removed and the row it inserted.
         self._changed_s: list[float] = []
         self._changes: list[tuple[int | None, int | None]] = []
-        # The state a serial appeared in, by its distance to `initial_count`, and disappeared in.
+        # The states of insertion, by serial less `initial_count`, and of removal, by serial.
         self._inserted: list[int] = []
         self._removed: dict[int, int] = {}
         self._removed_in: list[int] = []
@@ -81,7 +80,7 @@ class Drift:
             build_key(self._begin(serial), serial) for serial in range(self._first, session_count)
         ]
         self.live = self.initial()
-        # By state: how many were in the list.
+        # By state: the number of rows.
         self._totals = [len(self.live)]
         for number, cleanup in enumerate(churn.cleanups):
             heapq.heappush(self._pending, (cleanup.at_s, Change.CLEANUP, number))
@@ -91,7 +90,7 @@ class Drift:
         return len(self._changes)
 
     def advance(self, at_s: float) -> None:
-        """Lets all happen that is due."""
+        """Apply all changes until this second."""
         while True:
             due_s, change = self._next_due
             pending_s = self._pending[0][0] if self._pending else inf
@@ -108,10 +107,9 @@ class Drift:
                 self._happen_by_flow(change, due_s)
 
     def insert(self, at_s: float, came_s: float | None = None) -> None:
-        """A session that came then, or at an earlier time and is shown only now."""
+        """Insert a session, which came now or, shown late, at `came_s`."""
         serial = self.initial_count + len(self._inserted)
-        # A session may be due before it came: where it joined an old tie.
-        at_s = max(at_s, self._changed_s[-1]) if self._changed_s else at_s
+        at_s = self._clamp(at_s)
         self._came_s.append(at_s if came_s is None else came_s)
         rank = self._begin(serial)
         self._note(None, build_key(rank, serial), at_s)
@@ -122,29 +120,29 @@ class Drift:
             self.expire(at_s)
 
     def expire(self, at_s: float) -> None:
-        """Takes the oldest session, if there is one."""
+        """Remove the oldest session, if any."""
         if len(self.live) > 0:
             self.remove(self._oldest_live(), at_s)
 
     def remove(self, serial: int, at_s: float) -> None:
-        """Takes a session that is in the list."""
+        """Remove a session, which must be in the list."""
         self._note(build_key(self._rank(serial), serial), None, at_s)
         self._removed[serial] = self.state
         self._removed_in.append(self.state)
 
     def state_at(self, at_s: float) -> int:
-        """The latest state no younger than this."""
+        """The state at this second."""
         return bisect_right(self._changed_s, at_s)
 
     def total(self, state: int) -> int:
         return self._totals[max(0, state)]
 
     def max_rows(self, first: int, last: int) -> int:
-        """The greatest number of rows in any of these states."""
+        """The most rows in any of these states."""
         return max(self._totals[first : last + 1])
 
     def replay(self, live: LiveList, first: int, last: int) -> None:
-        """Turns the rows of one state into those of a later one."""
+        """Turn the rows of one state into those of a later one."""
         for gone, come in self._changes[first:last]:
             live.apply(gone, come)
 
@@ -158,7 +156,7 @@ class Drift:
         )
 
     def came_s(self, serial: int) -> float:
-        """When it came; sessions of one tie have the time of the first of them."""
+        """When it was inserted; all sessions of a tie have the time of their first."""
         if not self._churn.twins_apart:
             serial = self.traits.original(serial)
         serial -= serial % self._churn.tie_size
@@ -167,18 +165,18 @@ class Drift:
         return self._came_s[serial - self.initial_count]
 
     def order_s(self, serial: int) -> float:
-        """The time that its place by now is of; of a list that is ordered by update time."""
+        """The update time that its place stands for, in a list ordered by update time."""
         return (self._ranks[serial] & (1 << RANK_BITS) - 1) / 1_000_000 - 2 * NEVER_S
 
     def created_s(self, serial: int) -> float:
-        """When it came, unless it claims to be older."""
+        """Its create time, which backdating moves away from its insertion."""
         came_s = self.came_s(serial)
         if not self.traits.backdates:
             return came_s
         return came_s - self.traits.backdated_s(self.traits.original(serial))
 
     def held_throughout(self, first: int, last: int) -> Iterator[int]:
-        """Serials that were in the list in both states and so in all between, oldest first."""
+        """Serials that were in the list in both states, and so in all between, oldest first."""
         serials = range(self._first, self.initial_count + bisect_right(self._inserted, first))
         return (serial for serial in serials if self._removed.get(serial, inf) > last)
 
@@ -188,17 +186,17 @@ class Drift:
         return (serial for serial in serials if self._removed.get(serial, inf) > first)
 
     def insertion_count(self, first: int, last: int) -> int:
-        """How many of the changes from one state to the other were insertions."""
+        """Insertions from one state to the other."""
         return bisect_right(self._inserted, last) - bisect_right(self._inserted, first)
 
     def removal_count(self, first: int, last: int) -> int:
-        """The same, of sessions that went."""
+        """Removals from one state to the other."""
         return bisect_right(self._removed_in, last) - bisect_right(self._removed_in, first)
 
     # Ranks
 
     def _begin(self, serial: int) -> int:
-        """Its first rank; what moves it later is planned."""
+        """Its first rank; plans the end of the session, which moves it later."""
         churn = self._churn
         if churn.order is Order.UNORDERED or churn.order_by is OrderBy.CREATE:
             return self._rank(serial)
@@ -230,16 +228,20 @@ class Drift:
         return rank
 
     def _move(self, serial: int, at_s: float) -> None:
-        """To the place of what is just now updated or ended."""
+        """Move a session that was just updated or ended."""
         former = build_key(self._ranks[serial], serial)
-        at_s = max(at_s, self._changed_s[-1]) if self._changed_s else at_s
+        at_s = self._clamp(at_s)
         self._ranks[serial] = self._place(serial, at_s)
         self._note(former, build_key(self._ranks[serial], serial), at_s)
 
     # Changes
 
+    def _clamp(self, at_s: float) -> float:
+        """No earlier than the last change: a session in an old tie may expire before it came."""
+        return max(at_s, self._changed_s[-1]) if self._changed_s else at_s
+
     def _note(self, gone: int | None, come: int | None, at_s: float) -> None:
-        at_s = max(at_s, self._changed_s[-1]) if self._changed_s else at_s
+        at_s = self._clamp(at_s)
         self.live.apply(gone, come)
         self._changed_s.append(at_s)
         self._changes.append((gone, come))
@@ -256,7 +258,7 @@ class Drift:
         elif change is Change.EXPIRY:
             self.expire(at_s)
         else:
-            # Drawn even from an empty list, so that the later ones stay the same.
+            # Drawn even if the list is empty, so that later draws stay the same.
             share = self._random.random()
             if len(self.live) > 0:
                 serial = self.live.at(int(share * len(self.live)))
@@ -264,7 +266,7 @@ class Drift:
                 act(serial, at_s)
 
     def _happen(self, change: Change, number: int, at_s: float) -> None:
-        """What was planned for this instant."""
+        """Apply a planned change."""
         if change is Change.SHOW:
             self.insert(at_s, at_s - self._churn.late.lag_s)
         elif change is Change.CLEANUP:
@@ -307,7 +309,7 @@ class Drift:
         return self.created_s(self._oldest_live()) + self._churn.keep_age_s
 
     def _find_first(self) -> int:
-        """What retention took before the first request was never in the list."""
+        """The first serial that retention had kept until the first request."""
         first = 0
         if self._churn.keep_count is not None:
             first = max(0, self.initial_count - self._churn.keep_count)
@@ -323,7 +325,7 @@ class Drift:
             Change.DELETION: self._churn.deletions,
             Change.TOUCH: self._churn.touches,
         }
-        # Each flow has a chance of its own: to change one does not move the others.
+        # Each flow has its own random stream, so that changing one leaves the others as they are.
         drawn = [
             draw_instants(flow, change, random.Random(f"{self._seed}/{change.name}"))  # noqa: S311
             for change, flow in flows.items()
@@ -333,20 +335,20 @@ class Drift:
 
 
 def to_rank(at_s: float) -> int:
-    """Whole microseconds, and never below 0."""
+    """Whole microseconds, never below 0."""
     return round((at_s + 2 * NEVER_S) * 1_000_000)
 
 
 def draw_instants(
     flow: Flow, change: Change, chance: random.Random
 ) -> Iterator[tuple[float, Change]]:
-    """Seconds in ascending order, as many as there are changes."""
+    """The seconds of a flow's changes, ascending."""
     if flow.per_s == 0:
         return
     at_s = flow.start_s
     for number in count() if flow.limit is None else range(flow.limit):
         if flow.even:
-            # Not summed up: a tenth of a second ten times would be a little more than a second.
+            # Not summed up, as ten times 0.1 s is a little more than a second.
             at_s = flow.start_s + (number // flow.burst + 1) * flow.burst / flow.per_s
         elif number % flow.burst == 0:
             at_s += chance.expovariate(flow.per_s / flow.burst)

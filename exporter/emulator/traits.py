@@ -1,4 +1,4 @@
-"""What chance made of each session of a churning list; performs no I/O."""
+"""Random properties of the sessions of a moving list; performs no I/O."""
 
 import random
 
@@ -7,7 +7,7 @@ from exporter.emulator.generated_list import mix64
 
 
 class Traits:
-    """A function of the seed and the session's serial."""
+    """Each trait is a function of the seed and the session's serial."""
 
     def __init__(self, churn: Churn, *, seed: str) -> None:
         self._churn = churn
@@ -15,21 +15,20 @@ class Traits:
         self.backdates = churn.backdating.share > 0
 
     def draw(self, serial: int, trait: int) -> float:
-        """From 0 to 1, for each trait anew."""
+        """From 0 to 1, independent for each trait."""
         return mix64((serial << 4 | trait) ^ self._salt) / 2**64
 
     def backdated_s(self, serial: int) -> float:
-        """By how much its create time is before its coming."""
+        """How far its create time lies before its insertion."""
         if not self.backdates or self.draw(serial, 0) >= self._churn.backdating.share:
             return 0.0
         return self._churn.backdating.by_s * self.draw(serial, 1)
 
     def is_late(self, number: int) -> bool:
-        """Of the insertions, by their number."""
+        """By the number of the insertion."""
         return self.draw(number, 2) < self._churn.late.share
 
     def run_s(self, serial: int) -> float:
-        """How long it runs."""
         min_s = self._churn.run_s or 0.0
         if self._churn.max_run_s is None:
             return min_s
@@ -46,7 +45,7 @@ class Traits:
         return self.draw(serial, 6) < self._churn.withheld
 
     def original(self, serial: int) -> int:
-        """The one that it is the twin of, or itself."""
+        """The serial whose twin it is, or its own."""
         if self._churn.twins > 0:
             while serial > 0 and self.draw(serial, 7) < self._churn.twins:
                 apart = self._churn.twins_apart

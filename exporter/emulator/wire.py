@@ -1,4 +1,4 @@
-"""Answers on the wire, whole and broken, and the socket that connections come in by."""
+"""Sends answers, whole or broken, and listens for connections."""
 
 import asyncio
 import socket
@@ -9,30 +9,30 @@ import anyio.lowlevel
 from aiohttp import web
 
 from exporter.emulator.answers import Answer
-from exporter.emulator.faults import Fault, Strike
+from exporter.emulator.faults import Fault, InjectedFault
 
 Sleep = Callable[[float], Awaitable[None]]
 
 SLOW_PARTS = 10
-"""Into how many parts a slow body is cut."""
+"""Number of parts that a slow body is sent in."""
 
 GLANCE_S = 0.1
-"""How often a hanging request, or a closed listener, looks whether anybody still waits for it."""
+"""How often a hanging request looks for its client, and a closed listener for the end."""
 
 
 def build_response(answer: Answer, *, date: str) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=_headers(answer, date))
 
 
-async def send_struck(
-    request: web.BaseRequest, strike: Strike, answer: Answer, *, date: str, sleep: Sleep
+async def send_faulty(
+    request: web.BaseRequest, injected: InjectedFault, answer: Answer, *, date: str, sleep: Sleep
 ) -> web.StreamResponse:
-    """An answer, spoiled already, in the way that its fault is delivered.
+    """Send an answer in the way of its fault, which has already changed the body.
 
-    Once it is sent, REFUSED_CONNECTIONS is still the listener's to do.
+    For REFUSED_CONNECTIONS the listener has to be closed afterwards.
     """
     whole = build_response(answer, date=date)
-    match strike.fault:
+    match injected.fault:
         case Fault.RESET | Fault.REFUSED_CONNECTIONS:
             _drop(request, reset=True)
             return whole
@@ -40,17 +40,17 @@ async def send_struck(
             _drop(request, reset=False)
             return whole
         case Fault.HANG:
-            await _wait_for_client(request, strike.rule.hang_s, sleep=sleep)
+            await _wait_for_client(request, injected.rule.hang_s, sleep=sleep)
             return whole
         case Fault.CUT_OFF | Fault.CUT_OFF_CHUNKED:
-            stream = _build_stream(answer, date, chunked=strike.fault is Fault.CUT_OFF_CHUNKED)
+            stream = _build_stream(answer, date, chunked=injected.fault is Fault.CUT_OFF_CHUNKED)
             half = answer.body[: len(answer.body) // 2]
             return await _send_parts(request, stream, [half], wait_s=0, sleep=sleep, cut=True)
         case Fault.SLOW_BODY:
             stream = _build_stream(answer, date, chunked=False)
             size = len(answer.body) // SLOW_PARTS + 1
             parts = [answer.body[at : at + size] for at in range(0, len(answer.body), size)]
-            wait_s = strike.rule.slow_s / max(1, len(parts))
+            wait_s = injected.rule.slow_s / max(1, len(parts))
             return await _send_parts(request, stream, parts, wait_s=wait_s, sleep=sleep, cut=False)
         case _:
             return whole
@@ -78,7 +78,7 @@ async def _send_parts(
     sleep: Sleep,
     cut: bool,
 ) -> web.StreamResponse:
-    """Waits before each part; afterwards a cut answer's connection is closed."""
+    """Send each part after a wait; `cut` closes the connection after the last one."""
     try:
         await stream.prepare(request)
         for part in parts:
@@ -93,7 +93,7 @@ async def _send_parts(
 
 
 async def _wait_for_client(request: web.BaseRequest, wait_s: float, *, sleep: Sleep) -> None:
-    """Ends early when the client is gone: a request that nobody waits for is not in flight."""
+    """Wait, but only while the client does: an abandoned request is not in flight."""
     left_s = wait_s
     while left_s > 0 and request.transport is not None:
         await sleep(min(GLANCE_S, left_s))
@@ -101,7 +101,7 @@ async def _wait_for_client(request: web.BaseRequest, wait_s: float, *, sleep: Sl
 
 
 def _drop(request: web.BaseRequest, *, reset: bool) -> None:
-    """Close the connection after what was written to it, or reset it at once."""
+    """Close the connection after its pending bytes, or reset it at once."""
     transport = request.transport
     if transport is None:
         return
@@ -109,19 +109,19 @@ def _drop(request: web.BaseRequest, *, reset: bool) -> None:
         transport.close()
         return
     connection: socket.socket = transport.get_extra_info("socket")
-    # Closing a socket that does not linger resets its connection.
+    # Closing a socket with a linger time of 0 resets its connection.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 class Listener:
-    """One address that connections are accepted on, and for a while may not be."""
+    """Accepts connections on one address, and can refuse them for a while."""
 
     def __init__(self, runner: web.ServerRunner, *, address: str, port: int) -> None:
         self._runner = runner
         self._address = address
         self.port = port
-        """0 becomes the port that was taken, once it listens."""
+        """0 becomes the chosen port once it listens."""
         # None while connections are refused.
         self._site: web.TCPSite | None = None
         self._ended = False
@@ -137,9 +137,9 @@ class Listener:
         self._site = site
 
     async def refuse(self, wait_s: float, *, sleep: Sleep) -> None:
-        """Accept nothing for a while; at once done when that is so already.
+        """Refuse new connections for a while; returns at once if they are refused already.
 
-        Connections that stand go on: an outage costs the requests that were struck and no others.
+        Open connections continue: an outage costs only the requests that were hit.
         """
         site, self._site = self._site, None
         if site is None:
@@ -153,15 +153,13 @@ class Listener:
         while not self._ended:
             try:
                 await self.listen()
-            except OSError:  # somebody else's for the moment
+            except OSError:  # another program has the port for the moment
                 await sleep(GLANCE_S)
             else:
                 return
 
     async def _stop_accepting(self, site: web.TCPSite) -> None:
-        """Let those through who are being accepted: asyncio leaks a connection whose server was
-        closed in between.
-        """
+        """Finish pending accepts: asyncio leaks a connection whose server closes meanwhile."""
         server = site._server  # noqa: SLF001 - aiohttp offers no other way to its sockets
         assert isinstance(server, asyncio.Server)  # noqa: S101 - the site was started
         for listening in server.sockets:
@@ -170,5 +168,5 @@ class Listener:
         await anyio.lowlevel.checkpoint()
 
     def end(self) -> None:
-        """Whoever waits to listen again need not."""
+        """Do not listen again."""
         self._ended = True

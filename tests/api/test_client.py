@@ -48,19 +48,19 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came over the wire."""
+    """A request as received."""
 
     target: str
     headers: Mapping[str, str]
     connection: int
-    """Which connection it came by, from 1."""
+    """The number of its connection, from 1."""
 
     @property
     def nonce(self) -> str:
         return self.headers["x-acs-signature-nonce"]
 
     def signature_holds(self) -> bool:
-        """Whether the very bytes received are the ones that were signed."""
+        """Whether the received bytes are the signed ones."""
         path, _, query = self.target.partition("?")
         authorization = self.headers["authorization"]
         names = authorization.split("SignedHeaders=")[1].split(",")[0].split(";")
@@ -90,7 +90,7 @@ def refuse(code: str, *, status: int = 400, headers: Mapping[str, str] = {}) -> 
 
 
 def raw_bytes(text: bytes) -> Behaviour:
-    """Writes bytes that need not be HTTP, and hangs up."""
+    """Writes bytes, HTTP or not, and closes the connection."""
 
     async def respond(request: web.BaseRequest) -> web.StreamResponse:
         assert request.transport is not None
@@ -114,7 +114,7 @@ page_of_a_proxy = answer(b"<html>Welcome</html>")
 
 
 class ScriptedServer:
-    """Answers requests as its script says, the last line over and over, and records them."""
+    """Records requests and answers them by its script, whose last line repeats."""
 
     def __init__(self, *script: Behaviour) -> None:
         self._script = list(script)
@@ -138,7 +138,7 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def serve(server: ScriptedServer, *, port: int = 0) -> AsyncIterator[str]:
-    """The server's endpoint, until the block ends."""
+    """Serves until the block ends, at the yielded endpoint."""
     runner = web.ServerRunner(web.Server(server.respond, access_log=None), shutdown_timeout=0.01)
     await runner.setup()
     try:
@@ -149,7 +149,7 @@ async def serve(server: ScriptedServer, *, port: int = 0) -> AsyncIterator[str]:
 
 
 class FakeSleep:
-    """Skips what should be waited; its clock is the true one and what was skipped."""
+    """Skips waits; its clock is the true one plus the skipped time."""
 
     def __init__(self) -> None:
         self.waits_s: list[float] = []
@@ -163,7 +163,7 @@ class FakeSleep:
 
 
 class TickingClock:
-    """A second later each time it is looked at."""
+    """A clock that advances a second with each reading."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -199,7 +199,7 @@ async def open_rig(
     jitter: float = 0.5,
     identity: Identity | None = None,
 ) -> AsyncIterator[Rig]:
-    """A client over a session as in a real run, with the waits recorded and not waited."""
+    """A client as in a real run, whose waits are recorded and skipped."""
     sleep, events = FakeSleep(), list[Event]()
     async with open_client(
         endpoint=endpoint,
@@ -237,7 +237,7 @@ async def send_refused(rig: Rig) -> ExporterError:
 
 
 async def closed_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """A loopback port without a listener."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no Django
     assert isinstance(port, int)
@@ -293,7 +293,7 @@ async def test_every_attempt_is_signed_anew() -> None:
 
 
 async def test_request_that_aiohttp_repeats_by_itself_is_signed_anew() -> None:
-    """A GET whose kept-alive connection is gone is sent again without our retry."""
+    """aiohttp repeats a GET whose kept-alive connection is gone."""
     server = ScriptedServer(good, hang_up, good)
 
     async with serve(server) as endpoint, open_rig(endpoint) as rig:
@@ -376,7 +376,7 @@ async def test_trouble_of_the_service_is_asked_again_until_the_value_comes(
         pytest.param(refuse("SignatureNonceUsed"), NonceUsedError, id="nonce"),
     ],
 )
-async def test_attempts_are_bounded_and_the_last_error_is_told(
+async def test_attempts_are_bounded_and_the_last_error_is_reported(
     trouble: Behaviour, kind: type[ApiError], retries: int
 ) -> None:
     server = ScriptedServer(trouble)
@@ -487,7 +487,7 @@ async def test_used_nonce_is_replaced_without_a_wait() -> None:
         ("InvalidParameter", 400, 1),
     ],
 )
-async def test_refusal_that_would_come_again_is_told_at_once(
+async def test_refusal_that_would_come_again_is_reported_at_once(
     code: str, status: int, exit_code: int
 ) -> None:
     server = ScriptedServer(refuse(code, status=status))
@@ -503,7 +503,7 @@ async def test_refusal_that_would_come_again_is_told_at_once(
 
 
 def serve_late(*behaviours: Behaviour, ahead: timedelta) -> ScriptedServer:
-    """Refuses the dates it is shown, and tells its own, then behaves as told."""
+    """Refuses the dates of requests and states its own, then follows its script."""
     date = format_datetime(START + ahead, usegmt=True)
     return ScriptedServer(refuse("InvalidTimeStamp.Expired", headers={"Date": date}), *behaviours)
 
@@ -528,7 +528,7 @@ async def test_clock_that_is_off_is_corrected_from_the_answer_that_says_so(hours
     assert rig.counts == RequestCounts(sent=3, ok=2, failed=1, retried=1)
 
 
-async def test_clock_that_is_corrected_and_still_refused_is_told() -> None:
+async def test_clock_that_is_corrected_and_still_refused_is_reported() -> None:
     still = refuse("InvalidTimeStamp.Expired", headers={"Date": "Fri, 02 Jan 2026 05:00:00 GMT"})
 
     async with serve(ScriptedServer(still)) as endpoint, open_rig(endpoint) as rig:
@@ -551,7 +551,7 @@ async def test_clock_is_not_corrected_from_nonsense(date: str) -> None:
     assert (error.exit_code, rig.counts) == (1, RequestCounts(sent=1, failed=1))
 
 
-async def test_refused_connection_at_first_contact_is_told_after_one_more_try() -> None:
+async def test_refused_connection_at_first_contact_is_reported_after_one_more_try() -> None:
     endpoint = f"http://127.0.0.1:{await closed_port()}"
 
     async with open_rig(endpoint) as rig:
@@ -583,7 +583,7 @@ async def test_no_retry_asked_for_is_none_at_first_contact_either() -> None:
         pytest.param(answer(b'{"totalCount":3,"sess'), id="cut off"),
     ],
 )
-async def test_unreadable_answer_at_first_contact_is_told_after_one_more_try(
+async def test_unreadable_answer_at_first_contact_is_reported_after_one_more_try(
     garbage: Behaviour,
 ) -> None:
     server = ScriptedServer(garbage)
@@ -597,7 +597,7 @@ async def test_unreadable_answer_at_first_contact_is_told_after_one_more_try(
 
 
 @pytest.mark.parametrize("text", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02P"])
-async def test_answer_that_is_no_http_at_first_contact_is_told_after_one_more_try(
+async def test_answer_that_is_no_http_at_first_contact_is_reported_after_one_more_try(
     text: bytes,
 ) -> None:
     server = ScriptedServer(raw_bytes(text))
@@ -709,7 +709,7 @@ async def test_pause_in_which_nobody_asked_is_no_silence_of_the_service() -> Non
     assert len(server.received) == 3
 
 
-async def test_silence_is_told_with_the_seconds_that_were_waited() -> None:
+async def test_timeout_is_reported_with_its_seconds() -> None:
     async with (
         serve(ScriptedServer(stay_silent)) as endpoint,
         open_rig(endpoint, timeout_s=0.1, retries=1) as rig,
@@ -724,7 +724,7 @@ async def test_silence_is_told_with_the_seconds_that_were_waited() -> None:
     assert rig.counts.retried == 1
 
 
-async def test_endpoint_without_tls_is_told_as_unreachable() -> None:
+async def test_endpoint_without_tls_is_reported_as_unreachable() -> None:
     async with (
         serve(ScriptedServer(good)) as endpoint,
         open_rig(endpoint.replace("http://", "https://")) as rig,
@@ -738,7 +738,7 @@ async def test_endpoint_without_tls_is_told_as_unreachable() -> None:
     assert isinstance(error.__cause__.os_error, ssl.SSLError)
 
 
-async def test_unknown_host_is_told_with_its_name_after_one_more_try() -> None:
+async def test_unknown_host_is_reported_with_its_name_after_one_more_try() -> None:
     class NoResolver(aiohttp.abc.AbstractResolver):
         async def resolve(
             self, host: str, port: int = 0, family: object = None
@@ -878,7 +878,7 @@ async def test_cancelled_request_is_no_longer_in_flight_and_the_client_goes_on()
     assert isinstance(last, RequestEnded)
     assert last.in_flight == 0
     assert page == EMPTY_PAGE
-    # The half-used connection is not given to the next request.
+    # The half-used connection does not serve the next request.
     assert [request.connection for request in server.received] == [1, 2]
 
 

@@ -104,7 +104,7 @@ class FakeClock:
 
 
 class FakeFetch:
-    """Gives out generation after generation of a key, and counts them."""
+    """Returns a new generation of a key with each call, and counts them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -115,7 +115,7 @@ class FakeFetch:
 
 
 class SlowFetch(FakeFetch):
-    """Waits, in its thread, until it is let go."""
+    """Blocks its thread until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def write_profiles(home: Path, text: str) -> None:
 
 
 def probe(home: Path, *, profile: str | None, **environ: str) -> tuple[dict[str, Any], str]:
-    """What a fresh process finds, and its stderr."""
+    """The result of a new process, and its stderr."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(profile)],
         env={
@@ -301,7 +301,7 @@ def test_missing_profile_is_not_replaced_by_another_identity(home: Path) -> None
     assert found["exit_code"] == 3
 
 
-def test_no_credentials_is_told_at_once_without_the_library_and_without_network(
+def test_no_credentials_is_reported_at_once_without_the_library_and_without_network(
     tmp_path: Path,
 ) -> None:
     found, stderr = probe(tmp_path, profile=None)
@@ -481,7 +481,7 @@ async def test_renewing_tells_when_the_provider_has_nothing_better() -> None:
     assert not await identity.renew(await identity.get())
 
 
-async def test_failed_fetch_is_told_to_the_caller_and_tried_anew_by_the_next() -> None:
+async def test_failed_fetch_is_reported_to_the_caller_and_tried_anew_by_the_next() -> None:
     fetch = FakeFetch()
 
     def fail_first() -> Credential:
@@ -499,7 +499,7 @@ async def test_failed_fetch_is_told_to_the_caller_and_tried_anew_by_the_next() -
 
 
 def failing_after(count: int, message: str = "the metadata server is away") -> Callable[[], Any]:
-    """Gives one credential so many times, and then none."""
+    """Returns one credential a number of times, then fails."""
     fetch = FakeFetch()
 
     def fetch_or_fail() -> Credential:
@@ -511,7 +511,7 @@ def failing_after(count: int, message: str = "the metadata server is away") -> C
     return fetch_or_fail
 
 
-async def test_credential_is_kept_while_it_cannot_be_renewed_and_that_is_told_once(
+async def test_credential_is_kept_while_it_cannot_be_renewed_and_that_is_reported_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FakeClock()

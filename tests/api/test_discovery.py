@@ -59,7 +59,7 @@ async def open_service(scenario: Scenario = SCENARIO) -> AsyncIterator[tuple[Emu
 
 @asynccontextmanager
 async def serve_workspace_pages(pages: dict[str, str]) -> AsyncIterator[Client]:
-    """A client of a service that gives out, for each token asked with, the next one."""
+    """A client of a service that maps each token to the next one."""
 
     async def respond(request: web.BaseRequest) -> web.StreamResponse:
         token = request.query.get("nextToken", "")
@@ -113,7 +113,7 @@ async def test_named_gateways_are_found_in_whichever_workspace_has_them() -> Non
 
 
 async def test_gateways_of_one_named_workspace_are_taken_as_named_and_nothing_is_asked() -> None:
-    """So that a deleted gateway, which the service no longer lists, can be exported."""
+    """A deleted gateway, which the service no longer lists, can still be exported."""
     async with open_service() as (emulator, client):
         found = await choose(client, ["w-emulated-2"], ["lc-gone", "lc-emulated-2-1", "lc-gone"])
         request_count = emulator.stats().request_count

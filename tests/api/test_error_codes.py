@@ -11,8 +11,8 @@ from exporter.api.error_codes import (
     MAX_RETRY_AFTER_S,
     build_api_error,
     classify,
-    read_error,
-    read_retry_after,
+    parse_error,
+    parse_retry_after,
     scrub,
 )
 from exporter.errors import (
@@ -97,7 +97,7 @@ STATUSES: list[tuple[int, type[ApiError]]] = [
 
 
 def read(document: object, *, status: int = 400, headers: dict[str, str] | None = None) -> ApiError:
-    return read_error(
+    return parse_error(
         "page 1 of w-1/lc-1",
         status=status,
         headers=CIMultiDict(headers or {}),
@@ -109,7 +109,7 @@ def read(document: object, *, status: int = 400, headers: dict[str, str] | None 
 
 def wait_of(**headers: str) -> float | None:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return read_retry_after(CIMultiDict(named), now=NOW)
+    return parse_retry_after(CIMultiDict(named), now=NOW)
 
 
 @pytest.mark.parametrize(("code", "status", "kind"), CODES)
@@ -284,7 +284,7 @@ def test_wait_is_never_longer_than_the_official_sdks(headers: dict[str, str]) ->
     )
 )
 def test_any_header_is_a_bounded_wait_or_none(headers: dict[str, str]) -> None:
-    wait_s = read_retry_after(headers, now=NOW)
+    wait_s = parse_retry_after(headers, now=NOW)
 
     assert wait_s is None or 0 < wait_s <= MAX_RETRY_AFTER_S
 
@@ -323,7 +323,7 @@ def test_xml_that_repeats_the_request_is_cut_before_it() -> None:
         f" [x-acs-security-token:{TOKEN}]</Message></Error>"
     ).encode()
 
-    error = read_error("p", status=400, headers={}, body=body, document=None, now=NOW)
+    error = parse_error("p", status=400, headers={}, body=body, document=None, now=NOW)
 
     assert str(error) == "p: HTTP 400, SignatureDoesNotMatch, Not matched"
 

@@ -1,4 +1,4 @@
-"""Answers without an end, or with one far away: what is read of them is bounded."""
+"""Endless and very large answers are read only up to a limit."""
 
 import zlib
 from collections.abc import AsyncIterator
@@ -27,13 +27,13 @@ SPACES = b" " * (1 << 20)
 
 @dataclass
 class Endless:
-    """Answers with a start, a mebibyte over and over, and an end."""
+    """Answers with a start, a repeated mebibyte, and an end."""
 
     encoding: str = ""
     mebibytes: int = 250
     end: bytes = b'"}'
     sent_bytes: int = 0
-    """On the wire, over all requests."""
+    """Bytes sent, over all requests."""
 
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -93,12 +93,12 @@ async def test_answer_that_does_not_end_is_given_up_at_the_limit(encoding: str) 
 
     assert caught.value.hint is not None
     assert "--page-size" in caught.value.hint
-    # What is on its way when the reader stops is the kernel's and two small buffers.
+    # When the reader stops, only the kernel's and two small buffers are in transit.
     assert server.sent_bytes < MAX_BYTES + (16 << 20)
 
 
 async def test_bomb_is_not_decompressed_further_than_it_is_read() -> None:
-    """Most of what came whole, in a few hundred kilobytes, stays packed."""
+    """Most of a compressed body, received whole in some hundred kilobytes, stays compressed."""
     server = Endless("gzip")
     read_bytes = 0
 
@@ -115,7 +115,7 @@ async def test_bomb_is_not_decompressed_further_than_it_is_read() -> None:
         session.get(f"{endpoint}/") as response,
     ):
         with pytest.raises(BodyTooLargeError):
-            await read_body(count(response.content.iter_any()), turn=anyio.Lock())
+            await read_body(count(response.content.iter_any()), large_lock=anyio.Lock())
 
     assert MAX_BYTES < read_bytes < MAX_BYTES + (4 << 20)
 
@@ -136,7 +136,7 @@ async def test_large_answers_are_read_one_after_the_other() -> None:
     reading = 0
     max_reading = 0
 
-    async def parts() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncIterator[bytes]:
         nonlocal reading, max_reading
         yield bytes(LARGE_BYTES + 1)
         reading += 1
@@ -146,9 +146,9 @@ async def test_large_answers_are_read_one_after_the_other() -> None:
             yield b"x"
         reading -= 1
 
-    turn = anyio.Lock()
+    large_lock = anyio.Lock()
     async with anyio.create_task_group() as tasks:
         for _ in range(4):
-            tasks.start_soon(lambda: read_body(parts(), turn=turn))
+            tasks.start_soon(lambda: read_body(chunks(), large_lock=large_lock))
 
     assert max_reading == 1

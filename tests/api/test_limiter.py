@@ -1,4 +1,4 @@
-"""Requests that wait for their turn, before a pacer that a test decides for."""
+"""The order in which requests wait for a pacer whose decisions the test scripts."""
 
 import math
 import random
@@ -11,12 +11,13 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from exporter.api.limiter import Limiter
-from exporter.api.pacer import Pacer, Ticket
+from exporter.api.pacer import Pacer
+from exporter.api.quota_edges import Ticket
 from tests.support.patience import HANG_S
 
 
-class ToldPacer:
-    """Lets through as many as it is told, not before the moment it is told, and keeps a record."""
+class ScriptedPacer:
+    """Admits up to `limit` requests, none before `opens_s`, and records them."""
 
     def __init__(self, *, limit: int = 1_000, opens_s: float = -math.inf, gap_s: float = 0) -> None:
         self.limit = limit
@@ -50,35 +51,35 @@ class ToldPacer:
 TICKET = Pacer(max_in_flight=1, max_rps=None).send(0.0)
 
 
-def open_gate(pacer: ToldPacer) -> Limiter:
+def build_limiter(pacer: ScriptedPacer) -> Limiter:
     return Limiter(cast("Pacer", pacer), now_s=time.monotonic)
 
 
-def leave(gate: Limiter) -> None:
-    gate.leave(TICKET, throttled=False, retry_after_s=None)
+def leave(limiter: Limiter) -> None:
+    limiter.leave(TICKET, throttled=False, retry_after_s=None)
 
 
-async def test_request_passes_an_open_gate_without_giving_way() -> None:
-    gate = open_gate(ToldPacer())
+async def test_request_passes_an_build_limiter_without_giving_way() -> None:
+    limiter = build_limiter(ScriptedPacer())
 
     with anyio.CancelScope() as scope:
         scope.cancel()  # any pause would end it
-        ticket = await gate.enter()
+        ticket = await limiter.enter()
 
     assert ticket is TICKET
     assert not scope.cancelled_caught
 
 
 async def test_requests_pass_in_the_order_of_their_arrival() -> None:
-    pacer = ToldPacer(limit=1)
-    gate = open_gate(pacer)
+    pacer = ScriptedPacer(limit=1)
+    limiter = build_limiter(pacer)
     passed: list[int] = []
 
     async def ask(number: int) -> None:
-        await gate.enter()
+        await limiter.enter()
         passed.append(number)
         await anyio.lowlevel.checkpoint()
-        leave(gate)
+        leave(limiter)
 
     async with anyio.create_task_group() as tasks:
         for number in range(20):
@@ -89,12 +90,12 @@ async def test_requests_pass_in_the_order_of_their_arrival() -> None:
 
 
 async def test_newcomer_does_not_overtake_who_waits() -> None:
-    pacer = ToldPacer(limit=0)
-    gate = open_gate(pacer)
+    pacer = ScriptedPacer(limit=0)
+    limiter = build_limiter(pacer)
     passed: list[str] = []
 
     async def ask(name: str) -> None:
-        await gate.enter()
+        await limiter.enter()
         passed.append(name)
 
     async with anyio.create_task_group() as tasks:
@@ -102,54 +103,54 @@ async def test_newcomer_does_not_overtake_who_waits() -> None:
         tasks.start_soon(ask, "second")
         await wait_all_tasks_blocked()
         pacer.limit = 3
-        # The gate is open, but those two have not been told.
+        # The limiter is open, but the two that wait have not been woken.
         tasks.start_soon(ask, "newcomer")
         await wait_all_tasks_blocked()
         assert passed == []
         pacer.sent.append(0.0)
-        leave(gate)
+        leave(limiter)
 
     assert passed == ["first", "second", "newcomer"]
 
 
 async def test_waiting_request_passes_when_its_time_has_come() -> None:
-    pacer = ToldPacer(opens_s=time.monotonic() + 0.03)
+    pacer = ScriptedPacer(opens_s=time.monotonic() + 0.03)
     opens_s = pacer.opens_s
-    gate = open_gate(pacer)
+    limiter = build_limiter(pacer)
 
     with anyio.fail_after(HANG_S):
-        await gate.enter()
+        await limiter.enter()
 
     assert pacer.sent[0] >= opens_s
 
 
 async def test_waiting_request_passes_when_another_one_ends() -> None:
-    pacer = ToldPacer(limit=1)
-    gate = open_gate(pacer)
-    await gate.enter()
+    pacer = ScriptedPacer(limit=1)
+    limiter = build_limiter(pacer)
+    await limiter.enter()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(gate.enter)
+        tasks.start_soon(limiter.enter)
         await wait_all_tasks_blocked()
         waiting = len(pacer.sent)
-        leave(gate)
+        leave(limiter)
 
     assert waiting == 1
     assert len(pacer.sent) == 2
 
 
 async def test_end_of_a_request_that_moves_the_time_away_lets_nobody_through_early() -> None:
-    """As a throttled answer does."""
+    """A throttled answer does so."""
     started_s = time.monotonic()
-    pacer = ToldPacer(opens_s=started_s + 60)
-    gate = open_gate(pacer)
+    pacer = ScriptedPacer(opens_s=started_s + 60)
+    limiter = build_limiter(pacer)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(gate.enter)
+        tasks.start_soon(limiter.enter)
         await wait_all_tasks_blocked()
         pacer.opens_s = started_s + 0.05
         pacer.sent.append(0.0)
-        gate.leave(TICKET, throttled=True, retry_after_s=0.05)
+        limiter.leave(TICKET, throttled=True, retry_after_s=0.05)
 
     assert pacer.sent[-1] >= started_s + 0.05
     assert pacer.ended == [(True, 0.05)]
@@ -157,15 +158,15 @@ async def test_end_of_a_request_that_moves_the_time_away_lets_nobody_through_ear
 
 @pytest.mark.parametrize("limit", [1, 3, 8])
 async def test_never_more_are_in_flight_than_the_pacer_allows(limit: int) -> None:
-    pacer = ToldPacer(limit=limit)
-    gate = open_gate(pacer)
+    pacer = ScriptedPacer(limit=limit)
+    limiter = build_limiter(pacer)
     order = random.Random(limit)  # noqa: S311 - the same order each time
 
     async def ask() -> None:
-        await gate.enter()
+        await limiter.enter()
         for _ in range(order.randrange(5)):
             await anyio.lowlevel.checkpoint()
-        leave(gate)
+        leave(limiter)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(200):
@@ -176,17 +177,17 @@ async def test_never_more_are_in_flight_than_the_pacer_allows(limit: int) -> Non
 
 
 async def test_limit_that_sinks_while_requests_wait_holds_at_once() -> None:
-    pacer = ToldPacer(limit=4)
-    gate = open_gate(pacer)
+    pacer = ScriptedPacer(limit=4)
+    limiter = build_limiter(pacer)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
-            tasks.start_soon(gate.enter)
+            tasks.start_soon(limiter.enter)
         await wait_all_tasks_blocked()
         pacer.limit = 2
         seen = []
         for _ in range(4):
-            leave(gate)
+            leave(limiter)
             await wait_all_tasks_blocked()
             seen.append(pacer.in_flight)
         tasks.cancel_scope.cancel()
@@ -195,12 +196,12 @@ async def test_limit_that_sinks_while_requests_wait_holds_at_once() -> None:
 
 
 async def test_requests_are_no_closer_together_than_the_pacer_allows() -> None:
-    pacer = ToldPacer(gap_s=0.005)
-    gate = open_gate(pacer)
+    pacer = ScriptedPacer(gap_s=0.005)
+    limiter = build_limiter(pacer)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
-            tasks.start_soon(gate.enter)
+            tasks.start_soon(limiter.enter)
 
     gaps_s = [later - earlier for earlier, later in zip(pacer.sent, pacer.sent[1:], strict=False)]
     assert min(gaps_s) >= 0.005 * 0.999
@@ -208,14 +209,14 @@ async def test_requests_are_no_closer_together_than_the_pacer_allows() -> None:
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2], ids=["first", "middle", "last"])
 async def test_cancelled_request_leaves_the_gate_to_the_others(cancelled: int) -> None:
-    pacer = ToldPacer(limit=0)
-    gate = open_gate(pacer)
+    pacer = ScriptedPacer(limit=0)
+    limiter = build_limiter(pacer)
     scopes = [anyio.CancelScope() for _ in range(3)]
     passed: list[int] = []
 
     async def ask(number: int) -> None:
         with scopes[number]:
-            await gate.enter()
+            await limiter.enter()
             passed.append(number)
 
     with anyio.fail_after(HANG_S):
@@ -227,30 +228,30 @@ async def test_cancelled_request_leaves_the_gate_to_the_others(cancelled: int) -
             await wait_all_tasks_blocked()
             pacer.limit = 3
             pacer.sent.append(0.0)
-            leave(gate)
+            leave(limiter)
 
     assert passed == [number for number in range(3) if number != cancelled]
     assert pacer.in_flight == 2
 
 
 async def test_request_cancelled_as_it_is_let_through_is_counted_once_or_not_at_all() -> None:
-    pacer = ToldPacer(limit=1)
-    gate = open_gate(pacer)
-    await gate.enter()
+    pacer = ScriptedPacer(limit=1)
+    limiter = build_limiter(pacer)
+    await limiter.enter()
 
     async def ask() -> None:
-        await gate.enter()
+        await limiter.enter()
         try:
             await anyio.sleep_forever()
         finally:
-            leave(gate)
+            leave(limiter)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask)
         await wait_all_tasks_blocked()
-        leave(gate)
+        leave(limiter)
         tasks.cancel_scope.cancel()
 
     assert pacer.in_flight == 0
     with anyio.fail_after(HANG_S):
-        await gate.enter()
+        await limiter.enter()

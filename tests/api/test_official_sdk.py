@@ -1,4 +1,4 @@
-"""The official SDK as the emulator's judge: its requests are accepted, its readings are right."""
+"""The official SDK judges the emulator: its requests are accepted, and it reads the answers."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -99,7 +99,7 @@ def configure(emulator: Emulator, **changes: str | None) -> Config:
 
 @pytest.fixture(params=[SyncJudge, AsyncJudge], ids=["sync", "async"])
 def judging(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Opens an emulator of a scenario and the client under whose eyes it runs."""
+    """Opens an emulator of a scenario and the SDK's client."""
     kind: type[Judge] = request.param
 
     @asynccontextmanager

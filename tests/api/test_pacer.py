@@ -19,12 +19,12 @@ from exporter.api.pacer import (
     Pacer,
 )
 from exporter.api.rates import (
-    GIVE_WAY,
+    CONTEST_DECREASE,
     MAX_CUT,
-    MAX_DOUBT,
+    MAX_UNCERTAINTY,
     MIN_CONTEST_RPS,
-    MIN_DOUBT,
     MIN_RPS,
+    MIN_UNCERTAINTY,
     Climb,
     Contest,
 )
@@ -47,7 +47,7 @@ seeds = st.integers(0, 1000)
 
 
 def build_climbing_pacer() -> Pacer:
-    """One that met a quota, and has nothing in flight."""
+    """A pacer that met a quota and has nothing in flight."""
     pacer = Pacer(max_in_flight=32, max_rps=None)
     for ticket in [pacer.send(0.0) for _ in range(FIRST_IN_FLIGHT)]:
         pacer.end(0.1, ticket, throttled=True, retry_after_s=None)
@@ -55,7 +55,7 @@ def build_climbing_pacer() -> Pacer:
 
 
 def measure_second_half(exporter: Exporter, rate_per_s: float) -> tuple[float, float]:
-    """Share of the quota that was used, and share of the requests that were refused."""
+    """The used share of the quota, and the refused share of the requests."""
     answers = sorted(exporter.granted_s)
     from_s, to_s = answers[len(answers) // 2], answers[-1]
     granted = exporter.count_granted(from_s, to_s)
@@ -132,7 +132,7 @@ def test_a_token_bucket_of_any_size_is_found_and_nearly_used_up(
         (Quota(rate_per_s=10, burst=5), 600, 0.97, 0.014),
         (Quota(rate_per_s=25, burst=25), 600, 0.97, 0.014),
         (Quota(rate_per_s=200, burst=20), 3000, 0.97, 0.014),
-        # What a window does not grant within its second is gone, and no refusal tells its edge.
+        # A window saves no permits, and no refusal shows its edge.
         (Quota(rate_per_s=40, kind="fixed-window"), 600, 0.95, 0.02),
     ],
 )
@@ -208,7 +208,7 @@ def test_without_a_quota_no_request_waits_for_a_rate() -> None:
 
     simulation.run(exporter)
 
-    # Three at first, as nothing is known of the latency, and twenty ever after.
+    # Three at first, as the latency is unknown, then twenty.
     assert simulation.now_s == pytest.approx(0.06 * (1 + math.ceil(997 / 20)), rel=0.001)
     assert exporter.pacer.rate_rps is None
     assert exporter.pacer.learnt_rps is None
@@ -260,7 +260,7 @@ def test_a_burst_of_refusals_cuts_once() -> None:
     assert pacers[0].rate_rps == pacers[1].rate_rps
 
 
-def test_refusals_with_nothing_granted_between_wait_longer_and_teach_nothing() -> None:
+def test_refusals_at_a_wall_wait_longer_and_teach_nothing() -> None:
     pacer = build_climbing_pacer()
     learnt_rps, now_s, waits_s = pacer.learnt_rps, 0.1, []
 
@@ -291,7 +291,7 @@ def test_a_wait_that_is_asked_for_stops_everybody(hint_s: float, refused_count: 
     assert pacer.wait_s(0.2) <= max(rest_s, min(hint_s, MAX_HINT_S)) + 1e-9
 
 
-def test_what_a_needlessly_long_wait_left_is_caught_up() -> None:
+def test_permits_left_by_a_needlessly_long_wait_are_caught_up() -> None:
     quota = Quota(rate_per_s=50.0, burst=50, hint="x-acs-retry-after", hint_ms=500)
     exporter = build_exporter(1000)
 
@@ -304,35 +304,35 @@ def test_what_a_needlessly_long_wait_left_is_caught_up() -> None:
 climbs = st.builds(
     Climb,
     quota_rps=st.floats(MIN_RPS, 1000.0),
-    doubt=st.floats(MIN_DOUBT, MAX_DOUBT),
-    period_s=st.sampled_from([0.0, 10.0, 60.0]),
+    uncertainty=st.floats(MIN_UNCERTAINTY, MAX_UNCERTAINTY),
+    window_s=st.sampled_from([0.0, 10.0, 60.0]),
 )
 
 
-@given(climb=climbs, turns=st.floats(0.0, 20.0), low_share=st.floats(0.0, 2.0))
+@given(climb=climbs, epochs=st.floats(0.0, 20.0), low_share=st.floats(0.0, 2.0))
 def test_next_climb_starts_below_the_rate_that_was_refused(
-    climb: Climb, turns: float, low_share: float
+    climb: Climb, epochs: float, low_share: float
 ) -> None:
-    held_s = turns * climb.turn_s
+    held_s = epochs * climb.epoch_s
     high_rps = climb.compute_rps(held_s)
 
     following = climb.cut(held_s, low_rps=low_share * high_rps)
 
     assert MIN_RPS <= following.quota_rps <= max(MIN_RPS, high_rps * (1 + 1e-9))
     assert following.quota_rps >= high_rps / MAX_CUT * (1 - 1e-9)
-    assert MIN_DOUBT <= following.doubt <= MAX_DOUBT
-    assert following.period_s == climb.period_s
+    assert MIN_UNCERTAINTY <= following.uncertainty <= MAX_UNCERTAINTY
+    assert following.window_s == climb.window_s
     assert following.compute_rps(0.0) < high_rps or following.quota_rps == MIN_RPS
 
 
 @given(climb=climbs, held_s=st.lists(st.floats(0.0, 1e6), min_size=2, max_size=9))
-def test_climb_crosses_the_quota_after_one_turn_and_never_falls(
+def test_climb_crosses_the_quota_after_one_epoch_and_never_falls(
     climb: Climb, held_s: list[float]
 ) -> None:
     rates_rps = [climb.compute_rps(each) for each in sorted(held_s)]
 
-    assert climb.compute_rps(0.0) == pytest.approx((1 - climb.doubt) * climb.quota_rps)
-    assert climb.compute_rps(climb.turn_s) == pytest.approx(climb.quota_rps)
+    assert climb.compute_rps(0.0) == pytest.approx((1 - climb.uncertainty) * climb.quota_rps)
+    assert climb.compute_rps(climb.epoch_s) == pytest.approx(climb.quota_rps)
     assert all(sooner <= later for sooner, later in pairwise(rates_rps))
 
 
@@ -347,4 +347,6 @@ def test_contestants_grow_and_give_way_by_the_same_share_whatever_their_rates(
 
     assert growth == pytest.approx(other.compute_rps(held_s) / 10.0)
     assert growth >= 1.0
-    assert cut.start_rps == pytest.approx(max(MIN_CONTEST_RPS, (1 - GIVE_WAY) * growth * start_rps))
+    assert cut.start_rps == pytest.approx(
+        max(MIN_CONTEST_RPS, (1 - CONTEST_DECREASE) * growth * start_rps)
+    )

@@ -1,4 +1,4 @@
-"""A proxy in between: what goes through it, and how its failures are told."""
+"""Requests through a proxy, and reports of its failures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ def proxying(proxy: ConnectProxy) -> Iterator[ConnectProxy]:
 
 
 def export(program: "Program", url: str, *arguments: str, **environ: str) -> "Ended":
-    """Over https, of which nobody speaks any: the proxy decides first."""
+    """Over https, which no server speaks here: the proxy decides first."""
     return program.run(
         *EXPORT,
         *(arguments or LOUD),
@@ -43,8 +43,8 @@ def export(program: "Program", url: str, *arguments: str, **environ: str) -> "En
     )
 
 
-def assert_told(ended: "Ended", code: int, *words: str) -> None:
-    """One error and one hint, which say so, and no password anywhere."""
+def assert_error(ended: "Ended", code: int, *words: str) -> None:
+    """The run ends with one error and one hint that contain these words, and no password."""
     lines = [each for each in ended.stderr_lines if each.startswith(("error:", "hint:"))]
     assert ended.code == code, ended.stderr
     assert len(lines) == 2, ended.stderr
@@ -87,7 +87,7 @@ def test_requests_go_through_the_proxy_with_user_and_password(
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_proxy_that_wants_another_password_is_told_at_once(
+def test_proxy_that_wants_another_password_is_reported_at_once(
     program: "Program", log_format: str
 ) -> None:
     with proxying(ConnectProxy(user="user:other")) as proxy:
@@ -96,18 +96,20 @@ def test_proxy_that_wants_another_password_is_told_at_once(
 
     assert len(proxy.heads) == 1
     if log_format == "text":
-        assert_told(ended, 1, f"the proxy http://127.0.0.1:{proxy.port}", "407", "HTTPS_PROXY")
+        assert_error(ended, 1, f"the proxy http://127.0.0.1:{proxy.port}", "407", "HTTPS_PROXY")
     assert PASSWORD not in ended.stderr
     assert quote(PASSWORD, safe="") not in ended.stderr
 
 
 @pytest.mark.parametrize("status", [400, 403, 405, 429])
-def test_proxy_that_lets_nothing_through_is_told_at_once(program: "Program", status: int) -> None:
+def test_proxy_that_lets_nothing_through_is_reported_at_once(
+    program: "Program", status: int
+) -> None:
     with proxying(ConnectProxy(status=status)) as proxy:
         ended = export(program, f"http://{WITH_USER}@127.0.0.1:{proxy.port}")
 
     assert len(proxy.heads) == 1
-    assert_told(
+    assert_error(
         ended,
         1,
         f"the proxy http://127.0.0.1:{proxy.port} does not let requests to service.invalid:8443"
@@ -124,16 +126,16 @@ def test_proxy_that_cannot_reach_the_service_is_asked_once_more(
         ended = export(program, f"http://{WITH_USER}@127.0.0.1:{proxy.port}")
 
     assert len(proxy.heads) == 2
-    assert_told(ended, 1, f"cannot reach service.invalid:8443 (HTTP {status})", "HTTPS_PROXY")
+    assert_error(ended, 1, f"cannot reach service.invalid:8443 (HTTP {status})", "HTTPS_PROXY")
 
 
-def test_proxy_that_nobody_listens_for_is_told_after_one_more_try(program: "Program") -> None:
+def test_proxy_that_nobody_listens_for_is_reported_after_one_more_try(program: "Program") -> None:
     with proxying(ConnectProxy()) as gone:
         pass
 
     ended = export(program, f"http://{WITH_USER}@127.0.0.1:{gone.port}")
 
-    assert_told(
+    assert_error(
         ended,
         1,
         f"the proxy http://127.0.0.1:{gone.port} cannot be connected to: Connection refused"
@@ -142,10 +144,10 @@ def test_proxy_that_nobody_listens_for_is_told_after_one_more_try(program: "Prog
     )
 
 
-def test_proxy_of_an_unknown_host_is_told_after_one_more_try(program: "Program") -> None:
+def test_proxy_of_an_unknown_host_is_reported_after_one_more_try(program: "Program") -> None:
     ended = export(program, f"http://{WITH_USER}@proxy.invalid:3128")
 
-    assert_told(
+    assert_error(
         ended, 1, "the proxy http://proxy.invalid:3128 cannot be found", "(after 2 attempts)"
     )
 
@@ -166,7 +168,7 @@ def test_proxy_of_an_unknown_host_is_told_after_one_more_try(program: "Program")
 def test_malformed_proxy_is_refused_before_any_request(program: "Program", url: str) -> None:
     ended = export(program, url)
 
-    assert_told(ended, 2, "HTTPS_PROXY names no proxy", "USER:PASSWORD@")
+    assert_error(ended, 2, "HTTPS_PROXY names no proxy", "USER:PASSWORD@")
     assert program.listing() == {}
 
 

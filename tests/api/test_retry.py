@@ -1,4 +1,4 @@
-"""What is asked again, how often and after how long, as tables."""
+"""Which failures are retried, how often and after what wait, as tables."""
 
 import pytest
 from hypothesis import given
@@ -53,7 +53,7 @@ from exporter.errors import (
 )
 
 
-def around(
+def build_state(
     *,
     attempt: int = 1,
     throttled_count: int = 0,
@@ -96,7 +96,7 @@ FAILING: list[ExporterError] = [
     UNREADABLE_502,
     NONCE_USED,
 ]
-"""One of each kind that may be gone when the same is asked again, and not for want of quota."""
+"""One of each transient failure but throttling."""
 
 PASSING: list[ExporterError] = [throttled(), *FAILING]
 
@@ -161,10 +161,10 @@ def test_tables_below_name_every_error_there_is() -> None:
         (101, 100, False),
     ],
 )
-def test_failure_that_may_pass_is_asked_again_as_often_as_the_settings_say(
+def test_transient_failure_is_retried_as_often_as_the_settings_say(
     attempt: int, retries: int, again: bool, error: ExporterError
 ) -> None:
-    assert may_retry(error, around(attempt=attempt, retries=retries)) == again
+    assert may_retry(error, build_state(attempt=attempt, retries=retries)) == again
 
 
 @pytest.mark.parametrize("error", FAILING, ids=name)
@@ -172,9 +172,9 @@ def test_failure_that_may_pass_is_asked_again_as_often_as_the_settings_say(
 def test_throttled_attempts_are_not_counted_against_the_retries(
     error: ExporterError, failed_count: int, throttled_count: int
 ) -> None:
-    circumstances = around(attempt=failed_count + throttled_count, throttled_count=throttled_count)
+    state = build_state(attempt=failed_count + throttled_count, throttled_count=throttled_count)
 
-    assert may_retry(error, circumstances) == (failed_count <= 8)
+    assert may_retry(error, state) == (failed_count <= 8)
 
 
 @given(
@@ -187,7 +187,7 @@ def test_throttled_attempts_are_not_counted_against_the_retries(
 def test_throttling_is_waited_out_by_time_whatever_the_count(
     *, attempt: int, retries: int, answered: bool, ungranted_s: float, patience_s: float
 ) -> None:
-    circumstances = around(
+    state = build_state(
         attempt=attempt,
         throttled_count=attempt,
         retries=retries,
@@ -196,15 +196,13 @@ def test_throttling_is_waited_out_by_time_whatever_the_count(
         ungranted_s=ungranted_s,
     )
 
-    assert may_retry(throttled(), circumstances) == (ungranted_s < patience_s)
+    assert may_retry(throttled(), state) == (ungranted_s < patience_s)
 
 
 @pytest.mark.parametrize("error", LASTING, ids=name)
 @pytest.mark.parametrize("answered", [True, False])
-def test_failure_that_would_come_again_is_never_asked_again(
-    answered: bool, error: BaseException
-) -> None:
-    assert not may_retry(error, around(retries=100, answered=answered))
+def test_permanent_failure_is_never_retried(answered: bool, error: BaseException) -> None:
+    assert not may_retry(error, build_state(retries=100, answered=answered))
 
 
 @pytest.mark.parametrize("error", FAILING, ids=name)
@@ -212,10 +210,10 @@ def test_failure_that_would_come_again_is_never_asked_again(
     ("silent_s", "again"),
     [(0.0, True), (MAX_SILENCE_S - 0.1, True), (MAX_SILENCE_S, False), (10 * MAX_SILENCE_S, False)],
 )
-def test_no_failure_is_asked_again_when_nothing_good_was_heard_for_long(
+def test_no_failure_is_retried_after_a_long_time_without_a_good_answer(
     silent_s: float, again: bool, error: ExporterError
 ) -> None:
-    assert may_retry(error, around(silent_s=silent_s)) == again
+    assert may_retry(error, build_state(silent_s=silent_s)) == again
 
 
 @pytest.mark.parametrize(
@@ -230,56 +228,56 @@ def test_no_failure_is_asked_again_when_nothing_good_was_heard_for_long(
     ],
     ids=name,
 )
-def test_what_may_be_a_wrong_endpoint_is_told_soon_as_long_as_nobody_answered(
+def test_suspected_wrong_endpoint_is_reported_soon_before_any_answer(
     error: ExporterError, attempts: int
 ) -> None:
     made = 1
-    while may_retry(error, around(attempt=made, answered=False)):
+    while may_retry(error, build_state(attempt=made, answered=False)):
         made += 1
 
     assert made == attempts
 
 
 def test_no_retries_are_none_at_first_contact_either() -> None:
-    assert not may_retry(UNREACHABLE, around(retries=0, answered=False))
+    assert not may_retry(UNREACHABLE, build_state(retries=0, answered=False))
 
 
 @pytest.mark.parametrize("error", [unavailable(), BROKE_OFF, UNREADABLE, UNREACHABLE], ids=name)
 def test_highest_wait_doubles_from_attempt_to_attempt_up_to_a_limit(error: ExporterError) -> None:
-    waits_s = [compute_wait_s(error, around(attempt=n), jitter=1.0) for n in range(1, 9)]
+    waits_s = [compute_wait_s(error, build_state(attempt=n), jitter=1.0) for n in range(1, 9)]
 
     assert waits_s == [0.5, 1, 2, 4, 8, 16, 20, 20]
 
 
 @given(attempt=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
-def test_throttled_request_waits_for_its_turn_alone(attempt: int, jitter: float) -> None:
-    circumstances = around(attempt=attempt, throttled_count=attempt)
+def test_throttled_request_waits_only_for_its_turn(attempt: int, jitter: float) -> None:
+    state = build_state(attempt=attempt, throttled_count=attempt)
 
-    assert compute_wait_s(throttled(), circumstances, jitter=jitter) == 0
+    assert compute_wait_s(throttled(), state, jitter=jitter) == 0
 
 
 @given(asked_s=st.floats(0.001, 1e9), patience_s=st.floats(0.001, 1e5))
-def test_throttled_request_is_asked_again_a_minute_later_whatever_the_service_asks(
+def test_throttled_request_is_retried_within_a_minute_whatever_the_service_asks(
     asked_s: float, patience_s: float
 ) -> None:
-    error, circumstances = throttled(retry_after_s=asked_s), around(patience_s=patience_s)
+    error, state = throttled(retry_after_s=asked_s), build_state(patience_s=patience_s)
 
-    wait_s = compute_wait_s(error, circumstances, jitter=0.5)
+    wait_s = compute_wait_s(error, state, jitter=0.5)
 
     assert wait_s == min(asked_s, patience_s, MAX_THROTTLED_WAIT_S)
 
 
 def test_throttled_attempts_do_not_lengthen_the_wait_after_a_failure() -> None:
-    circumstances = around(attempt=1001, throttled_count=1000)
+    state = build_state(attempt=1001, throttled_count=1000)
 
-    assert compute_wait_s(unavailable(), circumstances, jitter=1.0) == BACKOFF_FIRST_S
+    assert compute_wait_s(unavailable(), state, jitter=1.0) == BACKOFF_FIRST_S
 
 
 @given(attempt=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
 def test_wait_is_anywhere_between_nothing_and_its_ceiling(attempt: int, jitter: float) -> None:
     ceiling_s = min(MAX_BACKOFF_S, BACKOFF_FIRST_S * 2.0 ** (attempt - 1))
 
-    assert compute_wait_s(unavailable(), around(attempt=attempt), jitter=jitter) == (
+    assert compute_wait_s(unavailable(), build_state(attempt=attempt), jitter=jitter) == (
         jitter * ceiling_s
     )
 
@@ -293,11 +291,11 @@ def test_wait_that_the_service_asks_for_is_kept_in_full_and_the_jitter_comes_on_
     attempt: int, jitter: float, asked_s: float
 ) -> None:
     asked, unasked = unavailable(retry_after_s=asked_s), unavailable()
-    circumstances = around(attempt=attempt)
+    state = build_state(attempt=attempt)
 
-    wait_s = compute_wait_s(asked, circumstances, jitter=jitter)
+    wait_s = compute_wait_s(asked, state, jitter=jitter)
 
-    backoff_s = compute_wait_s(unasked, circumstances, jitter=jitter)
+    backoff_s = compute_wait_s(unasked, state, jitter=jitter)
     assert wait_s == min(MAX_ASKED_WAIT_S, asked_s) + backoff_s
 
 
@@ -305,87 +303,87 @@ def test_wait_that_the_service_asks_for_is_kept_in_full_and_the_jitter_comes_on_
     attempt=st.integers(1, 100), answered=st.booleans(), jitter=st.floats(0, 1, exclude_max=True)
 )
 def test_used_nonce_is_replaced_at_once(attempt: int, answered: bool, jitter: float) -> None:
-    circumstances = around(attempt=attempt, answered=answered)
+    state = build_state(attempt=attempt, answered=answered)
 
-    assert compute_wait_s(NONCE_USED, circumstances, jitter=jitter) == 0
+    assert compute_wait_s(NONCE_USED, state, jitter=jitter) == 0
 
 
 @pytest.mark.parametrize("error", [UNREACHABLE, UNREADABLE], ids=name)
 @pytest.mark.parametrize("jitter", [0.0, 0.99])
-def test_second_try_of_a_doubtful_endpoint_comes_soon(jitter: float, error: ExporterError) -> None:
-    wait_s = compute_wait_s(error, around(answered=False), jitter=jitter)
+def test_second_try_of_a_suspected_endpoint_comes_soon(jitter: float, error: ExporterError) -> None:
+    wait_s = compute_wait_s(error, build_state(answered=False), jitter=jitter)
 
     assert wait_s == FIRST_CONTACT_WAIT_S
 
 
 @pytest.mark.parametrize("error", PASSING, ids=name)
 def test_all_retries_that_the_default_allows_fit_into_the_silence(error: ExporterError) -> None:
-    waits_s = [compute_wait_s(error, around(attempt=n), jitter=1.0) for n in range(1, 9)]
+    waits_s = [compute_wait_s(error, build_state(attempt=n), jitter=1.0) for n in range(1, 9)]
 
     assert sum(waits_s) < MAX_SILENCE_S
 
 
 @pytest.mark.parametrize(
-    ("circumstances", "told"),
+    ("state", "expected"),
     [
-        (around(attempt=1), "HTTP 503"),
-        (around(attempt=2), "HTTP 503 (after 2 attempts)"),
-        (around(attempt=9, silent_s=71.0), "HTTP 503 (after 9 attempts)"),
+        (build_state(attempt=1), "HTTP 503"),
+        (build_state(attempt=2), "HTTP 503 (after 2 attempts)"),
+        (build_state(attempt=9, silent_s=71.0), "HTTP 503 (after 9 attempts)"),
         (
-            around(attempt=5, silent_s=MAX_SILENCE_S + 3.4),
+            build_state(attempt=5, silent_s=MAX_SILENCE_S + 3.4),
             "HTTP 503 (after 5 attempts, no good answer for 123s)",
         ),
     ],
 )
-def test_end_is_told_with_how_often_and_how_long_it_was_tried(
-    circumstances: RetryState, told: str
+def test_last_error_tells_how_often_and_how_long_it_was_tried(
+    state: RetryState, expected: str
 ) -> None:
     error = ServiceError("HTTP 503", hint="later", status=503)
 
-    ended = explain_end(error, circumstances)
+    ended = explain_end(error, state)
 
     assert ended is error
-    assert str(ended) == told
+    assert str(ended) == expected
     assert ended.hint == "later"
 
 
 @pytest.mark.parametrize(
     "error", [each for each in LASTING if isinstance(each, ApiError)], ids=name
 )
-def test_refusal_that_ends_a_row_of_failures_is_told_as_it_is(error: ApiError) -> None:
-    ended = explain_end(error, around(attempt=4, silent_s=2 * MAX_SILENCE_S))
+def test_permanent_failure_after_transient_ones_is_reported_as_it_is(error: ApiError) -> None:
+    ended = explain_end(error, build_state(attempt=4, silent_s=2 * MAX_SILENCE_S))
 
     assert ended is error
     assert str(ended) == "no"
 
 
 @pytest.mark.parametrize(
-    ("retry_after_s", "told"),
+    ("retry_after_s", "expected"),
     [
         (None, ""),
         (3600.0, ", the service asks to wait 60 minutes"),
     ],
 )
-def test_end_of_the_patience_tells_that_the_quota_is_used_up_and_not_that_the_service_is_down(
-    retry_after_s: float | None, told: str
+def test_end_of_the_patience_says_that_the_quota_is_used_up_and_not_that_the_service_is_down(
+    retry_after_s: float | None, expected: str
 ) -> None:
     error = throttled(retry_after_s=retry_after_s)
-    circumstances = around(attempt=14, throttled_count=14, silent_s=700, ungranted_s=601)
+    state = build_state(attempt=14, throttled_count=14, silent_s=700, ungranted_s=601)
 
-    ended = explain_end(error, circumstances)
+    ended = explain_end(error, state)
 
     assert str(ended) == (
-        f"too many (after 14 attempts, the quota is used up by others for 10 minutes{told})"
+        f"too many (after 14 attempts, the quota is used up by others for 10 minutes{expected})"
     )
     assert ended.hint == "run when fewer others use the account's quota, or raise --patience"
 
 
 @pytest.mark.parametrize("asked_s", [None, 0.5, 600.0])
-def test_wait_within_the_patience_is_not_worth_a_word(asked_s: float | None) -> None:
+def test_wait_within_the_patience_is_not_reported(asked_s: float | None) -> None:
     assert explain_hint(throttled(retry_after_s=asked_s), patience_s=600.0) is None
 
 
-def test_wait_longer_than_the_patience_is_told() -> None:
+def test_wait_longer_than_the_patience_is_reported() -> None:
     assert explain_hint(throttled(retry_after_s=9000.0), patience_s=600.0) == (
         "too many: the service asks to wait 2.5 hours, longer than --patience 10 minutes;"
         " asking again sooner, until that is over"
@@ -395,11 +393,11 @@ def test_wait_longer_than_the_patience_is_told() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.7, "0.7s"), (119, "119s"), (120, "2 minutes"), (7200, "2 hours")]
 )
-def test_time_is_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
+def test_time_is_reported_in_the_unit_that_fits(seconds: float, text: str) -> None:
     assert format_time(seconds) == text
 
 
-def test_throttled_answer_ends_the_silence_of_a_service_and_not_the_want_of_quota() -> None:
+def test_throttled_answer_ends_the_silent_time_and_not_the_ungranted_time() -> None:
     silence = Silence(0.0)
 
     silence.note_end("failed", started_s=10.0, ended_s=11.0)
@@ -414,7 +412,7 @@ def test_throttled_answer_ends_the_silence_of_a_service_and_not_the_want_of_quot
     assert silence.measure_silent_s(500.0) == silence.measure_ungranted_s(500.0) == 0.0
 
 
-def test_pause_in_which_nobody_asked_is_no_want_of_quota() -> None:
+def test_time_without_requests_does_not_count_as_ungranted() -> None:
     silence = Silence(0.0)
     silence.note_end("ok", started_s=1.0, ended_s=2.0)
 
@@ -423,7 +421,7 @@ def test_pause_in_which_nobody_asked_is_no_want_of_quota() -> None:
     assert silence.measure_ungranted_s(5002.0) == 2.0
 
 
-def test_long_wait_is_told_once_until_a_request_is_granted() -> None:
+def test_long_wait_is_reported_once_until_a_request_is_granted() -> None:
     silence = Silence(0.0)
 
     first = [silence.is_first_hint() for _ in range(3)]

@@ -1,5 +1,5 @@
-"""What is promised of a run under throttling that lasts, for a few seeds; the benchmarks `windows`,
-`recovery` and `sharing` measure the same for many.
+"""The promises about long throttling, for a few seeds; the benchmarks `windows`, `recovery` and
+`sharing` measure the same for many.
 """
 
 from itertools import pairwise
@@ -72,7 +72,7 @@ def test_exporters_that_share_a_quota_use_it_up_and_none_is_starved(
 
     assert min(each.used for each in measured) >= 0.95
     assert min(each.min_share for each in measured) >= 0.6
-    # One in twenty may have bad luck, and none of so few has it for long.
+    # One in twenty may have bad luck.
     assert sum(each.starved_from_s < float("inf") for each in measured) <= 1
 
 
@@ -89,7 +89,7 @@ def test_quota_of_less_than_one_a_second_is_used_without_asking_all_the_time(
     granted_count = exporter.count_granted(500, 1000)
     assert granted_count >= 0.9 * 500 * rate_per_s
     assert exporter.count_refused(500, 1000) <= granted_count / 2
-    # Until it is found, one every two seconds.
+    # One every two seconds until the quota is found.
     assert exporter.count_refused(0, 500) <= 250
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from exporter.emulator.churn import Order, OrderBy
 from exporter.emulator.generated_list import PageCache
-from exporter.emulator.moving_list import ChurningSessions, Truth
+from exporter.emulator.moving_list import MovingSessions, Truth
 from exporter.listing.full import FullListing
 from exporter.listing.interface import Listing
 from exporter.model import ALL_TIME, RawSession, TimeRange
@@ -87,7 +87,7 @@ def is_wanted(row: RawSession, span: TimeRange, *, if_timeless: bool) -> bool:
     return if_timeless if time is None else span.wants(time)
 
 
-def warm_up(sessions: ChurningSessions, case: Case) -> float:
+def warm_up(sessions: MovingSessions, case: Case) -> float:
     """Somebody else reads every page, in time for the caches; the second it ends."""
     step_s = case.shape.duration_s / (case.shape.page_count + 1)
     for page_num in range(1, case.shape.page_count + 1):
@@ -95,8 +95,8 @@ def warm_up(sessions: ChurningSessions, case: Case) -> float:
     return case.shape.duration_s
 
 
-def build_sessions(case: Case, seed: int) -> ChurningSessions:
-    return ChurningSessions(
+def build_sessions(case: Case, seed: int) -> MovingSessions:
+    return MovingSessions(
         GATEWAY,
         case.churn,
         seed=seed,
@@ -108,7 +108,7 @@ def build_sessions(case: Case, seed: int) -> ChurningSessions:
     )
 
 
-def count_pages(sessions: ChurningSessions, case: Case, first_answer: int = 1) -> int:
+def count_pages(sessions: MovingSessions, case: Case, first_answer: int = 1) -> int:
     size = case.shape.page_size
     if case.churn.page_cap is not None and case.churn.page_cap_share >= 1:
         size = min(size, case.churn.page_cap)
@@ -116,7 +116,7 @@ def count_pages(sessions: ChurningSessions, case: Case, first_answer: int = 1) -
 
 
 def narrow(
-    sessions: ChurningSessions, truth: Truth, case: Case, span: TimeRange, page_count: int
+    sessions: MovingSessions, truth: Truth, case: Case, span: TimeRange, page_count: int
 ) -> tuple[Truth, int]:
     """What is owed of a part of the list, and the pages that its last wanted row makes needed."""
     wanted, last_place = set(), 0

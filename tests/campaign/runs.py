@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from exporter.emulator.moving_list import ChurningSessions
+from exporter.emulator.moving_list import MovingSessions
 from exporter.listing.bookmark import Bookmark, Watch
 from exporter.listing.changes import EMPTY, TURNED_OVER
 from exporter.listing.incremental import IncrementalListing
@@ -104,7 +104,7 @@ def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator
 
 
 def judge_run(
-    sessions: ChurningSessions,
+    sessions: MovingSessions,
     first_answer: int,
     seen: Counter[str],
     union: dict[str, dict[str, Any]],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from exporter.emulator.moving_list import ChurningSessions
+from exporter.emulator.moving_list import MovingSessions
 from exporter.listing.interface import PageRequest
 from exporter.model import RawSession, SessionPage
 from tests.support.simulation import EndlessError, StuckError, Wire
@@ -55,7 +55,7 @@ class CampaignWire(Wire):
 
     def __init__(
         self,
-        sessions: ChurningSessions,
+        sessions: MovingSessions,
         *,
         latency_s: float,
         straggler_share: float,

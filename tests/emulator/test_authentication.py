@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from exporter.emulator.answers import RequestRefusedError
-from exporter.emulator.authentication import Admission
+from exporter.emulator.authentication import Authenticator
 from exporter.emulator.calls import Call, Route
 from exporter.emulator.scenario import Scenario
 from exporter.emulator.signature import ReceivedRequest
@@ -25,7 +25,7 @@ def sign(
     unsigned: tuple[str, ...] = (),
     **more: str,
 ) -> ReceivedRequest:
-    """A request for workspaces; `more` adds or replaces headers, `_` standing for `-`."""
+    """A request for workspaces; `more` adds or replaces headers, with `_` for `-`."""
     headers = {
         "host": "127.0.0.1:80",
         "x-acs-action": "ListWorkspaces",
@@ -73,19 +73,19 @@ def refuse(
     request: ReceivedRequest, *, scenario: Scenario | None = None, route: Route | None = ROUTE
 ) -> RequestRefusedError:
     with pytest.raises(RequestRefusedError) as caught:
-        Admission(scenario or Scenario()).admit(request, route, now_s=NOW.timestamp())
+        Authenticator(scenario or Scenario()).authenticate(request, route, now_s=NOW.timestamp())
     return caught.value
 
 
-def test_correctly_signed_request_is_admitted_to_its_route() -> None:
+def test_correctly_signed_request_is_accepted() -> None:
     scenario = Scenario()
 
-    route = Admission(scenario).admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+    route = Authenticator(scenario).authenticate(sign(scenario), ROUTE, now_s=NOW.timestamp())
 
     assert route is ROUTE
 
 
-def test_wrong_secret_is_told_what_was_signed_and_never_the_secret() -> None:
+def test_refusal_of_a_wrong_secret_repeats_what_was_signed_and_no_secret() -> None:
     scenario = Scenario(access_key_secret="the-right-secret")
     request = sign(replace(scenario, access_key_secret="a-wrong-secret"))
 
@@ -125,11 +125,11 @@ def test_date_too_far_from_the_clock_is_refused(minutes: int) -> None:
 
 
 @pytest.mark.parametrize("minutes", [-14, 14])
-def test_date_near_the_clock_is_admitted(minutes: int) -> None:
+def test_date_near_the_clock_is_accepted(minutes: int) -> None:
     scenario = Scenario()
     request = sign(scenario, at=NOW + timedelta(minutes=minutes))
 
-    Admission(scenario).admit(request, ROUTE, now_s=NOW.timestamp())
+    Authenticator(scenario).authenticate(request, ROUTE, now_s=NOW.timestamp())
 
 
 @pytest.mark.parametrize(
@@ -143,34 +143,34 @@ def test_date_in_another_form_is_refused(text: str) -> None:
 
 def test_nonce_is_accepted_once() -> None:
     scenario = Scenario()
-    admission = Admission(scenario)
-    admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+    authenticator = Authenticator(scenario)
+    authenticator.authenticate(sign(scenario), ROUTE, now_s=NOW.timestamp())
 
     with pytest.raises(RequestRefusedError) as caught:
-        admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+        authenticator.authenticate(sign(scenario), ROUTE, now_s=NOW.timestamp())
 
     assert (caught.value.status, caught.value.code) == (400, "SignatureNonceUsed")
 
 
 def test_nonce_of_a_wrongly_signed_request_stays_free() -> None:
     scenario = Scenario()
-    admission = Admission(scenario)
+    authenticator = Authenticator(scenario)
     forged = sign(replace(scenario, access_key_secret="a-wrong-secret"))
     with pytest.raises(RequestRefusedError):
-        admission.admit(forged, ROUTE, now_s=NOW.timestamp())
+        authenticator.authenticate(forged, ROUTE, now_s=NOW.timestamp())
 
-    admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+    authenticator.authenticate(sign(scenario), ROUTE, now_s=NOW.timestamp())
 
 
 def test_only_the_newest_nonces_are_remembered() -> None:
     scenario = Scenario(nonce_memory=2)
-    admission = Admission(scenario)
+    authenticator = Authenticator(scenario)
     for nonce in ("n1", "n2", "n3"):
-        admission.admit(sign(scenario, nonce=nonce), ROUTE, now_s=NOW.timestamp())
+        authenticator.authenticate(sign(scenario, nonce=nonce), ROUTE, now_s=NOW.timestamp())
 
-    admission.admit(sign(scenario, nonce="n1"), ROUTE, now_s=NOW.timestamp())
+    authenticator.authenticate(sign(scenario, nonce="n1"), ROUTE, now_s=NOW.timestamp())
     with pytest.raises(RequestRefusedError):
-        admission.admit(sign(scenario, nonce="n3"), ROUTE, now_s=NOW.timestamp())
+        authenticator.authenticate(sign(scenario, nonce="n3"), ROUTE, now_s=NOW.timestamp())
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_other_headers_need_no_signature() -> None:
     scenario = Scenario()
     request = sign(scenario, user_agent="u", accept="*/*", unsigned=("user-agent", "accept"))
 
-    Admission(scenario).admit(request, ROUTE, now_s=NOW.timestamp())
+    Authenticator(scenario).authenticate(request, ROUTE, now_s=NOW.timestamp())
 
 
 def test_request_without_authorization_is_refused() -> None:
@@ -237,18 +237,18 @@ def test_another_algorithm_is_refused() -> None:
     assert (refusal.status, refusal.code) == (400, "InvalidSignatureMethod")
 
 
-def test_security_token_is_admitted_until_it_expires() -> None:
+def test_security_token_is_accepted_until_it_expires() -> None:
     scenario = Scenario(security_token="t", security_token_expires_at=NOW)
-    admission = Admission(scenario)
+    authenticator = Authenticator(scenario)
     moment = timedelta(seconds=1)
-    admission.admit(sign(scenario), ROUTE, now_s=(NOW - moment).timestamp())
+    authenticator.authenticate(sign(scenario), ROUTE, now_s=(NOW - moment).timestamp())
 
     refusal = refuse(sign(scenario, nonce="n2"), scenario=scenario)
 
     assert (refusal.status, refusal.code) == (400, "InvalidSecurityToken.Expired")
 
 
-def test_security_token_that_is_not_sent_is_missed() -> None:
+def test_missing_security_token_is_refused() -> None:
     refusal = refuse(sign(Scenario()), scenario=Scenario(security_token="t"))
 
     assert (refusal.status, refusal.code) == (400, "MissingSecurityToken")
@@ -263,7 +263,7 @@ def test_security_token_of_another_key_is_refused(owned: str | None) -> None:
     assert (refusal.status, refusal.code) == (400, "InvalidSecurityToken.MismatchWithAccessKey")
 
 
-def test_security_token_is_good_for_so_many_requests_and_then_only_the_next_one_is() -> None:
+def test_security_token_is_valid_for_a_number_of_requests_then_only_the_next_one() -> None:
     scenario = Scenario(security_token="t", next_security_token="u", security_token_uses=2)
     steps = [
         ("u", "InvalidSecurityToken.MismatchWithAccessKey"),
@@ -280,7 +280,7 @@ def test_security_token_is_good_for_so_many_requests_and_then_only_the_next_one_
     assert codes == [code for _, code in steps]
 
 
-def test_security_token_lives_so_long_from_the_first_request() -> None:
+def test_security_token_expires_a_time_after_the_first_request() -> None:
     scenario = Scenario(security_token="t", next_security_token="u", security_token_life_s=60)
 
     codes = play(scenario, [("t", 0.0), ("t", 59.0), ("t", 60.0), ("u", 60.0)])
@@ -288,26 +288,26 @@ def test_security_token_lives_so_long_from_the_first_request() -> None:
     assert codes == [None, None, "InvalidSecurityToken.Expired", None]
 
 
-def test_refused_requests_use_no_security_token_up() -> None:
+def test_refused_requests_do_not_use_up_the_security_token() -> None:
     scenario = Scenario(security_token="t", security_token_uses=1)
-    admission = Admission(scenario)
+    authenticator = Authenticator(scenario)
     forged = sign(replace(scenario, access_key_secret="a-wrong-secret"))
     with pytest.raises(RequestRefusedError):
-        admission.admit(forged, ROUTE, now_s=NOW.timestamp())
+        authenticator.authenticate(forged, ROUTE, now_s=NOW.timestamp())
 
-    admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+    authenticator.authenticate(sign(scenario), ROUTE, now_s=NOW.timestamp())
 
 
-def test_restart_makes_the_first_security_token_new_and_forgets_no_nonce() -> None:
+def test_restart_renews_the_first_security_token_and_keeps_nonces() -> None:
     scenario = Scenario(security_token="t", security_token_uses=1)
-    admission = Admission(scenario)
-    admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
+    authenticator = Authenticator(scenario)
+    authenticator.authenticate(sign(scenario), ROUTE, now_s=NOW.timestamp())
 
-    admission.restart()
+    authenticator.restart()
 
     with pytest.raises(RequestRefusedError, match="nonce"):
-        admission.admit(sign(scenario), ROUTE, now_s=NOW.timestamp())
-    admission.admit(sign(scenario, nonce="n2"), ROUTE, now_s=NOW.timestamp())
+        authenticator.authenticate(sign(scenario), ROUTE, now_s=NOW.timestamp())
+    authenticator.authenticate(sign(scenario, nonce="n2"), ROUTE, now_s=NOW.timestamp())
 
 
 def test_next_security_token_needs_a_first_one() -> None:
@@ -316,14 +316,14 @@ def test_next_security_token_needs_a_first_one() -> None:
 
 
 def play(scenario: Scenario, steps: list[tuple[str, float]]) -> list[str | None]:
-    """The code of each request's refusal, or None, for requests with a token at a second."""
-    admission = Admission(scenario)
+    """The refusal code, or None, of each request with a token at a second."""
+    authenticator = Authenticator(scenario)
     codes: list[str | None] = []
     for number, (token, at_s) in enumerate(steps):
         at = NOW + timedelta(seconds=at_s)
         request = sign(scenario, at=at, nonce=f"n{number}", x_acs_security_token=token)
         try:
-            admission.admit(request, ROUTE, now_s=at.timestamp())
+            authenticator.authenticate(request, ROUTE, now_s=at.timestamp())
             codes.append(None)
         except RequestRefusedError as refusal:
             codes.append(refusal.code)

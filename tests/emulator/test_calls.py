@@ -81,7 +81,7 @@ def test_number_out_of_its_range_is_refused(name: str, text: str) -> None:
         (Route(Call.LIST_GATEWAYS, "w-none"), "InvalidWorkspace.NotFound"),
     ],
 )
-def test_what_does_not_exist_is_not_found(route: Route, code: str) -> None:
+def test_unknown_workspaces_and_gateways_are_not_found(route: Route, code: str) -> None:
     catalog = Catalog(Scenario(workspaces=build_workspaces(workspace_count=2)))
 
     with pytest.raises(RequestRefusedError) as caught:
@@ -132,7 +132,7 @@ def test_workspaces_are_filtered(query: dict[str, str], count: int) -> None:
     assert (len(answer["workspaces"]), answer["totalCount"]) == (count, count)
 
 
-def test_token_that_was_never_given_is_refused() -> None:
+def test_unknown_page_token_is_refused() -> None:
     with pytest.raises(RequestRefusedError, match="nextToken"):
         Catalog(Scenario()).build_answer(WORKSPACES, {"nextToken": "7"}, request_id="r-1")
 

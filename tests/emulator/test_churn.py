@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from exporter.emulator.churn import Churn, Flow, Order, PageFault
 from exporter.emulator.generated_list import PageCache
-from exporter.emulator.moving_list import ChurningSessions, Truth
+from exporter.emulator.moving_list import MovingSessions, Truth
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import open_emulator
 from exporter.errors import UsageError
@@ -34,8 +34,8 @@ BUSY = Churn(insertions=Flow(per_s=50), expiries=Flow(per_s=20), deletions=Flow(
 
 def churn_list(
     churn: Churn, session_count: int = 500, *, seed: int = 7, spacing_ms: int = 60_000
-) -> ChurningSessions:
-    return ChurningSessions(
+) -> MovingSessions:
+    return MovingSessions(
         GATEWAY,
         churn,
         seed=seed,
@@ -46,13 +46,13 @@ def churn_list(
     )
 
 
-def list_all(sessions: ChurningSessions, now_s: float = START_S) -> list[str]:
+def list_all(sessions: MovingSessions, now_s: float = START_S) -> list[str]:
     """All ids at one instant."""
     return sessions.list_ids(1, 10**6, now_s)[1]
 
 
 def read_rows(
-    sessions: ChurningSessions, now_s: float, *, page_num: int = 1, page_size: int = 10**6
+    sessions: MovingSessions, now_s: float, *, page_num: int = 1, page_size: int = 10**6
 ) -> list[dict[str, Any]]:
     rows = orjson.loads(sessions.page(page_num, page_size, now_s).rows)
     assert isinstance(rows, list)
@@ -60,9 +60,9 @@ def read_rows(
 
 
 def read_naively(
-    sessions: ChurningSessions, *, in_flight: int, seed: int, latency_s: float = 0.04
+    sessions: MovingSessions, *, in_flight: int, seed: int, latency_s: float = 0.04
 ) -> Counter[str]:
-    """Page 1, then all others its total tells of, each one asked once."""
+    """Page 1, then each page that its total implies, once."""
     chance = random.Random(seed)  # noqa: S311  # no secret
     total_count, ids = sessions.list_ids(1, 100, START_S)
     seen = Counter(ids)
@@ -78,8 +78,8 @@ def read_naively(
     return seen
 
 
-def read_until_empty(sessions: ChurningSessions) -> Counter[str]:
-    """One page after the other, wherever the list ends by then."""
+def read_until_empty(sessions: MovingSessions) -> Counter[str]:
+    """One page after the other, until the present end of the list."""
     seen: Counter[str] = Counter()
     for page_num in itertools.count(1):
         ids = sessions.list_ids(page_num, 100, START_S + 0.04 * page_num)[1]
@@ -97,11 +97,11 @@ PLACES = {
     }
     for order in Order
 }
-"""A still list of each order: where a session stands among all that may ever come."""
+"""A still list of each order: the place of a session among all that may ever be inserted."""
 
 
 class Model:
-    """A churning list as a list: a whole copy of it for each change."""
+    """The model of a moving list: a whole copy of it for each change."""
 
     def __init__(self, churn: Churn, session_count: int) -> None:
         self.churn = churn
@@ -197,7 +197,7 @@ CHURNS = st.builds(
 
 
 class ChurningMachine(RuleBasedStateMachine):
-    """Both lists get the same changes and questions, in simulated time."""
+    """The list and its model get the same changes and questions, in simulated time."""
 
     @initialize(churn=CHURNS, session_count=st.integers(0, 30), page_size=st.integers(1, 40))
     def start(self, churn: Churn, session_count: int, page_size: int) -> None:
@@ -267,7 +267,7 @@ TestChurningListIsAsASimpleModelSays.settings = settings(
 def test_equal_seeds_give_equal_bytes_and_other_seeds_give_others(order: Order) -> None:
     churn = replace(BUSY, order=order, tie_size=4, page_faults=(PageFault(rate=0.1),))
 
-    def read(sessions: ChurningSessions) -> list[object]:
+    def read(sessions: MovingSessions) -> list[object]:
         return [sessions.page(n % 5 + 1, 100, START_S + n / 20) for n in range(100)]
 
     sessions = churn_list(churn)
@@ -319,7 +319,7 @@ def test_new_sessions_come_at_the_head_with_the_time_they_came_at() -> None:
     assert [row["createTime"] - NEWEST_MS for row in rows[:4]] == [1000, 750, 500, 250]
 
 
-def test_chance_keeps_the_rate_and_varies_its_gaps() -> None:
+def test_random_gaps_vary_and_keep_the_rate() -> None:
     sessions = churn_list(Churn(insertions=Flow(per_s=50)), 0)
     list_all(sessions)
 
@@ -327,11 +327,11 @@ def test_chance_keeps_the_rate_and_varies_its_gaps() -> None:
 
     gaps_s = [(b - a) / 1000 for a, b in itertools.pairwise(times)]
     assert 9_500 <= len(times) <= 10_500
-    # Of exponential gaps, the deviation is as large as the mean.
+    # The deviation of exponential gaps is as large as their mean.
     assert 0.9 < pvariance(gaps_s) ** 0.5 / fmean(gaps_s) < 1.1
 
 
-def test_burst_comes_whole_and_keeps_the_rate() -> None:
+def test_burst_happens_at_once_and_keeps_the_rate() -> None:
     sessions = churn_list(Churn(insertions=Flow(per_s=10, burst=20)), 0)
     list_all(sessions)
 
@@ -377,7 +377,7 @@ def test_expiry_takes_the_oldest_and_deletion_any() -> None:
 
 
 @pytest.mark.parametrize("order", Order)
-def test_retention_by_age_keeps_all_younger_ones_and_none_else(order: Order) -> None:
+def test_retention_by_age_keeps_exactly_the_younger_sessions(order: Order) -> None:
     churn = Churn(order=order, keep_age_s=30.0, insertions=Flow(per_s=20, limit=100))
     sessions = churn_list(churn, 1_000, spacing_ms=100)
 
@@ -399,7 +399,7 @@ def test_retention_by_count_holds_from_the_first_answer_on() -> None:
     assert len(sessions.truth().allowed) == 100 + sessions.truth().inserted_count
 
 
-def test_oldest_first_list_is_the_other_one_turned_round() -> None:
+def test_oldest_first_list_is_the_reverse_of_newest_first() -> None:
     newest_first = churn_list(BUSY)
     oldest_first = churn_list(replace(BUSY, order=Order.OLDEST_FIRST, deletions=Flow()))
     still = churn_list(replace(BUSY, deletions=Flow()))
@@ -471,7 +471,7 @@ def test_pages_of_shuffled_ties_may_double_a_row_and_miss_its_neighbour() -> Non
 
 
 @pytest.mark.parametrize("flow", ["insertions", "deletions"])
-def test_total_that_is_late_is_too_small_or_too_large(flow: str) -> None:
+def test_late_total_is_too_small_or_too_large(flow: str) -> None:
     churn = MOVING[flow](Flow(per_s=8, even=True))
     by_time = churn_list(replace(churn, total_lag_s=0.5), 100)
     by_count = churn_list(replace(churn, total_lag_changes=4), 100)
@@ -484,7 +484,7 @@ def test_total_that_is_late_is_too_small_or_too_large(flow: str) -> None:
         assert total_count == 100 + sign * 12
 
 
-def test_total_that_is_late_is_the_one_of_then_for_changes_of_all_kinds() -> None:
+def test_late_total_is_the_former_one_for_all_kinds_of_changes() -> None:
     churn = replace(BUSY, keep_age_s=40.0)
     late = churn_list(replace(churn, total_lag_s=0.5), spacing_ms=100)
     prompt = churn_list(churn, spacing_ms=100)
@@ -499,7 +499,7 @@ def test_total_that_is_late_is_the_one_of_then_for_changes_of_all_kinds() -> Non
     assert all(then == told for then, told in totals)
 
 
-def test_rows_that_are_late_make_the_total_too_large_and_owe_what_was_shown() -> None:
+def test_late_rows_make_the_total_too_large_and_owe_what_was_shown() -> None:
     churn = Churn(total_lag_s=-0.5, insertions=Flow(per_s=8, even=True))
     sessions = churn_list(churn, 100)
     list_all(sessions)
@@ -520,7 +520,7 @@ def test_page_size_is_capped_in_silence() -> None:
     assert capped.list_ids(2, 7, START_S) == plain.list_ids(2, 7, START_S)
 
 
-def test_short_page_lacks_its_last_rows_and_tells_the_whole_total() -> None:
+def test_short_page_lacks_its_last_rows_and_states_the_whole_total() -> None:
     fault = PageFault(missing_count=3, page_nums=(2, 5), once=False)
     sessions, plain = churn_list(Churn(page_faults=(fault,))), churn_list(Churn())
 
@@ -548,7 +548,7 @@ def test_faults_by_rate_hit_that_share_of_the_answers() -> None:
     assert 320 <= lengths[99] <= 480
 
 
-def test_answer_without_rows_is_null_where_asked_for() -> None:
+def test_answer_without_rows_is_null_if_set() -> None:
     null = churn_list(Churn(null_when_empty=True), 0).page(1, 100, START_S)
     empty = churn_list(Churn(), 0).page(1, 100, START_S)
 
@@ -668,7 +668,7 @@ def test_number_out_of_its_range_is_refused_by_name(
 
 
 class FakeClock:
-    """Stands still until told."""
+    """Stands still until it is set."""
 
     def __init__(self) -> None:
         self.now_s = START_S
@@ -715,7 +715,7 @@ async def test_emulator_serves_a_moving_list_by_its_clock_and_knows_the_truth() 
     assert second_truth.owed == second_truth.allowed == truth.allowed
 
 
-async def test_truth_is_told_on_loopback_and_starts_anew_after_a_reset() -> None:
+async def test_truth_is_served_on_loopback_and_restarts_after_a_reset() -> None:
     clock = FakeClock()
     scenario = moving_scenario(Churn(insertions=Flow(per_s=10, even=True)))
     async with (

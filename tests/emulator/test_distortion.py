@@ -1,4 +1,4 @@
-"""Answers that do not say what the list holds."""
+"""Answers that differ from the list."""
 
 from collections import Counter
 from dataclasses import replace
@@ -8,15 +8,15 @@ import pytest
 
 from exporter.emulator.churn import Churn, Cleanup, DoubledRow, Flow, Order, PageFault
 from exporter.emulator.generated_list import PageCache
-from exporter.emulator.moving_list import ChurningSessions
+from exporter.emulator.moving_list import MovingSessions
 from exporter.model import Gateway
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 START_S = 5_000.0
 
 
-def churn_list(churn: Churn, session_count: int = 500) -> ChurningSessions:
-    return ChurningSessions(
+def churn_list(churn: Churn, session_count: int = 500) -> MovingSessions:
+    return MovingSessions(
         GATEWAY,
         churn,
         seed=7,
@@ -28,7 +28,7 @@ def churn_list(churn: Churn, session_count: int = 500) -> ChurningSessions:
 
 
 def ask(
-    sessions: ChurningSessions, page_num: int, page_size: int = 100, after_s: float = 0.0
+    sessions: MovingSessions, page_num: int, page_size: int = 100, after_s: float = 0.0
 ) -> tuple[int, list[str]]:
     return sessions.list_ids(page_num, page_size, START_S + after_s)
 
@@ -53,7 +53,7 @@ PLAIN = {page_num: ask(churn_list(Churn()), page_num)[1] for page_num in range(1
         ({"total_offset": 90, "total_step": 100, "total_cap": 450}, 450),
     ],
 )
-def test_total_is_told_wrong_and_rows_go_on(settings: dict[str, Any], expected: int) -> None:
+def test_total_is_wrong_and_rows_continue(settings: dict[str, Any], expected: int) -> None:
     sessions = churn_list(Churn(**settings))
 
     assert [ask(sessions, page_num) for page_num in (1, 5, 6)] == [
@@ -62,7 +62,7 @@ def test_total_is_told_wrong_and_rows_go_on(settings: dict[str, Any], expected: 
     assert len(sessions.truth().owed) == 500
 
 
-def test_total_is_told_for_as_long_as_it_is_cached() -> None:
+def test_total_stays_as_long_as_it_is_cached() -> None:
     sessions = churn_list(Churn(total_cache_s=5.0, insertions=Flow(per_s=1, even=True)))
 
     totals = [ask(sessions, 1, after_s=after_s)[0] for after_s in (0, 4.9, 5, 9, 10.1)]
@@ -70,7 +70,7 @@ def test_total_is_told_for_as_long_as_it_is_cached() -> None:
     assert totals == [500, 500, 505, 505, 510]
 
 
-def test_each_copy_caches_a_total_of_its_own() -> None:
+def test_each_replica_caches_its_own_total() -> None:
     churn = Churn(total_cache_s=60.0, replicas=(0.0, 2.0, 4.0), insertions=Flow(per_s=1, even=True))
     sessions = churn_list(churn)
     ask(sessions, 1)
@@ -125,7 +125,7 @@ def test_answers_are_empty_by_their_number() -> None:
     assert answers == [(500, PLAIN[1]), (0, []), (500, PLAIN[1]), (0, []), (500, PLAIN[1])]
 
 
-def test_empty_answers_may_tell_the_right_total_or_none() -> None:
+def test_empty_answers_may_state_the_right_total_or_zero() -> None:
     told = churn_list(Churn(page_faults=(PageFault(page_nums=(1, 3)),)))
     none = churn_list(Churn(page_faults=(PageFault(page_nums=(1, 3), zero_total=True),)))
 
@@ -155,7 +155,7 @@ def test_empty_answers_last_for_a_while() -> None:
     assert totals == [500, 500, 0, 0, 500]
 
 
-def test_no_page_is_hit_twice_in_a_row_where_the_next_is_spared() -> None:
+def test_no_page_is_hit_twice_in_succession_if_the_next_is_spared() -> None:
     fault = PageFault(rate=1.0, zero_total=True, spares_next=True)
     sessions = churn_list(Churn(page_faults=(fault,)))
 
@@ -264,7 +264,7 @@ def test_page_size_is_capped_in_some_answers() -> None:
     assert 60 <= answers[tuple(capped)] <= 140
 
 
-# What holds for all of it
+# All faults together
 
 
 EVERYTHING = Churn(
@@ -286,7 +286,7 @@ EVERYTHING = Churn(
 
 @pytest.mark.parametrize("order", Order)
 def test_equal_seeds_give_equal_answers_and_a_restart_the_same_again(order: Order) -> None:
-    def read(sessions: ChurningSessions) -> list[object]:
+    def read(sessions: MovingSessions) -> list[object]:
         return [sessions.page(n % 6 + 1, 100, START_S + n / 20) for n in range(120)]
 
     churn = replace(EVERYTHING, order=order)

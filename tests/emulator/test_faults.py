@@ -71,18 +71,18 @@ PROVEN_ALONE = {
 
 @dataclass(frozen=True)
 class Seen:
-    """All that came over one connection until its end."""
+    """Everything received over one connection."""
 
     status: int
-    """0: no byte came."""
+    """0: no byte was received."""
     headers: dict[str, str]
     body: bytes
-    """As sent: a chunked one with its chunks."""
+    """As sent; a chunked one with its chunks."""
     was_reset: bool
 
 
 class FakeSleep:
-    """Records what it is asked to wait and returns at once."""
+    """Records the waits and returns at once."""
 
     def __init__(self) -> None:
         self.waits_s: list[float] = []
@@ -92,7 +92,7 @@ class FakeSleep:
 
 
 class Gate:
-    """A sleep that ends when it is opened."""
+    """A sleep that lasts until it is opened."""
 
     def __init__(self) -> None:
         self.opened = anyio.Event()
@@ -127,7 +127,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def ask(emulator: Emulator, path: str = SESSIONS_PATH) -> Seen:
-    """One request over a connection of its own, read to the end of the connection."""
+    """Send one request over its own connection and read to the end of it."""
     received, was_reset = b"", False
     async with connected(emulator) as (reader, writer):
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -145,16 +145,16 @@ async def ask(emulator: Emulator, path: str = SESSIONS_PATH) -> Seen:
 
 
 def striking(fault: Fault, scenario: Scenario = CALM, **settings: float) -> Scenario:
-    """Each first request of a page is struck, and then answered."""
+    """The first request is hit, the next one answered."""
     rule = FaultRule(kinds=(fault,), requests=(1,), **settings)  # type: ignore[arg-type]  # only durations
     return replace(scenario, faults=(rule,))
 
 
 async def ask_struck(fault: Fault) -> Seen:
-    """What the struck request sees, after a proof that the next one is answered right."""
+    """The answer to the hit request, after a check that the next one is right."""
     with hanging_is_told():
         async with open_emulator(striking(fault)) as emulator:
-            struck = await ask(emulator)
+            hit = await ask(emulator)
             right = await ask(emulator)
             stats = emulator.stats()
 
@@ -162,7 +162,7 @@ async def ask_struck(fault: Fault) -> Seen:
         assert stats.request_counts == {SESSIONS: {fault.value: 1, "ok": 1}}
         assert stats.fault_counts == {fault.value: 1}
         assert stats.in_flight == 0
-    return struck
+    return hit
 
 
 async def right_body() -> bytes:
@@ -209,7 +209,7 @@ async def test_xml_error_is_typed_as_the_official_sdk_expects() -> None:
     assert b"<Code>ServiceUnavailable</Code>" in seen.body
 
 
-async def test_garbage_is_a_200_that_is_no_text_and_no_json() -> None:
+async def test_garbage_is_a_200_that_is_neither_text_nor_json() -> None:
     seen = await ask_struck(Fault.GARBAGE)
 
     assert seen.status == 200
@@ -218,7 +218,7 @@ async def test_garbage_is_a_200_that_is_no_text_and_no_json() -> None:
 
 
 @pytest.mark.parametrize(("fault", "body"), [(Fault.NULL, b"null"), (Fault.EMPTY_OBJECT, b"{}")])
-async def test_empty_json_is_a_200_that_says_nothing(fault: Fault, body: bytes) -> None:
+async def test_empty_json_is_a_200_without_fields(fault: Fault, body: bytes) -> None:
     seen = await ask_struck(fault)
 
     assert (seen.status, seen.body) == (200, body)
@@ -236,7 +236,7 @@ async def test_answer_lacks_one_key_and_is_right_otherwise(fault: Fault, key: st
     assert without_request_id(seen.body) == right
 
 
-async def test_error_may_be_told_by_an_empty_list_with_a_status_of_success() -> None:
+async def test_error_may_come_as_an_empty_list_with_a_success_status() -> None:
     seen = await ask_struck(Fault.TOLD_ERROR_200)
 
     told = orjson.loads(seen.body)
@@ -354,7 +354,7 @@ async def test_connections_are_refused_for_a_while_and_then_accepted_on_the_same
     with hanging_is_told():
         async with open_emulator(scenario, sleep=gate) as emulator:
             async with connected(emulator) as (reader, writer):
-                struck = await ask(emulator)
+                hit = await ask(emulator)
                 with pytest.raises(ConnectionRefusedError):
                     await ask(emulator)
                 writer.write(f"GET {SESSIONS_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -362,7 +362,7 @@ async def test_connections_are_refused_for_a_while_and_then_accepted_on_the_same
             gate.opened.set()
             seen = await ask_until_accepted(emulator)
 
-    assert struck == Seen(0, {}, b"", was_reset=True)
+    assert hit == Seen(0, {}, b"", was_reset=True)
     assert head_of_standing == b"HTTP/1.1 200 OK\r\n"
     assert seen.status == 200
     assert emulator.stats().request_counts == {SESSIONS: {"refused-connections": 1, "ok": 2}}
@@ -413,7 +413,7 @@ async def ask_until_right(emulator: Emulator, path: str) -> list[object]:
             await anyio.sleep(0.005)
 
 
-async def test_what_the_quota_refuses_and_what_is_not_admitted_is_not_struck() -> None:
+async def test_requests_refused_by_quota_or_authentication_are_not_hit() -> None:
     rule = FaultRule(kinds=(Fault.ERROR_500,), rate=1.0)
     scenario = replace(CALM, faults=(rule,), quota=Quota(rate_per_s=0.001, burst=2))
     async with open_emulator(scenario) as emulator:
@@ -425,7 +425,7 @@ async def test_what_the_quota_refuses_and_what_is_not_admitted_is_not_struck() -
     assert emulator.stats().fault_counts == {"500": 2}
 
 
-async def test_reset_starts_the_faults_anew() -> None:
+async def test_reset_restarts_the_faults() -> None:
     async with open_emulator(striking(Fault.ERROR_500)) as emulator:
         before = [(await ask(emulator)).status for _ in range(2)]
         emulator.reset()
@@ -436,21 +436,21 @@ async def test_reset_starts_the_faults_anew() -> None:
 
 def draw_all(plan: FaultPlan, count: int, call: str = SESSIONS) -> list[Fault | None]:
     strikes = [plan.draw(call) for _ in range(count)]
-    return [None if strike is None else strike.fault for strike in strikes]
+    return [None if injected is None else injected.fault for injected in strikes]
 
 
-def test_rate_strikes_its_share_by_every_kind_alike() -> None:
+def test_rate_hits_its_share_with_every_kind_alike() -> None:
     plan = FaultPlan((FaultRule(rate=0.1),), seed=5)
 
-    struck = Counter(draw_all(plan, 30_000))
+    hit = Counter(draw_all(plan, 30_000))
 
-    assert struck[None] == pytest.approx(27_000, rel=0.01)
-    assert {kind: struck[kind] for kind in SURVIVABLE} == {
+    assert hit[None] == pytest.approx(27_000, rel=0.01)
+    assert {kind: hit[kind] for kind in SURVIVABLE} == {
         kind: pytest.approx(3_000 / len(SURVIVABLE), rel=0.5) for kind in SURVIVABLE
     }
 
 
-def test_fate_of_a_request_depends_on_seed_and_number_alone() -> None:
+def test_fault_of_a_request_depends_only_on_seed_and_number() -> None:
     rules = (FaultRule(rate=0.3),)
 
     first, again = (draw_all(FaultPlan(rules, seed=5), 200) for _ in range(2))
@@ -462,20 +462,20 @@ def test_fate_of_a_request_depends_on_seed_and_number_alone() -> None:
 
     assert first == again
     assert first != other
-    assert [None if strike is None else strike.fault for strike in mixed] == first
+    assert [None if injected is None else injected.fault for injected in mixed] == first
 
 
-def test_rules_of_one_plan_strike_independently() -> None:
+def test_rules_of_one_plan_hit_independently() -> None:
     rule = FaultRule(kinds=(Fault.RESET,), rate=0.5)
     other = FaultRule(kinds=(Fault.HANG,), rate=0.5)
 
-    struck = Counter(draw_all(FaultPlan((rule, other), seed=1), 10_000))
+    hit = Counter(draw_all(FaultPlan((rule, other), seed=1), 10_000))
 
-    assert struck[Fault.RESET] == pytest.approx(5_000, rel=0.05)
-    assert struck[Fault.HANG] == pytest.approx(2_500, rel=0.05)
+    assert hit[Fault.RESET] == pytest.approx(5_000, rel=0.05)
+    assert hit[Fault.HANG] == pytest.approx(2_500, rel=0.05)
 
 
-def test_listed_requests_are_struck_and_no_others() -> None:
+def test_only_listed_requests_are_hit() -> None:
     plan = FaultPlan((FaultRule(kinds=(Fault.RESET,), requests=(2, 5)),), seed=1)
 
     assert [number for number, fault in enumerate(draw_all(plan, 9), start=1) if fault] == [2, 5]
@@ -488,16 +488,16 @@ def test_rate_applies_from_its_first_to_its_last_request() -> None:
     assert [number for number, fault in enumerate(draw_all(plan, 9), start=1) if fault] == [4, 5, 6]
 
 
-def test_listed_page_is_struck_so_many_times_in_each_gateway() -> None:
+def test_listed_page_is_hit_its_number_of_times_in_each_gateway() -> None:
     plan = FaultPlan((FaultRule(kinds=(Fault.RESET,), page_nums=(3,), times=2),), seed=1)
     asked = [("a", 3), ("a", 2), ("b", 3), ("a", 3), ("a", 3), ("b", 3), ("b", 3)]
 
-    struck = [
+    hit = [
         plan.draw(SESSIONS, gateway=gateway, page_num=page_num) is not None
         for gateway, page_num in asked
     ]
 
-    assert struck == [True, False, True, True, False, True, False]
+    assert hit == [True, False, True, True, False, True, False]
 
 
 def test_rule_of_one_call_leaves_the_others_alone() -> None:
@@ -509,13 +509,13 @@ def test_rule_of_one_call_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.WITHOUT_SESSIONS, Fault.WITHOUT_TOTAL])
-def test_what_only_answers_about_sessions_have_is_missed_nowhere_else(fault: Fault) -> None:
+def test_faults_of_session_pages_hit_no_other_call(fault: Fault) -> None:
     plan = FaultPlan((FaultRule(kinds=(fault,), rate=1.0),), seed=1)
 
     assert draw_all(plan, 2, WORKSPACES) == [None, None]
 
 
-async def test_other_calls_are_struck_too() -> None:
+async def test_other_calls_are_hit_too() -> None:
     async with open_emulator(striking(Fault.ERROR_502)) as emulator:
         seen = await ask(emulator, WORKSPACES_PATH)
 
@@ -523,7 +523,7 @@ async def test_other_calls_are_struck_too() -> None:
     assert emulator.stats().request_counts == {WORKSPACES: {"502": 1}}
 
 
-async def test_unreadable_page_number_is_refused_as_ever() -> None:
+async def test_unreadable_page_number_is_refused_as_usual() -> None:
     rule = FaultRule(kinds=(Fault.RESET,), page_nums=(1,))
     async with open_emulator(replace(CALM, faults=(rule,))) as emulator:
         seen = await ask(emulator, f"{SESSIONS_PATH}?pageNum=one")
@@ -546,7 +546,7 @@ async def test_unreadable_page_number_is_refused_as_ever() -> None:
     ],
     ids=str,
 )
-def test_rule_that_cannot_be_is_refused(settings: dict[str, object]) -> None:
+def test_impossible_rule_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(UsageError) as caught:
         FaultRule(**settings)  # type: ignore[arg-type]  # wrong on purpose
 

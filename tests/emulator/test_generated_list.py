@@ -65,7 +65,7 @@ def test_pages_tile_the_list(page_size: int) -> None:
     assert rows == list(sessions.sessions())
 
 
-def test_page_past_the_end_is_empty_and_tells_the_total() -> None:
+def test_page_past_the_end_is_empty_and_states_the_total() -> None:
     page = generate(203).page(4, 100)
 
     assert (page.total_count, page.rows) == (203, b"[]")

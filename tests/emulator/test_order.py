@@ -1,4 +1,4 @@
-"""How a churning list is ordered, what moves in it, and which copy of it answers."""
+"""The order of a moving list, its changes and its replicas."""
 
 import itertools
 from collections import Counter
@@ -20,7 +20,7 @@ from exporter.emulator.churn import (
     Timeless,
 )
 from exporter.emulator.generated_list import PageCache
-from exporter.emulator.moving_list import ChurningSessions
+from exporter.emulator.moving_list import MovingSessions
 from exporter.errors import UsageError
 from exporter.model import Gateway
 
@@ -33,8 +33,8 @@ Row = dict[str, Any]
 
 def churn_list(
     churn: Churn, session_count: int = 500, *, spacing_ms: int = 1_000, brief: bool = False
-) -> ChurningSessions:
-    return ChurningSessions(
+) -> MovingSessions:
+    return MovingSessions(
         GATEWAY,
         churn,
         seed=7,
@@ -46,13 +46,13 @@ def churn_list(
     )
 
 
-def read_rows(sessions: ChurningSessions, after_s: float = 0.0) -> list[Row]:
+def read_rows(sessions: MovingSessions, after_s: float = 0.0) -> list[Row]:
     rows = orjson.loads(sessions.page(1, 10**6, START_S + after_s).rows)
     assert isinstance(rows, list)
     return rows
 
 
-def read_ids(sessions: ChurningSessions, after_s: float = 0.0) -> list[str]:
+def read_ids(sessions: MovingSessions, after_s: float = 0.0) -> list[str]:
     return sessions.list_ids(1, 10**6, START_S + after_s)[1]
 
 
@@ -61,7 +61,7 @@ def read_ids(sessions: ChurningSessions, after_s: float = 0.0) -> list[str]:
 
 @pytest.mark.parametrize("order", [Order.NEWEST_FIRST, Order.OLDEST_FIRST])
 @pytest.mark.parametrize("running_last", [False, True])
-def test_list_by_end_time_has_those_that_run_at_one_end(
+def test_list_by_end_time_has_running_sessions_at_one_end(
     order: Order, *, running_last: bool
 ) -> None:
     churn = Churn(
@@ -172,7 +172,7 @@ def test_backdated_sessions_come_where_their_time_is_or_at_the_head() -> None:
     assert max(places[True]) > 200
 
 
-def test_times_ahead_are_later_than_the_coming() -> None:
+def test_times_ahead_are_later_than_the_insertion() -> None:
     backdating = Backdating(share=0.5, by_s=-8 * 3600, in_place=False)
     rows = read_rows(churn_list(Churn(backdating=backdating)))
 
@@ -191,7 +191,7 @@ def test_times_ahead_are_later_than_the_coming() -> None:
         (TimeForm.MIXED, {"nothing", "NoneType", "int", "str"}),
     ],
 )
-def test_share_of_the_sessions_tells_its_time_otherwise(
+def test_share_of_the_sessions_states_its_time_in_another_form(
     form: TimeForm, expected: set[str], *, brief: bool
 ) -> None:
     sessions = churn_list(Churn(timeless=Timeless(share=0.2, form=form)), brief=brief)
@@ -248,7 +248,7 @@ def test_sessions_shown_late_come_behind_those_created_since() -> None:
 
 
 @pytest.mark.parametrize("place", Place)
-def test_cleanup_takes_many_at_one_instant(place: Place) -> None:
+def test_cleanup_removes_many_sessions_at_one_instant(place: Place) -> None:
     churn = Churn(cleanups=(Cleanup(at_s=5.0, count=200, place=place),))
     sessions = churn_list(churn)
     before = read_ids(sessions)
@@ -267,7 +267,7 @@ def test_cleanup_takes_many_at_one_instant(place: Place) -> None:
     assert sessions.truth().deleted_count == 200
 
 
-def test_cleanup_comes_again_and_takes_what_there_is() -> None:
+def test_repeated_cleanup_removes_what_is_left() -> None:
     sessions = churn_list(Churn(cleanups=(Cleanup(at_s=1.0, count=200, every_s=10.0),)))
     read_ids(sessions)
 
@@ -281,7 +281,7 @@ def test_cleanup_comes_again_and_takes_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("form", [{"keep_count": 100}, {"keep_age_s": 300.0}])
-def test_retention_takes_the_oldest_by_what_they_claim(form: dict[str, Any]) -> None:
+def test_retention_removes_the_oldest_by_claimed_create_time(form: dict[str, Any]) -> None:
     backdating = Backdating(share=0.2, by_s=600.0, in_place=False)
     churn = Churn(backdating=backdating, insertions=Flow(per_s=5), **form)
     sessions = churn_list(churn, 200)
@@ -295,10 +295,10 @@ def test_retention_takes_the_oldest_by_what_they_claim(form: dict[str, Any]) -> 
     assert max(gone) < min(kept, default=NEWEST_MS * 2)
 
 
-# Copies
+# Replicas
 
 
-def test_each_answer_is_of_one_copy_and_what_both_ends_agree_on_is_owed() -> None:
+def test_each_answer_is_of_one_replica_and_owes_what_both_ends_agree_on() -> None:
     churn = Churn(replicas=(0.0, 3.0), insertions=Flow(per_s=10, even=True))
     sessions = churn_list(churn, 100)
     read_ids(sessions)
@@ -312,7 +312,7 @@ def test_each_answer_is_of_one_copy_and_what_both_ends_agree_on_is_owed() -> Non
         assert total == len(ids)
 
 
-def test_total_may_be_of_another_copy_than_the_rows() -> None:
+def test_total_may_be_of_another_replica_than_the_rows() -> None:
     churn = Churn(
         replicas=(0.0, 3.0), total_of_any_replica=True, insertions=Flow(per_s=10, even=True)
     )
@@ -325,7 +325,7 @@ def test_total_may_be_of_another_copy_than_the_rows() -> None:
     assert set(pairs) == set(itertools.product((200, 170), repeat=2))
 
 
-def test_rows_of_a_copy_that_lags_are_as_they_were_then() -> None:
+def test_rows_of_a_lagging_replica_are_the_former_ones() -> None:
     churn = Churn(replicas=(3.0,), run_s=10.0, insertions=Flow(per_s=1, limit=1, even=True))
     sessions = churn_list(churn, 0)
     read_ids(sessions)
@@ -349,7 +349,7 @@ def test_page_is_answered_from_a_cache_and_owes_what_the_list_held() -> None:
     assert other[0] == 104
     assert fresh[0] == 105
     assert fresh[1] != early[1]
-    # From when the row was cached to the end, not from its answer.
+    # From the time the row was cached, not from the time of its answer.
     assert len(sessions.truth(2, 2).allowed) == 104
     assert len(sessions.truth(2, 2).owed) == 100
 
@@ -367,7 +367,7 @@ def test_session_settles_after_its_end() -> None:
     assert late == later
 
 
-def test_odd_states_are_the_last_ones_of_their_share() -> None:
+def test_odd_states_are_final_for_their_share() -> None:
     rows = read_rows(churn_list(Churn(run_s=1.0, odd_states=0.3)))
 
     assert 100 < sum(row["state"] == "killed" for row in rows) < 200
@@ -420,8 +420,6 @@ def test_owed_rows_are_those_that_no_longer_change() -> None:
         ({"twins": -0.1}, "twins is -0.1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(
-    settings: dict[str, Any], message: str
-) -> None:
+def test_impossible_settings_are_refused_by_name(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Churn(**settings)

@@ -38,7 +38,7 @@ gaps = st.lists(st.floats(min_value=0.0, max_value=3.0), min_size=1, max_size=60
 
 @dataclass
 class FakeTime:
-    """A clock that stands still until told otherwise, and a sleep that only remembers."""
+    """A clock that stands still until it is set, and a sleep that only records."""
 
     now_s: float = 1000.0
     waits_s: list[float] = field(default_factory=list)
@@ -72,13 +72,13 @@ async def ask(client: aiohttp.ClientSession, emulator: Emulator, path: str = SES
 
 
 def count_granted(meter: Meter, *, from_s: float, to_s: float, step_s: float = 0.001) -> int:
-    """Permits that a client gets which asks all the time."""
+    """Permits of a client that asks all the time."""
     steps = round((to_s - from_s) / step_s)
     moments_s = [from_s + step * step_s for step in range(steps)]
     return sum(meter.take("", now_s=now_s) is None for now_s in moments_s)
 
 
-def test_full_bucket_gives_its_burst_and_then_the_rate() -> None:
+def test_full_bucket_grants_its_burst_and_then_the_rate() -> None:
     meter = Meter(Quota(rate_per_s=40, burst=5))
 
     at_once = [meter.take("", now_s=7.0) for _ in range(7)]
@@ -89,7 +89,7 @@ def test_full_bucket_gives_its_burst_and_then_the_rate() -> None:
     assert granted in (399, 400)
 
 
-def test_window_gives_its_share_and_then_nothing_until_the_next() -> None:
+def test_window_grants_its_count_and_then_nothing_until_the_next() -> None:
     meter = Meter(Quota(rate_per_s=4, kind="fixed-window", window_s=2.0))
 
     first = [meter.take("", now_s=100.5) for _ in range(9)]
@@ -102,7 +102,7 @@ def test_window_gives_its_share_and_then_nothing_until_the_next() -> None:
 @given(
     rate=rates, burst=st.integers(1, 50), gaps_s=gaps, start_s=st.floats(0.0, 1e6), data=st.data()
 )
-def test_bucket_never_gives_more_than_burst_and_rate_over_any_stretch(
+def test_bucket_never_grants_more_than_burst_and_rate_over_any_time(
     rate: float, burst: int, gaps_s: list[float], start_s: float, data: st.DataObject
 ) -> None:
     meter = Meter(Quota(rate_per_s=rate, burst=burst))
@@ -122,7 +122,7 @@ def test_bucket_never_gives_more_than_burst_and_rate_over_any_stretch(
 
 
 @given(rate=rates, window_s=st.sampled_from([1.0, 2.0, 60.0]), gaps_s=gaps)
-def test_no_window_gives_more_than_its_share(
+def test_no_window_grants_more_than_its_count(
     rate: float, window_s: float, gaps_s: list[float]
 ) -> None:
     meter = Meter(Quota(rate_per_s=rate, kind="fixed-window", window_s=window_s))
@@ -140,7 +140,7 @@ def test_no_window_gives_more_than_its_share(
 
 
 @given(rate=rates, window_s=st.sampled_from([1.0, 10.0, 60.0]), gaps_s=gaps)
-def test_no_stretch_of_a_sliding_window_gives_more_than_its_share(
+def test_no_sliding_window_grants_more_than_its_count(
     rate: float, window_s: float, gaps_s: list[float]
 ) -> None:
     meter = Meter(Quota(rate_per_s=rate, kind="sliding-window", window_s=window_s))
@@ -172,7 +172,7 @@ def test_quota_that_is_taken_away_refuses_everything_until_it_is_given_back(
     assert 399 <= after <= 405
 
 
-def test_quota_that_is_taken_away_for_good_tells_no_end() -> None:
+def test_quota_taken_away_for_good_states_a_fixed_wait() -> None:
     changes = (RateChange(rate_per_s=0, after_requests=1),)
     meter = Meter(Quota(rate_per_s=40, burst=5, changes=changes))
 
@@ -182,7 +182,7 @@ def test_quota_that_is_taken_away_for_good_tells_no_end() -> None:
 
 @pytest.mark.parametrize("kind", get_args(QuotaKind))
 @given(rate=rates, burst=st.integers(1, 20), gaps_s=gaps)
-def test_who_waits_as_long_as_told_gets_a_permit_and_who_comes_earlier_does_not(
+def test_request_after_the_stated_wait_is_granted_and_an_earlier_one_is_not(
     kind: QuotaKind, rate: float, burst: int, gaps_s: list[float]
 ) -> None:
     meter = Meter(Quota(rate_per_s=rate, burst=burst, kind=kind))
@@ -193,7 +193,7 @@ def test_who_waits_as_long_as_told_gets_a_permit_and_who_comes_earlier_does_not(
         while (wait_s := meter.take("", now_s=now_s)) is None:
             pass
 
-        if wait_s > 1e-6:  # less than that is the rounding of the clock
+        if wait_s > 1e-6:  # less is rounding of the clock
             assert meter.take("", now_s=now_s + wait_s / 2) is not None
         now_s += wait_s + 1e-6
         assert meter.take("", now_s=now_s) is None
@@ -225,7 +225,7 @@ def test_all_calls_share_one_quota_unless_each_has_its_own() -> None:
 
 
 @pytest.mark.parametrize("kind", get_args(QuotaKind))
-def test_quota_is_halved_and_doubled_at_its_moments(kind: QuotaKind) -> None:
+def test_quota_is_halved_and_doubled_at_its_times(kind: QuotaKind) -> None:
     changes = (RateChange(rate_per_s=20, at_s=10), RateChange(rate_per_s=80, at_s=20))
     meter = Meter(Quota(rate_per_s=40, burst=5, kind=kind, changes=changes))
 
@@ -245,7 +245,7 @@ def test_quota_changes_after_so_many_requests_refused_ones_included() -> None:
     assert waits_s == [None, None, 0.01, 0.01, 1.0, 1.0]
 
 
-def test_what_came_in_before_a_change_came_in_at_the_old_rate() -> None:
+def test_bucket_fills_at_the_old_rate_until_a_change() -> None:
     meter = Meter(Quota(rate_per_s=1, burst=50, changes=(RateChange(rate_per_s=10, at_s=5),)))
 
     at_once = sum(meter.take("", now_s=0.0) is None for _ in range(60))
@@ -254,7 +254,7 @@ def test_what_came_in_before_a_change_came_in_at_the_old_rate() -> None:
     assert (at_once, later) == (50, 5 + 10)
 
 
-def test_restarted_meter_is_as_before_the_first_request() -> None:
+def test_restarted_meter_is_in_its_first_state() -> None:
     quota = Quota(rate_per_s=5, burst=2, changes=(RateChange(rate_per_s=1, after_requests=3),))
     meter = Meter(quota)
     moments_s = [0.0, 0.0, 0.0, 0.1, 0.5, 0.9, 4.0]
@@ -287,7 +287,7 @@ def test_true_hint_is_never_shorter_than_the_wait(hint: Hint) -> None:
     assert headers == expected[hint]
 
 
-def test_fixed_hint_says_what_it_was_told_to() -> None:
+def test_fixed_hint_states_its_setting() -> None:
     quota = Quota(rate_per_s=3, hint="x-acs-retry-after", hint_ms=60_000)
 
     assert build_hint(quota, wait_s=0.01, now_s=0.0) == {"x-acs-retry-after": "60000"}
@@ -347,7 +347,7 @@ async def test_request_refused_for_its_signature_takes_no_permit() -> None:
 @pytest.mark.parametrize(
     ("refusal_latency_s", "waits_s"), [(None, [0.5, 0.5]), (0.0, [0.5]), (0.1, [0.5, 0.1])]
 )
-async def test_refusal_takes_as_long_as_the_quota_says(
+async def test_refusal_has_the_latency_of_the_quota(
     refusal_latency_s: float | None, waits_s: list[float]
 ) -> None:
     time = FakeTime()
@@ -360,7 +360,7 @@ async def test_refusal_takes_as_long_as_the_quota_says(
     assert time.waits_s == waits_s
 
 
-async def test_permits_are_given_out_at_arrival_and_not_when_the_answer_is_due() -> None:
+async def test_permits_are_granted_at_arrival_and_not_when_the_answer_is_due() -> None:
     time = FakeTime()
 
     async def advance(wait_s: float) -> None:
@@ -374,7 +374,7 @@ async def test_permits_are_given_out_at_arrival_and_not_when_the_answer_is_due()
     assert statuses == [200, 429, 200]
 
 
-async def test_date_hint_is_told_by_the_services_own_clock() -> None:
+async def test_date_hint_is_by_the_services_clock() -> None:
     time = FakeTime()
     quota = Quota(rate_per_s=0.1, hint="retry-after-date")
     scenario = Scenario(anonymous=True, quota=quota, clock_offset_s=3600)
@@ -388,7 +388,7 @@ async def test_date_hint_is_told_by_the_services_own_clock() -> None:
     assert (date - NOW).total_seconds() == 3600
 
 
-async def test_stats_tell_each_seconds_permits_and_refusals() -> None:
+async def test_stats_have_each_seconds_permits_and_refusals() -> None:
     time = FakeTime()
     async with (
         opened(build_scenario(Quota(rate_per_s=2, burst=2)), time) as emulator,
@@ -407,7 +407,7 @@ async def test_stats_tell_each_seconds_permits_and_refusals() -> None:
     assert stats.request_counts == {"ListLivyComputeSessions": {"ok": 5, "Throttling.User": 3}}
 
 
-async def test_reset_fills_the_quota_again_and_starts_its_changes_anew() -> None:
+async def test_reset_refills_the_quota_and_restarts_its_changes() -> None:
     time = FakeTime()
     quota = Quota(rate_per_s=1, burst=3, changes=(RateChange(rate_per_s=100, after_requests=5),))
     async with (
@@ -437,7 +437,7 @@ async def test_reset_fills_the_quota_again_and_starts_its_changes_anew() -> None
     ],
     ids=str,
 )
-def test_quota_that_cannot_be_is_refused(settings: dict[str, object]) -> None:
+def test_impossible_quota_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(UsageError) as caught:
         Quota(**settings)  # type: ignore[arg-type]  # wrong on purpose
 
@@ -445,6 +445,6 @@ def test_quota_that_cannot_be_is_refused(settings: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("moments", [{}, {"at_s": 1.0, "after_requests": 1}], ids=str)
-def test_change_of_the_quota_has_exactly_one_moment(moments: dict[str, float]) -> None:
+def test_change_of_the_quota_has_exactly_one_time(moments: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="one moment"):
         RateChange(rate_per_s=1, **moments)  # type: ignore[arg-type]  # wrong on purpose

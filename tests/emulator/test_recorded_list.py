@@ -23,7 +23,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def export_lines(scenario: Scenario) -> bytes:
-    """What an export of all gateways of the scenario would hold."""
+    """The records of an export of all gateways of the scenario."""
     lines = [
         orjson.dumps(
             {
@@ -99,7 +99,7 @@ def test_rows_are_grouped_by_gateway_in_the_order_of_the_file(tmp_path: Path) ->
     ]
 
 
-def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "gaps.jsonl"
     path.write_bytes(b"\n" + orjson.dumps(session_of("lc-a", "s1")) + b"\n\n")
 
@@ -153,7 +153,7 @@ def test_bad_line_is_refused_with_its_number_and_a_remedy(
     assert caught.value.hint is not None
 
 
-def test_file_that_is_absent_is_refused(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"absent\.ndjson': No such file") as caught:
         read_ndjson(tmp_path / "absent.ndjson")
 

@@ -75,7 +75,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_every_part_of_a_scenario_can_be_written_down(tmp_path: Path) -> None:
+def test_every_part_of_a_scenario_can_be_in_a_file(tmp_path: Path) -> None:
     path = write(tmp_path, WHOLE)
 
     scenario = read_scenario(path)
@@ -160,7 +160,7 @@ def test_readme_has_every_key_of_a_churn() -> None:
 @pytest.mark.parametrize(
     "kind", [Backdating, Cleanup, DoubledRow, Flow, LateShow, PageFault, Timeless]
 )
-def test_readme_has_the_keys_within_a_churns_keys(kind: type[object]) -> None:
+def test_readme_has_the_keys_nested_in_a_churn(kind: type[object]) -> None:
     table = README.partition("| keys of `[churn]` |")[2].partition("\n\n")[0]
     words = set(re.findall("`([a-z_]+)`", table))
 
@@ -302,7 +302,7 @@ def test_secret_in_the_wrong_place_is_not_repeated() -> None:
     assert "SECRET" not in f"{caught.value} {caught.value.hint}"
 
 
-def test_file_that_is_no_toml_or_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_or_malformed_file_is_named(tmp_path: Path) -> None:
     broken = write(tmp_path, "seed = ")
     absent = tmp_path / "absent.toml"
 

@@ -57,7 +57,7 @@ def test_the_fixed_example_of_the_services_own_documentation_holds() -> None:
     "wire",
     ["v=a%20b%2A%2F%3A%40~%2B", "v=a+b*/:@~%2B", "v=a%20b*/:%40%7e%2b", "v=a%20b%2a/%3a@~%2B"],
 )
-def test_query_is_signed_decoded_and_encoded_anew_however_it_was_written(wire: str) -> None:
+def test_query_is_signed_in_canonical_encoding_however_it_was_sent(wire: str) -> None:
     canonical = build_canonical_request(receive(raw_query=wire), ("host",))
 
     assert canonical.split("\n")[2] == "v=a%20b%2A%2F%3A%40~%2B"
@@ -70,13 +70,13 @@ def test_query_is_sorted_and_keeps_empty_values() -> None:
 
 
 @pytest.mark.parametrize("wire", ["/a%2Ab%2Fc%3A~/s", "/a*b%2Fc:~/s", "/a%2ab%2fc%3a%7E/s"])
-def test_path_segments_are_signed_encoded_however_they_were_written(wire: str) -> None:
+def test_path_segments_are_signed_in_canonical_encoding_however_they_were_sent(wire: str) -> None:
     canonical = build_canonical_request(receive(raw_path=wire), ("host",))
 
     assert canonical.split("\n")[1] == "/a%2Ab%2Fc%3A~/s"
 
 
-def test_headers_are_sorted_and_trimmed_and_an_absent_one_is_empty() -> None:
+def test_headers_are_sorted_and_trimmed_and_a_missing_one_is_empty() -> None:
     request = receive(headers={"x-acs-b": " two ", "host": "h:1"})
 
     canonical = build_canonical_request(request, ("x-acs-b", "x-acs-a", "host"))

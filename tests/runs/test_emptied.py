@@ -127,7 +127,7 @@ def held_before(files: Sequence[WrittenFile] = (HELD,), **changes: Any) -> Manif
 
 
 DAY = TimeRange(0, 86_400_000)
-OF_DAY = {"since": "1970-01-01T00:00:00.000Z", "until": "1970-01-02T00:00:00.000Z"}
+OF_DAY: dict[str, Any] = {"since": "1970-01-01T00:00:00.000Z", "until": "1970-01-02T00:00:00.000Z"}
 
 
 @pytest.mark.parametrize(

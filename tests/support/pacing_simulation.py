@@ -1,6 +1,4 @@
-"""Exporters that share one hidden quota, in simulated time, and what can be measured of them;
-performs no I/O.
-"""
+"""Simulates exporters that share one hidden quota, and measures them; performs no I/O."""
 
 import heapq
 import math
@@ -10,16 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from exporter.api.pacer import Pacer, Ticket
+from exporter.api.pacer import Pacer
+from exporter.api.quota_edges import Ticket
 from exporter.emulator.quota import Meter, Quota, RateChange
 
 WAKE_LATE_S = 0.0015
-"""A timer of an event loop fires up to this much late."""
+"""Timers of an event loop fire up to this much late."""
 
 
 @dataclass(slots=True)
 class Exporter:
-    """One run: its pacer, the pages it still has to ask for, and what became of its requests."""
+    """One run: its pacer, the pages it still has to request, and the times of its answers."""
 
     pacer: Pacer
     page_count: int
@@ -27,10 +26,10 @@ class Exporter:
     sent_s: list[float] = field(default_factory=list)
     granted_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
-    """When the answers came, by the simulation's clock."""
+    """By the simulation's clock, as the others."""
     max_in_flight: int = 0
     timer_s: float = math.nan
-    """The timer that is set; an older one that still fires is void."""
+    """The timer that is set; an older one has no effect."""
 
     def count_granted(self, from_s: float, to_s: float = math.inf) -> int:
         return bisect_left(self.granted_s, to_s) - bisect_left(self.granted_s, from_s)
@@ -41,7 +40,7 @@ class Exporter:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """Requests of somebody else, who asks at a rate of his own and never gives way."""
+    """Other users of the quota, who send at a fixed rate and never slow down."""
 
     rate_per_s: float
     from_s: float = 0.0
@@ -49,8 +48,8 @@ class Others:
 
 
 class Simulation:
-    """Sends as soon as a pacer allows, over a network of some latency, to a server with a quota
-    or without one; a refused page is asked for again.
+    """Sends as soon as a pacer allows, over a network with latency, to a server with or without a
+    quota; repeats refused requests.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Simulation:
         self._latency_s = latency_s
         self._jitter_s = jitter_s
         self._random = random.Random(seed)  # noqa: S311 - a simulation repeats
-        # Windows begin at multiples of their length on the server's clock, which is not ours.
+        # Windows begin at multiples of their length on the server's clock, not on ours.
         window_s = 1.0 if quota is None else quota.window_s
         self.server_clock_s = self._random.random() * window_s
         self._others = others
@@ -146,18 +145,18 @@ class Simulation:
 
 
 LATENCIES = [(0.02, 0.005), (0.06, 0.03)]
-"""Of an answer, and its jitter, in seconds; runs take them in turn."""
+"""Latency and jitter of answers in seconds; runs take them in turn."""
 
 ENDLESS = 10**9
-"""Pages that no simulation comes to the end of."""
+"""More pages than any simulation reads."""
 STARVED_S = 30.0
 """Nobody may have less than half its fair share for longer."""
 ABSENCE_S = 60.0
-"""For so long a quota is taken away, or others ask."""
+"""How long a quota is taken away, or others use it."""
 SETTLED_S = 47.0
-"""Until then an exporter had its quota for itself."""
+"""Until then an exporter has its quota for itself."""
 PATIENCE_S = 150.0
-"""A quota that is not used again so long after it came back never will be."""
+"""A quota that is unused so long after it came back counts as never used again."""
 
 
 def build_exporter(
@@ -177,8 +176,9 @@ def build_simulation(quota: Quota, *, seed: int, others: Sequence[Others] = ()) 
 
 
 def measure_windows(quota: Quota, *, seed: int, window_count: int = 8) -> tuple[float, float]:
-    """Share of the quota that is used, and share of the requests that are refused, by an exporter
-    alone once two windows are over; the first of fixed ones was cut short by the start.
+    """The used share of the quota and the refused share of the requests, of an exporter alone.
+
+    Measured after two windows; the start cuts the first fixed one short.
     """
     exporter, simulation = build_exporter(), build_simulation(quota, seed=seed)
     from_s = 2 * quota.window_s
@@ -195,9 +195,9 @@ def measure_windows(quota: Quota, *, seed: int, window_count: int = 8) -> tuple[
 def measure_recovery_s(
     quota: Quota, *, seed: int, left_rps: float | None = None, others_rps: float = 0.0
 ) -> float:
-    """How long after a minute's want an exporter uses nine tenths of its quota again.
+    """Seconds after a minute of scarcity until an exporter uses 90 % of its quota again.
 
-    In that minute the quota is `left_rps`, unless None, and others ask for `others_rps`.
+    In that minute the quota is `left_rps`, unless None, and others use `others_rps`.
     """
     back_s = SETTLED_S + ABSENCE_S
     if left_rps is not None:
@@ -208,7 +208,7 @@ def measure_recovery_s(
     exporter = build_exporter()
     simulation = build_simulation(quota, seed=seed, others=others)
     simulation.run(exporter, until_s=back_s + PATIENCE_S)
-    # With fewer than twenty requests, one more or less is too much.
+    # Among fewer than twenty requests, one more or less matters too much.
     stretch_s = max(5.0, 20 / quota.rate_per_s)
     moment_s = back_s
     while moment_s + stretch_s < back_s + PATIENCE_S:
@@ -221,14 +221,14 @@ def measure_recovery_s(
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """How several exporters fared on one quota, from the start of the last one on."""
+    """Several exporters at one quota, measured from the start of the last one."""
 
     starved_from_s: float
-    """When first one of them had less than half its fair share for STARVED_S; inf: never."""
+    """The first time that one had less than half its fair share for STARVED_S; inf: never."""
     used: float
-    """Share of the quota that they used together."""
+    """The share of the quota that they used together."""
     min_share: float
-    """Of the one that got least over all the time, relative to a fair share."""
+    """The smallest share, relative to a fair one."""
 
 
 def measure_sharing(
@@ -248,7 +248,7 @@ def measure_sharing(
 
 
 def find_starved_s(exporter: Exporter, fair_rps: float, from_s: float, to_s: float) -> float:
-    """When an exporter first got less than half its fair share for STARVED_S; inf: never."""
+    """The first time that an exporter had less than half its fair share for STARVED_S."""
     moment_s = from_s
     while moment_s + STARVED_S <= to_s:
         if exporter.count_granted(moment_s, moment_s + STARVED_S) < fair_rps * STARVED_S / 2:

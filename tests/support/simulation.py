@@ -14,7 +14,7 @@ import orjson
 from exporter.api.calls import read_session_page
 from exporter.emulator.churn import Churn
 from exporter.emulator.generated_list import PageCache
-from exporter.emulator.moving_list import ChurningSessions, Truth
+from exporter.emulator.moving_list import MovingSessions, Truth
 from exporter.listing.bookmark import Watch, is_final
 from exporter.listing.full import FullListing
 from exporter.listing.interface import Listing, PageRequest
@@ -28,8 +28,8 @@ LATER = Watch(now_ms=NEWEST_MS + 10 * 24 * 3_600_000, settle_ms=3_600_000)
 
 def build_list(
     churn: Churn, session_count: int, *, seed: int, spacing_ms: int = 60_000
-) -> ChurningSessions:
-    return ChurningSessions(
+) -> MovingSessions:
+    return MovingSessions(
         GATEWAY,
         churn,
         seed=seed,
@@ -67,7 +67,7 @@ class Wire:
     """Requests in flight: each is answered at some instant between its sending and its return."""
 
     def __init__(
-        self, sessions: ChurningSessions, *, latency_s: float, seed: int, now_s: float = 0.0
+        self, sessions: MovingSessions, *, latency_s: float, seed: int, now_s: float = 0.0
     ) -> None:
         self._sessions = sessions
         self._latency_s = latency_s
@@ -113,7 +113,7 @@ class Wire:
 
 
 def read_in_full(
-    sessions: ChurningSessions,
+    sessions: MovingSessions,
     *,
     in_flight: int,
     latency_s: float,
@@ -131,7 +131,7 @@ def read_in_full(
     return Outcome(seen, truth, wire.request_count, wire.now_s, coverage.facts)
 
 
-def narrow(sessions: ChurningSessions, time_range: TimeRange) -> Truth:
+def narrow(sessions: MovingSessions, time_range: TimeRange) -> Truth:
     """The truth of which only the sessions created in the time_range are owed."""
     truth = sessions.truth()
     # What is owed is still in the list.
@@ -166,7 +166,7 @@ def drive(
 
 
 def read_naively(
-    sessions: ChurningSessions,
+    sessions: MovingSessions,
     *,
     in_flight: int,
     latency_s: float,
@@ -194,7 +194,7 @@ class ChurningFetch:
     """
 
     def __init__(
-        self, lists: Mapping[Gateway, ChurningSessions], *, latency_s: float, seed: int
+        self, lists: Mapping[Gateway, MovingSessions], *, latency_s: float, seed: int
     ) -> None:
         self.lists = lists
         self._turn_s = latency_s / 100
