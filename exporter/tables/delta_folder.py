@@ -1,4 +1,4 @@
-"""Where a Delta table is: a store for what we ask of it, and the same place as for deltalake."""
+"""The folder of a Delta table: our own store for it, and deltalake's options to open it."""
 
 import os
 import re
@@ -19,22 +19,21 @@ TIMEOUTS: Final = {"connect_timeout": "10s", "timeout": "90s"}
 
 @dataclass(frozen=True, slots=True)
 class DeltaFolder:
-    """The folder of a table that is there or yet to be made."""
+    """The folder of a table, which need not exist."""
 
     store: Store
     uri: str
     """An absolute path, or a URL."""
     build_options: Callable[[], Mapping[str, str]]
-    """What deltalake opens the uri with. It renews no key by itself: to be asked each time."""
+    """Gives deltalake's storage options. Call it for each use: deltalake renews no key itself."""
 
 
 def open_folder(output: str, access: StoreAccess) -> DeltaFolder:
-    """The folder that an output names; nothing is asked of it yet.
+    """The folder that an output names, without asking the store.
 
-    Raises UsageError for what cannot be one, MissingExtraError, CredentialsError.
+    Raises UsageError for a name of no folder, MissingExtraError, CredentialsError.
     """
-    scheme = scheme_of(output)
-    if scheme is None:
+    if scheme_of(output) is None:
         local = LocalStore(output, makes_folder=True)
         return DeltaFolder(local, os.path.realpath(local.url), dict)
     address = parse_address(output)
@@ -52,17 +51,16 @@ def open_folder(output: str, access: StoreAccess) -> DeltaFolder:
             endpoint = choose_s3_endpoint(address.bucket, access, region=region)
             return DeltaFolder(store, address.url, lambda: build_s3_options(endpoint, fetch_key))
         case "oss":
-            return DeltaFolder(store, address.url, choose_oss_options(address.bucket, access))
+            if (fetch_key := access.fetch_key) is None:
+                raise CredentialsError(f"no identity for 'oss://{address.bucket}'")
+            endpoint = choose_oss_endpoint(address.bucket, access)
+            return DeltaFolder(
+                store,
+                address.url,
+                lambda: build_oss_options(address.bucket, endpoint, fetch_key),
+            )
         case _:
             assert_never(address.scheme)
-
-
-def choose_oss_options(bucket: str, access: StoreAccess) -> Callable[[], Mapping[str, str]]:
-    fetch_key = access.fetch_key
-    if fetch_key is None:
-        raise CredentialsError(f"no identity for 'oss://{bucket}'")
-    endpoint = choose_oss_endpoint(bucket, access)
-    return lambda: build_oss_options(bucket, endpoint, fetch_key)
 
 
 def build_s3_options(endpoint: Endpoint, fetch_key: KeySource | None) -> dict[str, str]:
@@ -82,16 +80,16 @@ def build_s3_options(endpoint: Endpoint, fetch_key: KeySource | None) -> dict[st
         key = fetch_key()
         options["AWS_ACCESS_KEY_ID"] = key.access_key_id
         options["AWS_SECRET_ACCESS_KEY"] = key.access_key_secret
-        # Empty rather than away: the token of another key would come from the environment.
+        # Empty rather than absent: the token of another key would come from the environment.
         options["AWS_SESSION_TOKEN"] = key.security_token or ""
     return options
 
 
 def build_oss_options(bucket: str, endpoint: Endpoint, fetch_key: KeySource) -> dict[str, str]:
-    """For OSS's own API, which knows how to create an object only where there is none."""
+    """For OSS's own API, which can create an object only where there is none."""
     key = fetch_key()
     scheme, _, host = endpoint.url.partition("://")
-    # The library puts the bucket in front itself, and speaks to no S3 endpoint of OSS.
+    # The library adds the bucket itself, and does not speak to OSS's S3 endpoints.
     host = re.sub(r"^s3\.(?=oss-)", "", host.removeprefix(f"{bucket}."))
     return {
         "opendal.endpoint": f"{scheme}://{host}",
