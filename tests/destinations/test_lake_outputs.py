@@ -18,7 +18,7 @@ from exporter.model import Gateway, RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks.interface import OutputFacts
 from exporter.tables import delta, iceberg, paimon
-from exporter.tables.iceberg import IcebergLakeTable
+from exporter.tables.iceberg import IcebergTable
 from exporter.tables.iceberg_compat import build_row_schema, build_schema
 from exporter.tables.interface import Commit, CommitConflict, Table, TableMode, TableRequest
 from exporter.tables.output import TableOutput, compact
@@ -384,7 +384,7 @@ class TestIceberg(TableOutputContract):
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", uri)
         monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__WAREHOUSE", warehouse)
-        self.opened: list[IcebergLakeTable] = []
+        self.opened: list[IcebergTable] = []
         self.catalog: Catalog = load_catalog("lake", uri=uri, warehouse=warehouse)
         yield
         self.catalog.close()

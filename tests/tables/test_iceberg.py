@@ -25,7 +25,7 @@ from exporter.model import Gateway, RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks.interface import OutputFacts
 from exporter.tables import iceberg
-from exporter.tables.iceberg import MAX_SMALL, IcebergLakeTable
+from exporter.tables.iceberg import MAX_SMALL, IcebergTable
 from exporter.tables.iceberg_compat import build_row_schema, build_schema
 from exporter.tables.interface import Commit, TableMode, TableRequest
 from exporter.tables.output import TableOutput
@@ -49,7 +49,7 @@ from tests.support.tables import (
 )
 
 OUTPUT = "iceberg://lake/ops.sessions"
-OpenTable = Callable[..., IcebergLakeTable]
+OpenTable = Callable[..., IcebergTable]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def catalog(warehouse: Path) -> Iterator[Catalog]:
 def open_table(warehouse: Path) -> Iterator[OpenTable]:
     opened = []
 
-    def open_one(output: str = OUTPUT, **options: Any) -> IcebergLakeTable:
+    def open_one(output: str = OUTPUT, **options: Any) -> IcebergTable:
         opened.append(iceberg.open_table(TableRequest(output=output, **options)))
         return opened[-1]
 
@@ -85,12 +85,12 @@ def open_table(warehouse: Path) -> Iterator[OpenTable]:
         table.close()
 
 
-def open_output(table: IcebergLakeTable, *, mode: TableMode, run_id: str) -> TableOutput:
+def open_output(table: IcebergTable, *, mode: TableMode, run_id: str) -> TableOutput:
     return open_table_output(table, mode=mode, run_id=run_id)
 
 
 def export(
-    table: IcebergLakeTable,
+    table: IcebergTable,
     sessions: list[RawSession],
     *,
     mode: TableMode = "replace",
@@ -183,7 +183,7 @@ class Killed(BaseException):
 
 
 def kill_before_the_commit(
-    table: IcebergLakeTable, monkeypatch: pytest.MonkeyPatch, *, mode: TableMode, run_id: str
+    table: IcebergTable, monkeypatch: pytest.MonkeyPatch, *, mode: TableMode, run_id: str
 ) -> None:
     """Its files are written, and stay."""
     output = open_output(table, mode=mode, run_id=run_id)
