@@ -86,9 +86,7 @@ def describe_column(field: Field) -> TableColumn:
     is_filled = name == DAY or (
         name not in TYPES and "delta.generationExpression" in field["metadata"]
     )
-    return TableColumn(
-        name, str(field["type"]), is_required=not (field["nullable"] or is_filled)
-    )
+    return TableColumn(name, str(field["type"]), is_required=not (field["nullable"] or is_filled))
 
 
 def check_features(output: str, table: DeltaTable, fields: Sequence[Field]) -> None:
@@ -103,7 +101,9 @@ def check_features(output: str, table: DeltaTable, fields: Sequence[Field]) -> N
         for name in REFUSED_SETTINGS
         if configuration.get(name, "false") not in ("false", "none")
     ]
-    found += [mark for field in fields for mark in field["metadata"] if mark.startswith(REFUSED_MARK)]
+    found += [
+        mark for field in fields for mark in field["metadata"] if mark.startswith(REFUSED_MARK)
+    ]
     if found:
         raise DestinationError(
             f"the table '{output}' uses {found[0]}, which is not supported",

@@ -187,7 +187,7 @@ def test_store_that_cannot_be_written_is_told_and_left_as_it_was(
         (["-o", "s3://b/w/ops.db/s", "--format", "paimon"], 2, "no Paimon table", "paimon://"),
         (["-o", "paimon://lake/ops.s", "--partition-by", "dt"], 2, "by 'dt'", "workspace_id"),
         (["-o", "paimon://oss/ops.s"], 2, "'oss://bucket/wh' without a server", "REST catalog"),
-        (["-o", "paimon://bare/ops.s"], 2, "has no 'home'", "oss://bucket/livy"),
+        (["-o", "paimon://bare/ops.s"], 2, "has no 'sidecars'", "oss://bucket/livy"),
         (["-o", "paimon://gone/ops.s"], 1, "does not answer", "catalog's uri"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

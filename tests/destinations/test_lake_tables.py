@@ -149,7 +149,7 @@ class TestPaimon(TableContract):
                 "token": server.token,
                 **self.place.paimon_storage,
             }
-            own = {"home": self.place.url}
+            own = {"sidecars": self.place.url}
         return {
             "PAIMON_CATALOG__LAKE__" + name.upper().replace(".", "__").replace("-", "_"): value
             for name, value in {**self.options, **own}.items()

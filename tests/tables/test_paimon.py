@@ -118,9 +118,9 @@ class RacedTable(PaimonTable):
         super().__init__(resolve_name(OUTPUT, lake.catalogs, {}), partition_by=())
         self._be_faster = be_faster
 
-    def _require_newest(self, loaded: LoadedTable, number: int) -> None:
+    def _require_newest(self, loaded: LoadedTable, snapshot_id: int) -> None:
         self._be_faster()
-        super()._require_newest(loaded, number)
+        super()._require_newest(loaded, snapshot_id)
 
 
 @pytest.fixture(params=["local", "rest"])
