@@ -300,29 +300,26 @@ def translated(output: str) -> Iterator[None]:
     except ExporterError:
         raise
     except Exception as exc:
-        reason = describe(exc)
-        if is_conflict(exc, reason):
-            raise CommitConflict(reason) from exc
-        raise DestinationError(
-            f"cannot use the table '{shorten(mask_urls(output))}': {reason}",
-            hint=choose_hint(exc, reason),
-        ) from exc
+        raise translate(output, exc) from exc
 
 
-def is_conflict(exc: Exception, reason: str) -> bool:
-    """Whether somebody else was faster. The library has one class for all refused commits."""
-    if isinstance(exc, CommitFailedError):
-        return "Failed to commit transaction" in reason
-    return "A table already exists" in reason
-
-
-def choose_hint(exc: Exception, reason: str) -> str:
+def translate(output: str, exc: Exception) -> DestinationError:
+    reason = describe(exc)
+    # The library has one class for all refused commits.
+    is_refused = isinstance(exc, CommitFailedError)
+    if ("Failed to commit transaction" if is_refused else "A table already exists") in reason:
+        return CommitConflict(reason)
     if "failed validation check" in reason:
-        return "the table has a constraint that a session breaks: change it, or name another table"
-    if isinstance(exc, OSError):
-        return "check the network and where the table is"
-    return (
-        "its log in _delta_log is damaged, or made by something newer than the installed deltalake"
+        hint = "the table has a constraint that a session breaks: change it, or name another table"
+    elif isinstance(exc, OSError):
+        hint = "check the network and where the table is"
+    else:
+        hint = (
+            "its log in _delta_log is damaged, or made by something newer than the installed"
+            " deltalake"
+        )
+    return DestinationError(
+        f"cannot use the table '{shorten(mask_urls(output))}': {reason}", hint=hint
     )
 
 

@@ -45,7 +45,6 @@ from pyiceberg.typedef import Record
 from exporter.records.schema import SCHEMA
 from exporter.stores.interface import HeldLock
 from exporter.tables.iceberg_catalog import (
-    TableName,
     describe,
     open_catalog,
     parse_table_name,
@@ -123,9 +122,12 @@ class _Rewrite(_OverwriteFiles):
 class IcebergTable:
     """One table of a catalog, which its first commit creates if it does not exist."""
 
-    def __init__(self, catalog: Catalog, name: TableName, *, partition_by: Sequence[str]) -> None:
+    def __init__(
+        self, catalog: Catalog, identifier: str, *, output: str, partition_by: Sequence[str]
+    ) -> None:
         self._catalog = catalog
-        self._name = name
+        self._identifier = identifier
+        self._output = output
         self._partition_by = tuple(partition_by)
         self._location: str | None = None
         self._attempts: Counter[str] = Counter()
@@ -137,12 +139,12 @@ class IcebergTable:
         return self._location
 
     def find_commit(self, run_id: str) -> str | None:
-        with translated(self._name.output):
+        with translated(self._output):
             table = self._load()
             return None if table is None else find_commit(table.metadata, run_id)
 
     def prove_writable(self, run_id: str) -> None:
-        with translated(self._name.output):
+        with translated(self._output):
             transaction = self._prepare()
             metadata, io = transaction.table_metadata, io_of(transaction)
             folder = load_location_provider(metadata.location, metadata.properties).data_path
@@ -155,7 +157,7 @@ class IcebergTable:
                     io.delete(proof)
 
     def commit_rows(self, rows: SpilledRows, commit: Commit, *, mode: TableMode) -> None:
-        with translated(self._name.output):
+        with translated(self._output):
             transaction = self._prepare(commit)
             metadata = transaction.table_metadata
             if find_commit(metadata, commit.run_id) is not None:
@@ -182,7 +184,7 @@ class IcebergTable:
             )
 
     def compact(self, commit: Commit) -> None:
-        with translated(self._name.output):
+        with translated(self._output):
             table = self._load()
             small = [] if table is None else choose_small(list(table.scan().plan_files()))
             if table is None or not small:
@@ -198,7 +200,7 @@ class IcebergTable:
             )
 
     def read_columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        with translated(self._name.output):
+        with translated(self._output):
             table = self._load()
             if table is not None:
                 yield from table.scan(selected_fields=tuple(names)).to_arrow_batch_reader()
@@ -220,17 +222,17 @@ class IcebergTable:
 
     def _load(self) -> Table | None:
         try:
-            return self._catalog.load_table(self._name.identifier)
+            return self._catalog.load_table(self._identifier)
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
 
     def _prepare(self, commit: Commit | None = None) -> Transaction:
         """A transaction on the table as it is now that adds the columns of ours that it lacks."""
         try:
-            table = self._catalog.load_table(self._name.identifier)
+            table = self._catalog.load_table(self._identifier)
         except NoSuchTableError:
             return self._prepare_new(commit)
-        check_table(self._name.output, table, partition_by=self._partition_by)
+        check_table(self._output, table, partition_by=self._partition_by)
         transaction = table.transaction()
         missing = [field for field in SCHEMA if field.name not in table.schema().column_names]
         if missing:
@@ -242,12 +244,13 @@ class IcebergTable:
 
     def _prepare_new(self, commit: Commit | None) -> Transaction:
         with contextlib.suppress(NamespaceAlreadyExistsError):
-            if not self._catalog.namespace_exists(self._name.namespace):
-                self._catalog.create_namespace(self._name.namespace)
+            namespace = self._identifier.rpartition(".")[0]
+            if not self._catalog.namespace_exists(namespace):
+                self._catalog.create_namespace(namespace)
         codec = "zstd" if commit is None else commit.codec
         schema = build_schema()
         transaction = self._catalog.create_table_transaction(
-            self._name.identifier,
+            self._identifier,
             schema,
             location=self._location,
             partition_spec=build_partition_spec(self._partition_by, schema),
@@ -267,10 +270,13 @@ def open_table(request: TableRequest) -> IcebergTable:
 
     Raises UsageError for a catalog that is not configured.
     """
-    name = parse_table_name(request.output)
-    with translated(request.output):
-        build_partition_spec(request.partition_by, build_schema())
-        table = IcebergTable(open_catalog(name.catalog), name, partition_by=request.partition_by)
+    output, partition_by = request.output, request.partition_by
+    catalog, identifier = parse_table_name(output)
+    with translated(output):
+        build_partition_spec(partition_by, build_schema())
+        table = IcebergTable(
+            open_catalog(catalog), identifier, output=output, partition_by=partition_by
+        )
         try:
             table.location  # noqa: B018 - loads the table once
         except BaseException:

@@ -5,7 +5,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pyiceberg.catalog import Catalog, load_catalog
@@ -19,25 +18,11 @@ from exporter.errors import (
     mask_urls,
     shorten,
 )
-from exporter.tables.interface import mask_reason
+from exporter.tables.interface import first_line, mask_reason
 
 
-@dataclass(frozen=True, slots=True)
-class TableName:
-    """A table as the user named it."""
-
-    output: str
-    catalog: str
-    namespace: tuple[str, ...]
-    table: str
-
-    @property
-    def identifier(self) -> tuple[str, ...]:
-        return (*self.namespace, self.table)
-
-
-def parse_table_name(output: str) -> TableName:
-    """Raises UsageError for what names no table."""
+def parse_table_name(output: str) -> tuple[str, str]:
+    """The catalog and, as `namespace.table`, the table. Raises UsageError for any other name."""
     matched = re.fullmatch(r"iceberg://([^/?#@\s]+)/([^/?#\s]+)", output)
     parts = matched[2].split(".") if matched is not None else []
     if matched is None or len(parts) < 2 or not all(parts):
@@ -45,13 +30,12 @@ def parse_table_name(output: str) -> TableName:
             f"'{shorten(mask_urls(output))}' names no Iceberg table",
             hint="name it as iceberg://catalog/namespace.table",
         )
-    return TableName(output, matched[1], tuple(parts[:-1]), parts[-1])
+    return matched[1], matched[2]
 
 
 def describe(exc: BaseException) -> str:
     """A library's error in one line, without the password of a URI."""
-    lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    return mask_reason(lines[0].strip().rstrip("."))
+    return mask_reason(first_line(exc))
 
 
 @contextmanager

@@ -214,7 +214,7 @@ class _TransformedKey(PartitionKey):
     """A partition whose values are already as metadata keep them."""
 
     @property
-    def partition(self) -> Record:  # type: ignore[override] - cached by the library
+    def partition(self) -> Record:  # the library caches it
         return Record(*(each.value for each in self.field_values))
 
 

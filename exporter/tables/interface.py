@@ -32,6 +32,11 @@ def mask_reason(text: str, max_chars: int = MAX_REASON) -> str:
     return shorten(mask_urls(text), max_chars)
 
 
+def first_line(exc: BaseException) -> str:
+    lines = str(exc).strip().splitlines() or [type(exc).__name__]
+    return lines[0].strip().rstrip(".")
+
+
 class CommitConflict(DestinationError):  # noqa: N818 - answered by another attempt, not reported
     """Raised when somebody else has changed the table since it was read."""
 

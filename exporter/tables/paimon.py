@@ -1,7 +1,7 @@
 """Paimon tables with a primary key, by pypaimon-rust: its writers, its commits, its reader."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import pyarrow as pa
@@ -65,23 +65,20 @@ class PendingCommit:
         """Finish the files of the rows written so far."""
         writer, self._writer, self._written_bytes = self._writer, None, 0
         if writer is not None:
-            self._messages += writer.prepare_commit()
-            writer.close()
+            with closing(writer):
+                self._messages += writer.prepare_commit()
 
     def commit(self) -> None:
-        self._committer.commit(self._messages)
+        """Commit once. After a failure the commit may be made, so the files stay."""
+        with closing(self._committer):
+            self._committer.commit(self._messages)
 
     def abort(self) -> None:
-        """Remove the files; never for a commit that may have been made, and never raises."""
+        """Remove the files; never for a commit that may be made, and never raises."""
         with suppress(Exception):
             self.prepare()
-        with suppress(Exception):
+        with suppress(Exception), closing(self._committer):
             self._committer.abort(self._messages)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._committer.close()
 
 
 class PaimonTable:
@@ -130,7 +127,6 @@ class PaimonTable:
                 proof.prepare()
             finally:
                 proof.abort()
-                proof.close()
 
     def commit_rows(self, rows: SpilledRows, commit: Commit, *, mode: TableMode) -> None:
         if self.find_commit(commit.run_id) is not None:
@@ -177,7 +173,7 @@ class PaimonTable:
         """
 
     def _load(self) -> LoadedTable | None:
-        """The table as it is now; None where it does not exist. Raises for one that does not fit."""
+        """The table as it is now, if it fits; None where it does not exist."""
         name = self._name
         try:
             loaded = self._catalog.get_table((name.database, name.table))
@@ -193,18 +189,21 @@ class PaimonTable:
         """The table with all columns of ours; created, where it does not exist."""
         loaded = self._load()
         if loaded is None:
-            self._context.sql(
-                build_create(self._sql_name, partition_by=self._partition_by, codec=commit.codec)
+            create = build_create(
+                self._sql_name, partition_by=self._partition_by, codec=commit.codec
             )
+            statements = [create]
         else:
             names = {each.name() for each in loaded.schema().fields()}
             # Never required: existing rows have no value for them.
-            missing = {name: TYPES[name] for name in TYPES if name not in names}
-            for name, type_text in missing.items():
-                self._context.sql(f"ALTER TABLE {self._sql_name} ADD COLUMN {name} {type_text}")
-            if not missing:
-                return self._set_options(loaded)
-        loaded = self._load()
+            statements = [
+                f"ALTER TABLE {self._sql_name} ADD COLUMN {name} {type_text}"
+                for name, type_text in TYPES.items()
+                if name not in names
+            ]
+        for statement in statements:
+            self._context.sql(statement)
+        loaded = self._load() if statements else loaded
         if loaded is None:
             raise CommitConflict(f"somebody has removed '{self._name.output}'", hint="run again")
         return self._set_options(loaded)
@@ -236,13 +235,8 @@ class PaimonTable:
             self._require_newest(loaded, before)
         except BaseException:
             pending.abort()
-            pending.close()
             raise
-        try:
-            pending.commit()
-            # After a failure the commit may be made: its files stay.
-        finally:
-            pending.close()
+        pending.commit()
 
     def _count_files(self) -> int:
         """Data files of the bucket that has the most of them."""
@@ -252,7 +246,7 @@ class PaimonTable:
         return max((each["files"] for each in counted), default=0)
 
     def _require_newest(self, loaded: LoadedTable, snapshot_id: int) -> None:
-        """Raises CommitConflict if rows were committed after this snapshot; compaction adds none."""
+        """Raises CommitConflict if rows were committed later; compaction commits none."""
         if read_snapshot_id(loaded) == snapshot_id:
             return
         later = [each for each in loaded.list_snapshots() if each.id() > snapshot_id]

@@ -18,7 +18,7 @@ from exporter.errors import (
 )
 from exporter.settings.catalogs import SIDECARS, Catalogs, Options, find_options, hide_secrets
 from exporter.stores.url import scheme_of
-from exporter.tables.interface import CommitConflict, mask_reason
+from exporter.tables.interface import CommitConflict, first_line, mask_reason
 
 _NAME: Final = r"[\w-]+"
 """A name that needs no quotes; a `$` would begin the name of a branch or a system table."""
@@ -43,7 +43,7 @@ class TableName:
 
     @property
     def location(self) -> str:
-        """The folder beside which the run's own files stand; for a server's table it is not there."""
+        """The folder beside which the run's own files stand. A server's table is elsewhere."""
         folder = self.options["warehouse"] if self.sidecars is None else self.sidecars
         return f"{folder.rstrip('/')}/{self.database}.db/{self.table}"
 
@@ -190,8 +190,7 @@ def translate(name: TableName, exc: BaseException) -> ExporterError:
 
 def describe(exc: BaseException) -> str:
     """The library's error in one line, without the prefixes of its layers."""
-    lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    line = _NOISE.sub("", lines[0])
+    line = _NOISE.sub("", first_line(exc))
     return re.sub(r": (None|Some\(.*)$", "", line).strip().rstrip(".")
 
 

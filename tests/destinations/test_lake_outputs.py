@@ -343,11 +343,11 @@ class Busy:
     def location(self) -> str:
         return self._table.location
 
-    def upsert(self, rows: SpilledRows, commit: Commit) -> None:
+    def commit_rows(self, rows: SpilledRows, commit: Commit, *, mode: TableMode) -> None:
         self._count += 1
         lock = LateLock(lambda: self._change(self._count))
         with pytest.raises(CommitConflict) as caught:
-            self._table.upsert(rows, replace(commit, lock=lock))
+            self._table.commit_rows(rows, replace(commit, lock=lock), mode=mode)
         raise caught.value
 
 
