@@ -40,7 +40,7 @@ class DeleteManifestWriter(ManifestWriterV2):
 
 
 class RowDelete(_FastAppendFiles):
-    """A commit of one file of positions, which the library itself cannot make."""
+    """A commit of one position-delete file, which the library itself cannot make."""
 
     delete_file: DataFile
 

@@ -1,4 +1,4 @@
-"""Iceberg tables whose warehouse is a bucket, of S3 and of OSS as it refuses and addresses."""
+"""Iceberg tables in a bucket of S3, and of OSS with its own addresses and refusals."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -94,7 +94,7 @@ def test_reader_has_the_columns_and_types_that_are_asked_for(memory_bytes: int) 
 
 
 @SIZES
-def test_spool_of_nothing_can_be_read(memory_bytes: int) -> None:
+def test_no_rows_can_be_read(memory_bytes: int) -> None:
     spool = fill(memory_bytes=memory_bytes)
 
     assert spool.open_reader().read_all().num_rows == 0
@@ -141,7 +141,7 @@ def test_nothing_is_left_of_rows_on_disk(tmp_path: Path, monkeypatch: pytest.Mon
     spool.close()
 
 
-def test_folder_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_room_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
 
     with pytest.raises(DestinationError, match="cannot keep rows in") as caught:
