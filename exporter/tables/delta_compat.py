@@ -1,4 +1,4 @@
-"""Whether an existing Delta table can take our commits, and rows as it stores them."""
+"""Compatibility of an existing Delta table with our commits, and the schemas of our rows."""
 
 import json
 from collections.abc import Mapping, Sequence

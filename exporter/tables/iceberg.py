@@ -15,17 +15,9 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg import exceptions
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import (
-    CommitFailedException,
-    NamespaceAlreadyExistsError,
-    NoSuchNamespaceError,
-    NoSuchTableError,
-    TableAlreadyExistsError,
-    ValidationException,
-)
 from pyiceberg.expressions import (
-    AlwaysTrue,
     And,
     BooleanExpression,
     GreaterThanOrEqual,
@@ -35,7 +27,7 @@ from pyiceberg.expressions import (
 from pyiceberg.expressions.literals import literal
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
-from pyiceberg.table import FileScanTask, Table, TableProperties, Transaction
+from pyiceberg.table import ALWAYS_TRUE, FileScanTask, Table, TableProperties, Transaction
 from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation
@@ -116,7 +108,9 @@ class _Rewrite(_OverwriteFiles):
         return merging.merge_manifests(data) + deletes
 
     def _refresh_for_retry(self) -> None:
-        raise CommitFailedException("the table has another snapshot than the one that was read")
+        raise exceptions.CommitFailedException(
+            "the table has another snapshot than the one that was read"
+        )
 
 
 class IcebergTable:
@@ -223,14 +217,13 @@ class IcebergTable:
     def _load(self) -> Table | None:
         try:
             return self._catalog.load_table(self._identifier)
-        except (NoSuchTableError, NoSuchNamespaceError):
+        except (exceptions.NoSuchTableError, exceptions.NoSuchNamespaceError):
             return None
 
     def _prepare(self, commit: Commit | None = None) -> Transaction:
         """A transaction on the table as it is now that adds the columns of ours that it lacks."""
-        try:
-            table = self._catalog.load_table(self._identifier)
-        except NoSuchTableError:
+        table = self._load()
+        if table is None:
             return self._prepare_new(commit)
         check_table(self._output, table, partition_by=self._partition_by)
         transaction = table.transaction()
@@ -243,7 +236,7 @@ class IcebergTable:
         return transaction
 
     def _prepare_new(self, commit: Commit | None) -> Transaction:
-        with contextlib.suppress(NamespaceAlreadyExistsError):
+        with contextlib.suppress(exceptions.NamespaceAlreadyExistsError):
             namespace = self._identifier.rpartition(".")[0]
             if not self._catalog.namespace_exists(namespace):
                 self._catalog.create_namespace(namespace)
@@ -290,13 +283,13 @@ def io_of(transaction: Transaction) -> FileIO:
 
 
 def plan_files(
-    transaction: Transaction, row_filter: BooleanExpression | None = None
+    transaction: Transaction, row_filter: BooleanExpression = ALWAYS_TRUE
 ) -> list[FileScanTask]:
     """The data files of the current snapshot that may have such rows, in no order."""
     if transaction.table_metadata.current_snapshot() is None:
         return []
     table = transaction._table  # noqa: SLF001 - the files are read by the columns it has now
-    return list(table.scan(row_filter or AlwaysTrue()).plan_files())
+    return list(table.scan(row_filter).plan_files())
 
 
 def commit_files(
@@ -335,7 +328,11 @@ def commit_files(
         raise
     try:
         transaction.commit_transaction()
-    except (CommitFailedException, ValidationException, TableAlreadyExistsError) as exc:
+    except (
+        exceptions.CommitFailedException,
+        exceptions.ValidationException,
+        exceptions.TableAlreadyExistsError,
+    ) as exc:
         writer.discard()
         raise CommitConflict(describe(exc)) from exc
     # After any other failure the commit may be made: files that a snapshot may name stay.

@@ -1,6 +1,4 @@
-"""Rows of an Iceberg table through pyiceberg's own readers and writers: files to read, to replace
-and to add.
-"""
+"""Data files of an Iceberg table, read and written by pyiceberg's own readers and writers."""
 
 import itertools
 import uuid
@@ -11,7 +9,6 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import ArrowScan, bin_pack_arrow_table, pyarrow_to_schema, write_file
 from pyiceberg.manifest import DataFile
@@ -22,7 +19,7 @@ from pyiceberg.partitioning import (
     partition_record_value,
 )
 from pyiceberg.schema import Schema
-from pyiceberg.table import FileScanTask, WriteTask
+from pyiceberg.table import ALWAYS_TRUE, FileScanTask, WriteTask
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import TimeTransform, VoidTransform
 from pyiceberg.typedef import Record
@@ -69,7 +66,7 @@ class RowReader:
         schema = self._metadata.schema()
         if names is not None:
             schema = schema.select(*names)
-        return ArrowScan(self._metadata, self._io, schema, AlwaysTrue()).to_record_batches([task])
+        return ArrowScan(self._metadata, self._io, schema, ALWAYS_TRUE).to_record_batches([task])
 
     def read_rest(self, touched: TouchedFile) -> Iterator[pa.RecordBatch]:
         """The rows that are not replaced."""

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pypaimon_rust.datafusion import BatchTableWrite, CommitMessage, PaimonCatalog, SQLContext
 from pypaimon_rust.datafusion import Table as LoadedTable
 
+from exporter.stores.interface import HeldLock
 from exporter.tables.interface import Commit, CommitConflict, TableMode, TableRequest
 from exporter.tables.paimon_names import TableName, resolve_name, translated
 from exporter.tables.paimon_schema import (
@@ -47,7 +48,7 @@ class PendingCommit:
         builder = loaded.new_batch_write_builder()._with_commit_user(run_id)  # noqa: SLF001
         self._builder = builder.with_overwrite({}) if mode == "replace" else builder
         self._committer = self._builder.new_commit()
-        # Where buckets are chosen as rows come, a second writer would not know the first's choices.
+        # Of dynamic buckets, a second writer would not know the choices of the first.
         self._max_bytes = MAX_BYTES if has_fixed_buckets(loaded.schema()) else None
         self._writer: BatchTableWrite | None = None
         self._written_bytes = 0
@@ -97,9 +98,7 @@ class PaimonTable:
 
     @property
     def location(self) -> str:
-        """The table's folder in a local warehouse, or one below the catalog's `sidecars`: a
-        catalog's server has no place for a run's own files.
-        """
+        """The table's folder, or one below `sidecars`: a server has no place for a run's files."""
         return self._name.location
 
     def find_commit(self, run_id: str) -> str | None:
@@ -134,10 +133,8 @@ class PaimonTable:
         with translated(self._name):
             loaded = self._prepare(commit)
             schema = build_arrow_schema(loaded.schema())
-            pending = PendingCommit(loaded, run_id=commit.run_id, mode=mode)
-            self._commit(
-                loaded, pending, (fit_rows(each, schema) for each in rows.open_reader()), commit
-            )
+            fitting = (fit_rows(each, schema) for each in rows.open_reader())
+            self._commit(loaded, fitting, run_id=commit.run_id, mode=mode, lock=commit.lock)
 
     def compact(self, commit: Commit) -> None:
         """Rewrite a table of a local warehouse in which a bucket has too many files.
@@ -152,14 +149,13 @@ class PaimonTable:
                 return
             loaded = self._set_options(loaded)
             run_id = f"{commit.run_id}-compaction"
-            pending = PendingCommit(loaded, run_id=run_id, mode="replace")
             # Columns that were read have metadata that the writer does not take.
             schema = build_arrow_schema(loaded.schema())
             rows = (
                 pa.RecordBatch.from_arrays(each.columns, schema=schema)
                 for each in read_rows(loaded)
             )
-            self._commit(loaded, pending, rows, commit)
+            self._commit(loaded, rows, run_id=run_id, mode="replace", lock=commit.lock)
 
     def read_columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with translated(self._name):
@@ -189,10 +185,10 @@ class PaimonTable:
         """The table with all columns of ours; created, where it does not exist."""
         loaded = self._load()
         if loaded is None:
-            create = build_create(
-                self._sql_name, partition_by=self._partition_by, codec=commit.codec
-            )
-            statements = [create]
+            partition_by = self._partition_by
+            statements = [
+                build_create(self._sql_name, partition_by=partition_by, codec=commit.codec)
+            ]
         else:
             names = {each.name() for each in loaded.schema().fields()}
             # Never required: existing rows have no value for them.
@@ -216,9 +212,11 @@ class PaimonTable:
     def _commit(
         self,
         loaded: LoadedTable,
-        pending: PendingCommit,
         rows: Iterable[pa.RecordBatch],
-        commit: Commit,
+        *,
+        run_id: str,
+        mode: TableMode,
+        lock: HeldLock,
     ) -> None:
         """Write the rows and commit them. Raises CommitConflict where somebody else was faster.
 
@@ -226,11 +224,12 @@ class PaimonTable:
         the library would commit on top of newer rows without numbering ours again.
         """
         before = read_snapshot_id(loaded)
+        pending = PendingCommit(loaded, run_id=run_id, mode=mode)
         try:
             for batch in rows:
                 pending.write(batch)
             pending.prepare()
-            commit.lock.ensure_held()
+            lock.ensure_held()
             # Last of all: the library would commit on top of whatever there is.
             self._require_newest(loaded, before)
         except BaseException:

@@ -1,4 +1,4 @@
-"""Whether our rows fit a Paimon table, and the SQL that creates one; performs no I/O."""
+"""Compatibility of a Paimon table with our rows, and the SQL to create one; performs no I/O."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ def check_table(output: str, schema: TableSchema) -> None:
 
 
 def list_obstacles(schema: TableSchema) -> list[str]:
-    """Why a table would not have one row a session, the last one read."""
+    """Reasons why readers would not find one row a session, the newest one."""
     key, options = schema.primary_keys(), schema.options()
     engine = options.get("merge-engine", "deduplicate")
     obstacles = {
