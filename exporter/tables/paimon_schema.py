@@ -1,7 +1,7 @@
 """Compatibility of a Paimon table with our rows, and the SQL to create one; performs no I/O."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -44,6 +44,15 @@ _ARROW: Final[dict[str, pa.DataType]] = {
 # Without nanoseconds, which end in the year 2262.
 _TIMESTAMP: Final = re.compile(r"TIMESTAMP\(([0-6])\)( WITH LOCAL TIME ZONE)?")
 
+_REFUSED_OPTIONS: Final = {
+    ("sequence.field", None): "its sequence.field can keep an older row of a session",
+    ("rowkind.field", None): "its rowkind.field takes a column for what a row does",
+    ("deletion-vectors.enabled", "true"): "with deletion-vectors.enabled, rows are seen once"
+    " something has compacted it",
+    ("bucket", "-2"): "with bucket = -2, rows are seen once something has compacted it",
+}
+"""By option and value, or None for any value."""
+
 _BUCKETS: Final = "1"
 """One file a commit and partition. A bucket is good for some 200 MiB: ten million sessions."""
 
@@ -75,9 +84,9 @@ def check_partitions(output: str, partition_by: Sequence[str], found: Sequence[s
 
 def check_table(output: str, schema: TableSchema) -> None:
     """Raises DestinationError for a table that cannot take our rows as one row a session."""
-    for reason in list_obstacles(schema):
+    for obstacle in list_obstacles(schema):
         raise DestinationError(
-            f"the table '{output}' does not fit: {reason}",
+            f"the table '{output}' does not fit: {obstacle}",
             hint="name a table that is not there: the run makes it, with the primary key"
             f" ({', '.join(KEY_COLUMNS)})",
         )
@@ -88,31 +97,20 @@ def check_table(output: str, schema: TableSchema) -> None:
             raise build_misfit(output, reason)
 
 
-def list_obstacles(schema: TableSchema) -> list[str]:
+def list_obstacles(schema: TableSchema) -> Iterator[str]:
     """Reasons why readers would not find one row a session, the newest one."""
     key, options = schema.primary_keys(), schema.options()
+    if set(key) != set(KEY_COLUMNS):
+        yield f"its primary key is ({', '.join(key)})" if key else "it has no primary key"
+    for name in schema.partition_keys():
+        if name not in KEY_COLUMNS:
+            yield f"it is partitioned by '{name}', so that a session that changes would be twice"
     engine = options.get("merge-engine", "deduplicate")
-    obstacles = {
-        f"its primary key is ({', '.join(key)})" if key else "it has no primary key": set(key)
-        != set(KEY_COLUMNS),
-        f"its merge-engine is '{engine}', which keeps what a session was": engine != "deduplicate",
-        "its sequence.field can keep an older row of a session": "sequence.field" in options,
-        "its rowkind.field takes a column for what a row does": "rowkind.field" in options,
-        "with deletion-vectors.enabled, rows are seen once something has compacted it": options.get(
-            "deletion-vectors.enabled"
-        )
-        == "true",
-        "with bucket = -2, rows are seen once something has compacted it": options.get("bucket")
-        == "-2",
-    }
-    return [
-        *(
-            f"it is partitioned by '{name}', so that a session that changes would be twice"
-            for name in schema.partition_keys()
-            if name not in KEY_COLUMNS
-        ),
-        *(reason for reason, is_so in obstacles.items() if is_so),
-    ]
+    if engine != "deduplicate":
+        yield f"its merge-engine is '{engine}', which keeps what a session was"
+    for (name, value), reason in _REFUSED_OPTIONS.items():
+        if name in options and value in {None, options[name]}:
+            yield reason
 
 
 def describe_column(field: DataField) -> TableColumn:
