@@ -174,7 +174,7 @@ def test_emulator_shares_no_code_with_the_client_it_judges() -> None:
                 "tables.iceberg_rows",
             },
         ),
-        ("pypaimon_rust", {"tables.paimon"}),
+        ("pypaimon_rust", {"tables.paimon", "tables.paimon_schema"}),
         ("rich", {"ui.bar"}),
         ("shtab", {"cli.completion"}),
         ("tenacity", {"api.client"}),

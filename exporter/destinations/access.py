@@ -1,4 +1,4 @@
-"""The identity and the network by which a run reaches object stores."""
+"""How a run reaches object stores: by which identity and from which network."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,11 +12,11 @@ from exporter.stores.url import StoreAccess
 def build_store_access(
     settings: Settings, *, region_id: str | None, environ: Mapping[str, str]
 ) -> StoreAccess:
-    """How the run's object stores are reached: by the same identity and from the same network."""
+    """Object stores are reached by the identity, and from the network, of the API calls."""
 
     @cache
     def choose() -> Callable[[], Credential]:
-        # Late: an output that is no `oss://` needs no key, and no complaint about half of one.
+        # Only when asked: an output outside OSS needs no key, nor an error about half of one.
         return choose_fetch(profile=settings.profile, environ=environ)
 
     def fetch_key() -> Credential:

@@ -1,32 +1,30 @@
-"""The files of a dataset's folder: which are a run's, and whether it may be written to."""
+"""A dataset's folder: which files runs write there, and whether a run may."""
 
 import shlex
 from collections.abc import Iterator
 
 import orjson
 
-from exporter.errors import (
-    DestinationError,
-    UsageError,
-)
+from exporter.errors import DestinationError, UsageError
 from exporter.sinks.dataset import is_part
 from exporter.stores.interface import Store
+from exporter.tables.registry import FOLDER_LOGS
 
 OWN_FOLDERS = ("_exporter/", "_manifests/")
 """Folders of a dataset that hold no data."""
 
 
 def is_own(name: str) -> bool:
-    """Whether a file of a dataset is one that runs write there."""
+    """Whether runs write a file of this name in a dataset."""
     return name == "_manifest.json" or name.startswith(OWN_FOLDERS) or is_part(name)
 
 
 def require_dataset(store: Store) -> None:
-    """Raises DestinationError for a folder that holds something else, UsageError for one that holds
-    another output.
+    """Raises DestinationError for a folder with other files, UsageError for one with another output
+    in it.
     """
     manifest = store.read("_manifest.json")
-    if manifest is not None and is_ours(manifest):
+    if manifest is not None and is_manifest(manifest):
         return
     require_unnested(store)
     for each in store.list_files():
@@ -39,7 +37,7 @@ def require_dataset(store: Store) -> None:
 
 
 def require_unnested(store: Store) -> None:
-    """Raises UsageError for a folder that has an output of its own somewhere below."""
+    """Raises UsageError for a folder that has another output anywhere below it."""
     inner = next(find_nested(store), None)
     if inner is not None:
         raise UsageError(
@@ -54,16 +52,17 @@ def find_nested(store: Store) -> Iterator[str]:
     for each in store.list_files():
         if each.name.startswith(OWN_FOLDERS):
             continue
-        for mark in ("/_exporter/", "/_delta_log/"):
-            if mark in each.name:
-                yield each.name.partition(mark)[0]
-        if each.name.endswith("/_manifest.json") and is_ours(store.read(each.name) or b"null"):
+        for mark in ("_exporter/", *FOLDER_LOGS):
+            if f"/{mark}" in each.name:
+                yield each.name.partition(f"/{mark}")[0]
+        if each.name.endswith("/_manifest.json") and is_manifest(store.read(each.name) or b"null"):
             yield each.name.removesuffix("/_manifest.json")
 
 
-def is_ours(manifest: bytes) -> bool:
+def is_manifest(content: bytes) -> bool:
+    """Whether a `_manifest.json` is one of ours: other tools write files of that name."""
     try:
-        read = orjson.loads(manifest)
-    except orjson.JSONDecodeError:  # one that was damaged since; the next publish replaces it
+        read = orjson.loads(content)
+    except orjson.JSONDecodeError:  # a damaged one; the next publish replaces it
         return True
     return isinstance(read, dict) and "manifest_version" in read

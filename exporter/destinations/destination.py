@@ -10,32 +10,31 @@ from exporter.stores.local import LocalStore
 from exporter.tables.interface import Table
 
 Kind = Literal["file", "stream", "dataset", "table"]
-"""One file; stdout, a pipe or a device; a folder of parts; what has a log of its own."""
-
+"""One file; stdout, a pipe or a device; a folder of parts; a table with its own log."""
 
 OutputFormat = FileFormat | TableFormat
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecars:
-    """Where a run keeps its own files beside the output: a store, and their names in it."""
+    """The names of a run's own files beside an output, and the store that they are in."""
 
     store: Store
     manifest: str
     intent: str
-    """What a run is about to publish, while it does."""
+    """Names what a run is publishing, while it does."""
     lock: str
     journal: str
-    """What a run has read so far."""
+    """Keeps the answers that a run has read so far."""
     state: str | None
-    """What the next run builds on; None where runs cannot."""
+    """Keeps the bookmark of the next incremental run; None where there can be none."""
     manifests: str | None = None
     """The folder of the numbered manifests; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """An output as its name and the settings tell it; nothing was written yet."""
+    """An output as its name and the settings describe it; nothing has been written yet."""
 
     output: str
     """As the user named it."""
@@ -44,8 +43,7 @@ class Destination:
     """Of its files; a table has its own."""
     file_codec: FileCodec
     store: Store
-    """Where its files are; for a stream the working folder, where it has none; for a table the
-    folder that its own folder is in."""
+    """The store of its files; for a table, of its folder; for a stream, the working folder."""
     name: str
     """Of the file, or the table's folder, in the store; empty for a dataset."""
     table: Table | None = None
@@ -57,36 +55,27 @@ class Destination:
 
     @property
     def key(self) -> str:
-        """The output's name, the same however it was spelled: what a state or a journal is of."""
+        """The output's name, however it was spelled: a state and a journal belong to it."""
         path = self.store.path_of(self.name)
         if isinstance(self.store, LocalStore):
-            # It becomes JSON, and the working folder's name may be no UTF-8.
+            # It becomes JSON, and the working folder's name may not be UTF-8.
             return os.path.realpath(path).encode("utf-8", "backslashreplace").decode()
         return path
 
     @property
     def sidecars(self) -> Sidecars | None:
-        """Where a run keeps its own files; None for a stream, which has no place beside it."""
+        """The run's own files; None for a stream, which has no place beside it."""
         match self.kind:
             case "stream":
                 return None
-            case "file":
+            case "file" | "table":
                 return Sidecars(
                     self.store,
                     manifest=f"{self.name}.manifest.json",
                     intent=f".{self.name}.publishing.json",
                     lock=f".{self.name}.lock",
                     journal=f".{self.name}.journal",
-                    state=None,
-                )
-            case "table":
-                return Sidecars(
-                    self.store,
-                    manifest=f"{self.name}.manifest.json",
-                    intent=f".{self.name}.publishing.json",
-                    lock=f".{self.name}.lock",
-                    journal=f".{self.name}.journal",
-                    state=f"{self.name}.state.json",
+                    state=f"{self.name}.state.json" if self.kind == "table" else None,
                 )
             case "dataset":
                 return Sidecars(

@@ -1,4 +1,4 @@
-"""Opens what a run writes to, by the kind of its destination."""
+"""Opens a destination's output, and its copy of the manifest."""
 
 import os
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def open_output(
     partition_by: Sequence[str],
     target_bytes: int,
 ) -> Output:
-    """The output, which proves that it can be written. Raises UsageError and DestinationError.
+    """Open an output, which proves that it can be written. Raises UsageError and DestinationError.
 
-    `adds` is for a run that adds to what is there, in place of replacing it. The last two are for
-    datasets: the columns that parts are in folders by, and the size at which a part ends.
+    A run that `adds` keeps what is there instead of replacing it. The last two are for datasets:
+    the columns of their partitions, and the size at which a part ends.
     """
 
     def open_file_sink(stream: ByteStream) -> Sink:
@@ -99,9 +99,9 @@ def open_output(
 
 
 def prove_sidecars(sidecars: Sidecars | None, *, run_id: str) -> None:
-    """Raises DestinationError when the manifest could not be written beside the output.
+    """Raises DestinationError when the manifest cannot be written beside the output.
 
-    Known before the first request, not after the last.
+    A run checks this before its first request rather than after its last.
     """
     if sidecars is not None:
         sidecars.store.stage(sidecars.manifest, run_id=run_id).discard()
@@ -110,7 +110,7 @@ def prove_sidecars(sidecars: Sidecars | None, *, run_id: str) -> None:
 def stage_manifest_copy(
     path: str | None, destination: Destination, *, run_id: str
 ) -> StagedFile | None:
-    """The file of `--manifest`; None where that is the manifest's own place, or none is named.
+    """The file of `--manifest`; None without it, or where it names the manifest's own place.
 
     Raises UsageError and DestinationError.
     """

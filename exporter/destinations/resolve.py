@@ -1,4 +1,4 @@
-"""What an output's name means: which store, which kind, where a run keeps its own files."""
+"""Resolves an output's name to a destination: its kind, format and store."""
 
 import stat
 from collections.abc import Sequence
@@ -7,13 +7,7 @@ from typing import TypeGuard, get_args
 
 from exporter.destinations.dataset import require_dataset
 from exporter.destinations.destination import Destination
-from exporter.errors import (
-    UnusableNameError,
-    UsageError,
-    mask_url,
-    quote,
-    shorten,
-)
+from exporter.errors import UnusableNameError, UsageError, mask_url, quote, shorten
 from exporter.model import FileFormat, OutputFormat, TableFormat
 from exporter.settings.catalogs import Catalogs
 from exporter.settings.files import describe_kind, find_fault
@@ -36,11 +30,11 @@ def resolve_destination(
     partition_by: Sequence[str] = (),
     catalogs: Catalogs | None = None,
 ) -> Destination:
-    """What the output is, by its name and by what stands there; blocks.
+    """The destination of an output, by its name and by what exists there; blocks.
 
-    A folder, or a name that ends in `/`, is a dataset, Parquet by default; in an object store,
-    which has no folders, a name without a suffix is one too. Raises UsageError for what cannot be
-    an output, DestinationError for what is there and cannot be replaced.
+    A folder, or a name that ends in `/`, is a dataset, Parquet by default; so is a name without a
+    suffix in an object store, which has no folders. Raises UsageError for a name of no output,
+    DestinationError for something that exists there and cannot be replaced.
     """
     table_format = find_format(output, chosen=chosen, access=access)
     if table_format is not None:
@@ -64,7 +58,7 @@ def resolve_destination(
         return Destination(output, "dataset", file_format or "parquet", "none", store, "")
     require_regular(output)
     output_format, codec = resolve_format(output, file_format)
-    # A link stays, and what it points to is replaced; the run's own files stand beside the link.
+    # A link stays and its target is replaced; the run's own files stand beside the link.
     store, name = LocalStore.holding(output)
     return Destination(output, "file", output_format, codec, store, name)
 
@@ -74,22 +68,21 @@ def is_file_format(chosen: OutputFormat | None) -> TypeGuard[FileFormat]:
 
 
 def resolve_table(request: TableRequest, table_format: TableFormat) -> Destination:
-    """A table; the run's own files stand beside its folder."""
     output = request.output
     if scheme_of(output) is None:
         require_local(output)
     table = open_table(table_format, request)
-    store, name = hold_table(table.location, access=request.access)
+    store, name = locate_table(table.location, access=request.access)
     return Destination(output, "table", "parquet", "none", store, name, table, table_format)
 
 
-def hold_table(location: str, *, access: StoreAccess) -> tuple[Store, str]:
+def locate_table(location: str, *, access: StoreAccess) -> tuple[Store, str]:
     """The store that a table's folder is in, and the folder's name."""
     folder, _, name = location.rstrip("/").rpartition("/")
     scheme = scheme_of(location)
     if scheme is None or scheme == "file":
         folder = folder.removeprefix("file:").replace("///", "/", 1)
-        with translated(folder):  # a catalog makes the folders of its warehouse as they are needed
+        with translated(folder):  # a catalog creates the folders of its warehouse when needed
             make_folders(Path(folder))
         return LocalStore(folder), name
     return open_store(folder.replace("s3a://", "s3://", 1), access), name
@@ -109,8 +102,8 @@ def resolve_object_store(
     return Destination(output, "file", output_format, codec, open_store(folder, access), name)
 
 
-def hold_file(url: str, *, access: StoreAccess) -> tuple[Store, str]:
-    """The store and the name of a small file that a setting names. Raises UsageError."""
+def locate_file(url: str, *, access: StoreAccess) -> tuple[Store, str]:
+    """The store and the name of a small file, such as a state. Raises UsageError."""
     if url.endswith("/") or url == "-":
         raise UsageError(
             f"'{shorten(url)}' names no file", hint="end it in a name, such as state.json"
@@ -124,7 +117,7 @@ def hold_file(url: str, *, access: StoreAccess) -> tuple[Store, str]:
 
 
 def require_local(path: str) -> None:
-    """Raises UsageError for what no file of this machine can be called."""
+    """Raises UsageError for a URL, and for a name that no local file can have."""
     scheme = scheme_of(path)
     if scheme is not None:
         raise UsageError(
@@ -141,7 +134,7 @@ def require_local(path: str) -> None:
 
 
 def require_regular(path: str) -> None:
-    """Raises UnusableNameError where something else than a file is in the place of one."""
+    """Raises UnusableNameError for a name of something that is not a regular file."""
     with translated(path):
         mode = mode_of(path)
     if mode is not None and not stat.S_ISREG(mode):

@@ -9,7 +9,7 @@ from exporter.api.connect import ApiEndpoint, resolve_endpoint
 from exporter.destinations.access import build_store_access
 from exporter.destinations.destination import Destination
 from exporter.destinations.neighbours import require_apart
-from exporter.destinations.resolve import hold_file, resolve_destination
+from exporter.destinations.resolve import locate_file, resolve_destination
 from exporter.errors import UsageError, quote, shorten
 from exporter.events import Event
 from exporter.model import ListingQuery, TimeRange
@@ -127,7 +127,7 @@ def place_state(
         return None
     if settings.state is None:
         return sidecars.store, sidecars.state
-    return hold_file(settings.state, access=access)
+    return locate_file(settings.state, access=access)
 
 
 def require_output(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Where a Delta table is: a store for what we ask of it, and the same place as for deltalake."""
+"""The folder of a Delta table: our own store for it, and deltalake's options to open it."""
 
 import os
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ from exporter.stores.url import StoreAccess, scheme_of
 
 @dataclass(frozen=True, slots=True)
 class DeltaFolder:
-    """The folder of a table that is there or yet to be made."""
+    """The folder of a table, which need not exist."""
 
     store: Store
     uri: str
     """An absolute path, or a URL."""
     build_options: DeltaOptions
+    """Gives deltalake's storage options. Call it for each use: deltalake renews no key itself."""
 
 
 def open_folder(output: str, access: StoreAccess) -> DeltaFolder:
-    """The folder that an output names; nothing is asked of it yet.
+    """The folder that an output names, without asking the store.
 
-    Raises UsageError for what cannot be one, MissingExtraError, CredentialsError.
+    Raises UsageError for a name of no folder, MissingExtraError, CredentialsError.
     """
     if scheme_of(output) is None:
         local = LocalStore(output, makes_folder=True)

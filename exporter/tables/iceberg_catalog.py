@@ -1,11 +1,10 @@
-"""Catalogs of pyiceberg's own configuration: how a table is named, and what their errors mean."""
+"""Catalogs of pyiceberg's own configuration: names of their tables, and their errors."""
 
 import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pyiceberg.catalog import Catalog, load_catalog
@@ -19,25 +18,11 @@ from exporter.errors import (
     mask_urls,
     shorten,
 )
-from exporter.tables.interface import show_reason
+from exporter.tables.interface import first_line, mask_reason
 
 
-@dataclass(frozen=True, slots=True)
-class TableName:
-    """A table as the user named it."""
-
-    output: str
-    catalog: str
-    namespace: tuple[str, ...]
-    table: str
-
-    @property
-    def identifier(self) -> tuple[str, ...]:
-        return (*self.namespace, self.table)
-
-
-def parse_table_name(output: str) -> TableName:
-    """Raises UsageError for what names no table."""
+def parse_table_name(output: str) -> tuple[str, str]:
+    """The catalog and, as `namespace.table`, the table. Raises UsageError for any other name."""
     matched = re.fullmatch(r"iceberg://([^/?#@\s]+)/([^/?#\s]+)", output)
     parts = matched[2].split(".") if matched is not None else []
     if matched is None or len(parts) < 2 or not all(parts):
@@ -45,25 +30,17 @@ def parse_table_name(output: str) -> TableName:
             f"'{shorten(mask_urls(output))}' names no Iceberg table",
             hint="name it as iceberg://catalog/namespace.table",
         )
-    return TableName(output, matched[1], tuple(parts[:-1]), parts[-1])
+    return matched[1], matched[2]
 
 
 def describe(exc: BaseException) -> str:
-    """What a library's error says, in one line and without the password of a URI."""
-    lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    return show_reason(lines[0].strip().rstrip("."))
-
-
-def _root_of(exc: BaseException) -> BaseException:
-    """What began it: layers of clients only wrap it in names of their own."""
-    while (inner := exc.__cause__ or exc.__context__) is not None:
-        exc = inner
-    return exc
+    """A library's error in one line, without the password of a URI."""
+    return mask_reason(first_line(exc))
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what the library warns of from the user's terminal: it is for who writes the code."""
+def silenced() -> Iterator[None]:
+    """Keep the library's warnings, which are for programmers, from the user's terminal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -71,14 +48,14 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def translated(output: str) -> Iterator[None]:
-    """Errors of pyiceberg, and of what it calls, as ours."""
+    """Translate errors of pyiceberg, and of the clients that it calls, to ours."""
     try:
-        with quiet():
+        with silenced():
             yield
     except ExporterError:
         raise
     except Exception as exc:
-        raise _translate(output, exc) from exc
+        raise translate(output, exc) from exc
 
 
 _REFUSALS: Final = frozenset(
@@ -88,11 +65,14 @@ _STORE_REFUSAL: Final = re.compile("ACCESS_DENIED|INVALID_ACCESS_KEY|HTTP status
 _NOT_INSTALLED: Final = frozenset({"NotInstalledError", "ModuleNotFoundError", "ImportError"})
 
 
-def _translate(output: str, exc: Exception) -> ExporterError:
+def translate(output: str, exc: Exception) -> ExporterError:
     name = type(exc).__name__
     if type(exc).__module__.startswith("requests."):
+        root: BaseException = exc
+        while (inner := root.__cause__ or root.__context__) is not None:
+            root = inner
         return DestinationError(
-            f"cannot write to '{output}': its catalog does not answer: {describe(_root_of(exc))}",
+            f"cannot write to '{output}': its catalog does not answer: {describe(root)}",
             hint="look at the catalog's uri in pyiceberg's configuration, and at the network",
         )
     message = f"cannot write to '{output}': {describe(exc)}"
@@ -113,7 +93,8 @@ def _translate(output: str, exc: Exception) -> ExporterError:
 
 
 def open_catalog(catalog: str) -> Catalog:
-    # Read anew: the library keeps what was configured when it was imported.
+    """Raises UsageError for a catalog that is not configured, or of an unknown type."""
+    # A new Config: the library's own one is as old as its import.
     config = Config()
     found: Any = config.get_catalog_config(catalog)
     if found is None:
@@ -125,8 +106,8 @@ def open_catalog(catalog: str) -> Catalog:
             if known
             else f"describe it in ~/.pyiceberg.yaml, or set PYICEBERG_CATALOG__{variable}__URI",
         )
-    # The AWS client inside pyarrow signs uploads in a way that OSS refuses; this variable, which it
-    # reads when a file system is opened, is the only way to tell it.
+    # The AWS client inside pyarrow signs uploads in a way that OSS refuses. Only this variable
+    # changes that; it is read when a file system is opened.
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     try:
         return load_catalog(

@@ -1,6 +1,4 @@
-"""Columns and partitions of Iceberg tables: those that we make, and whether ours fit those that are
-there; performs no I/O.
-"""
+"""Columns and partitions of Iceberg tables: those of new tables, and whether existing ones fit."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,7 +7,7 @@ import pyarrow as pa
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.transforms import DayTransform, IdentityTransform
+from pyiceberg.transforms import DayTransform, IdentityTransform, Transform
 from pyiceberg.types import (
     DoubleType,
     IcebergType,
@@ -19,13 +17,17 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
-from exporter.errors import DestinationError, UsageError
+from exporter.errors import DestinationError
 from exporter.model import KEY_COLUMNS
 from exporter.records.schema import INSTANT, SCHEMA
-from exporter.tables.columns import DAY, build_misfit, require_distinct_names
-
-STORED: Final = pa.timestamp("us", tz="UTC")
-"""How tables keep instants."""
+from exporter.tables.columns import (
+    DAY,
+    TableColumn,
+    build_stored_field,
+    require_fit,
+    require_partition_columns,
+    require_same_partitions,
+)
 
 MAX_FORMAT_VERSION: Final = 2
 
@@ -43,21 +45,17 @@ def type_of(field: pa.Field) -> IcebergType:
 
 
 def build_row_schema(schema: Schema) -> pa.Schema:
-    """Our rows for a table of these columns."""
+    """The schema of our rows in a table of these columns."""
     return pa.schema(
         [
-            pa.field(
-                field.name,
-                STORED if field.type == INSTANT else field.type,
-                nullable=not schema.find_field(field.name).required,
-            )
+            build_stored_field(field, nullable=not schema.find_field(field.name).required)
             for field in SCHEMA
         ]
     )
 
 
 def build_schema() -> Schema:
-    """Our columns as a new table has them, with the key as its identifier."""
+    """The columns of a new table, with the key as its identifier."""
     fields = [
         NestedField(
             field_id=number,
@@ -72,29 +70,28 @@ def build_schema() -> Schema:
 
 
 def build_partition_spec(partition_by: Sequence[str], schema: Schema) -> PartitionSpec:
-    """Raises UsageError for a column that does not exist."""
-    fields = []
-    for number, name in enumerate(partition_by, start=1000):
-        if name != DAY and name not in schema.column_names:
-            raise UsageError(
-                f"there is no column '{name}' to partition by",
-                hint=f"take {DAY} for the day of create_time, or one of"
-                f" {', '.join(schema.column_names)}",
-            )
-        source = schema.find_field("create_time" if name == DAY else name)
-        transform: DayTransform[Any] | IdentityTransform[Any]
-        transform = DayTransform() if name == DAY else IdentityTransform()
-        fields.append(
+    """The partitions of a new table. Raises UsageError for a column that does not exist."""
+    require_partition_columns(partition_by, SCHEMA.names)
+    return PartitionSpec(
+        *(
             PartitionField(
-                source_id=source.field_id, field_id=number, transform=transform, name=name
+                source_id=schema.find_field("create_time" if name == DAY else name).field_id,
+                field_id=number,
+                transform=choose_transform(name),
+                name=name,
             )
+            for number, name in enumerate(partition_by, start=1000)
         )
-    return PartitionSpec(*fields)
+    )
+
+
+def choose_transform(name: str) -> Transform[Any, Any]:
+    return DayTransform() if name == DAY else IdentityTransform()
 
 
 def check_table(output: str, table: Table, *, partition_by: Sequence[str]) -> None:
-    """Raises DestinationError for a table that our rows do not fit or that the library cannot write
-    to, UsageError for one with another layout than asked for, if one is.
+    """Raises DestinationError for a table that our rows do not fit or that the library cannot
+    write to; UsageError for other partitions than asked for, if any are.
     """
     version = table.format_version
     if version > MAX_FORMAT_VERSION:
@@ -103,36 +100,15 @@ def check_table(output: str, table: Table, *, partition_by: Sequence[str]) -> No
             f" {MAX_FORMAT_VERSION} can be written",
             hint="name another table",
         )
-    _check_partitions(output, table.spec(), partition_by)
-    require_distinct_names(output, table.schema().column_names)
-    for field in table.schema().fields:
-        _check_field(output, field)
-
-
-def _check_partitions(output: str, spec: PartitionSpec, partition_by: Sequence[str]) -> None:
-    if not partition_by:
-        return
-    wanted = [
-        (field.name, str(field.transform))
-        for field in build_partition_spec(partition_by, build_schema()).fields
+    found = [
+        field.name
+        if str(field.transform) == str(choose_transform(field.name))
+        else f"{field.transform}({field.name})"
+        for field in table.spec().fields
     ]
-    found = [(field.name, str(field.transform)) for field in spec.fields]
-    if found != wanted:
-        names = ", ".join(name for name, _ in found) or "nothing"
-        raise UsageError(
-            f"the table '{output}' is partitioned by {names}, not by {', '.join(partition_by)}",
-            hint="leave --partition-by away: a table keeps the layout it was made with",
-        )
-
-
-def _check_field(output: str, found: NestedField) -> None:
-    wanted = SCHEMA.field(found.name) if found.name in SCHEMA.names else None
-    if wanted is None:
-        if found.required:
-            raise build_misfit(output, f"it requires '{found.name}', which no session has")
-    elif found.field_type != type_of(wanted):
-        raise build_misfit(
-            output, f"its '{found.name}' is {found.field_type}, not {type_of(wanted)}"
-        )
-    elif found.required and wanted.nullable:
-        raise build_misfit(output, f"it requires '{found.name}', which a session may lack")
+    require_same_partitions(output, found, partition_by)
+    columns = [
+        TableColumn(field.name, str(field.field_type), is_required=field.required)
+        for field in table.schema().fields
+    ]
+    require_fit(output, columns, {field.name: str(type_of(field)) for field in SCHEMA})

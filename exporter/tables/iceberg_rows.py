@@ -1,17 +1,14 @@
-"""Rows of an Iceberg table through pyiceberg's own readers and writers: which are replaced, and
-data files of the others and of new ones.
-"""
+"""Data files of an Iceberg table, read and written by pyiceberg's own readers and writers."""
 
 import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import ArrowScan, bin_pack_arrow_table, pyarrow_to_schema, write_file
 from pyiceberg.manifest import DataFile
@@ -22,7 +19,7 @@ from pyiceberg.partitioning import (
     partition_record_value,
 )
 from pyiceberg.schema import Schema
-from pyiceberg.table import FileScanTask, WriteTask
+from pyiceberg.table import ALWAYS_TRUE, FileScanTask, WriteTask
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import TimeTransform, VoidTransform
 from pyiceberg.typedef import Record
@@ -32,25 +29,29 @@ from exporter.tables.spool import SpilledRows
 
 TARGET_PROPERTY: Final = "write.target-file-size-bytes"
 TARGET_BYTES: Final = 24 << 20
-"""Of a table that we make, as the library counts: rows in memory. On disk it is a tenth of that.
+"""For a new table, as the library counts: rows in memory, ten times their size on disk.
 
-A file that an upsert touches is read whole, and is in memory three times while it is written anew.
+A file that an upsert touches is read whole, and is in memory three times while it is rewritten.
 """
 
 MIN_BLOCK_ROWS: Final = 1 << 17
-"""How many rows' keys are looked up together, at least."""
+"""Rows whose keys are looked up together, at least."""
+
+MAX_WRITTEN_AT_ONCE: Final = 16
+"""Files that are handed to the library's threads together."""
 
 
 @dataclass(frozen=True, slots=True)
 class TouchedFile:
-    """A data file, and which of its rows are replaced."""
+    """A data file with rows that an upsert replaces."""
 
     task: FileScanTask
     replaced: pa.BooleanArray
+    """One value a row of the file."""
 
 
 class RowReader:
-    """Reads data files of a table as it is: with its deletes, by field ids or its name mapping."""
+    """Reads a table's data files: with its deletes, by field ids or its name mapping."""
 
     def __init__(self, metadata: TableMetadata, io: FileIO) -> None:
         self._metadata = metadata
@@ -60,12 +61,12 @@ class RowReader:
         self, task: FileScanTask, names: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Rows in their order, with all columns or those named."""
-        # What the file before has taken is free, and not given back by itself.
+        # The memory of the last file is free, but not given back by itself.
         pa.default_memory_pool().release_unused()
         schema = self._metadata.schema()
         if names is not None:
             schema = schema.select(*names)
-        return ArrowScan(self._metadata, self._io, schema, AlwaysTrue()).to_record_batches([task])
+        return ArrowScan(self._metadata, self._io, schema, ALWAYS_TRUE).to_record_batches([task])
 
     def read_rest(self, touched: TouchedFile) -> Iterator[pa.RecordBatch]:
         """The rows that are not replaced."""
@@ -80,15 +81,14 @@ def find_touched(
     tasks: Iterable[FileScanTask], reader: RowReader, rows: SpilledRows
 ) -> Iterator[TouchedFile]:
     """The data files that have rows of the same keys."""
-    wanted = pa.chunked_array(map(join_keys, rows.open_reader(_KEYS)), pa.large_string())
-    wanted = wanted.combine_chunks()
+    wanted = read_keys(rows.open_reader(_KEYS)).combine_chunks()
     block: list[tuple[FileScanTask, pa.ChunkedArray]] = []
     row_count = 0
     for task in tasks:
-        found = pa.chunked_array(map(join_keys, reader.read(task, KEY_COLUMNS)), pa.large_string())
+        found = read_keys(reader.read(task, KEY_COLUMNS))
         block.append((task, found))
         row_count += len(found)
-        # Looking up costs as much as there are keys to find, each time.
+        # Each lookup costs as much as there are keys to find.
         if row_count >= max(MIN_BLOCK_ROWS, len(wanted)):
             yield from _find_hits(block, wanted)
             block, row_count = [], 0
@@ -99,8 +99,12 @@ _KEYS: Final = pa.schema([pa.field(name, pa.string()) for name in KEY_COLUMNS])
 _SEPARATOR: Final = pa.scalar(":", pa.large_string())
 
 
+def read_keys(batches: Iterable[pa.RecordBatch]) -> pa.ChunkedArray:
+    return pa.chunked_array(map(join_keys, batches), pa.large_string())
+
+
 def join_keys(rows: pa.RecordBatch) -> Any:
-    """The key as one text. Its lengths stand first, so that different keys differ."""
+    """Each row's key as one text, with the lengths of its parts first, so different keys differ."""
     columns = [rows[name].cast(pa.large_string()) for name in KEY_COLUMNS]
     lengths = [pc.binary_length(column).cast(pa.large_string()) for column in columns[:-1]]
     return pc.binary_join_element_wise(*lengths, *columns, _SEPARATOR)
@@ -120,18 +124,17 @@ def _find_hits(
 
 
 class DataFileWriter:
-    """Writes rows to data files that no snapshot names yet: `write`…, then `close`."""
+    """Writes rows to data files that no snapshot names yet: `write`…, then `close` or `discard`."""
 
     def __init__(self, metadata: TableMetadata, io: FileIO, *, write_id: uuid.UUID) -> None:
         self._metadata = metadata
         self._io = io
-        self.write_id = write_id
+        self._write_id = write_id
         self._target_bytes = int(metadata.properties.get(TARGET_PROPERTY, TARGET_BYTES))
         self._numbers = itertools.count()
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
-        self.files: list[DataFile] = []
-        """Of the rows so far, but for those that wait for more."""
+        self._files: list[DataFile] = []
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> None:
         for rows in batches:
@@ -143,7 +146,13 @@ class DataFileWriter:
 
     def close(self) -> list[DataFile]:
         self._flush()
-        return self.files
+        return self._files
+
+    def discard(self) -> None:
+        """Remove the files; never for a commit that may have been made, and never raises."""
+        for each in self._files:
+            with suppress(Exception):
+                self._io.delete(each.file_path)
 
     def _flush(self) -> None:
         if not self._pending:
@@ -154,7 +163,7 @@ class DataFileWriter:
         schema = pyarrow_to_schema(rows.schema, name_mapping=self._metadata.schema().name_mapping)
         tasks = [
             WriteTask(
-                write_uuid=self.write_id,
+                write_uuid=self._write_id,
                 task_id=next(self._numbers),
                 record_batches=batches,
                 partition_key=key,
@@ -165,65 +174,51 @@ class DataFileWriter:
         ]
         for start in range(0, len(tasks), MAX_WRITTEN_AT_ONCE):
             some = iter(tasks[start : start + MAX_WRITTEN_AT_ONCE])
-            self.files += write_file(io=self._io, table_metadata=self._metadata, tasks=some)
+            self._files += write_file(io=self._io, table_metadata=self._metadata, tasks=some)
 
     def _pack(self, rows: pa.Table) -> Iterable[list[pa.RecordBatch]]:
-        """What is a little above the target stays one file, not one and a sliver."""
+        """Rows a little above the target stay one file, not one and a sliver."""
         if rows.nbytes < self._target_bytes * 3 // 2:
             return [rows.to_batches()]
         return bin_pack_arrow_table(rows, self._target_bytes)
 
 
-MAX_WRITTEN_AT_ONCE: Final = 16
-"""Partitions' files that are handed to the library's threads together."""
-
-
 def split_rows(
     rows: pa.Table, metadata: TableMetadata
 ) -> Iterator[tuple[PartitionKey | None, pa.Table]]:
-    """The rows of each partition of the table's present layout, in their order.
+    """The rows of each partition, in their order.
 
-    The library's own way needs another library for all but identity.
+    The library's own function needs another library for all transforms but identity.
     """
     spec, schema = metadata.spec(), metadata.schema()
     if spec.is_unpartitioned():
         yield None, rows
         return
-    columns = [_partition_values(rows, field, schema) for field in spec.fields]
-    # One number a combination: places in the lists of values, counted up as digits are.
-    numbers = reduce(
-        lambda total, column: pc.add(pc.multiply(total, len(column[1])), column[0]),
-        columns,
-        pa.repeat(pa.scalar(0, pa.int64()), rows.num_rows),
-    )
-    for number in pc.unique(numbers).to_pylist():
-        at, values = number, list[Any]()
-        for _, known in reversed(columns):
-            at, digit = divmod(at, len(known))
-            values.insert(0, known[digit])
-        key = PartitionKey(
-            field_values=[
-                PartitionFieldValue(field=field, value=value)
-                for field, value in zip(spec.fields, values, strict=True)
-            ],
-            partition_spec=spec,
-            schema=schema,
-        )
-        yield _Transformed(key), rows.filter(pc.equal(numbers, number))
+    columns = [transform_column(rows, field, schema) for field in spec.fields]
+    names = [str(number) for number in range(len(columns))]
+    keys = pa.table([indices for indices, _ in columns], names)
+    keys = keys.append_column("row", pa.array(range(rows.num_rows), pa.int64()))
+    groups = keys.group_by(names, use_threads=False).aggregate([("row", "list")])
+    for *indices, numbers in zip(*(groups[name] for name in (*names, "row_list")), strict=True):
+        values = [
+            PartitionFieldValue(field=field, value=known[index.as_py()])
+            for field, (_, known), index in zip(spec.fields, columns, indices, strict=True)
+        ]
+        yield _TransformedKey(values, spec, schema), rows.take(numbers.values)
 
 
-class _Transformed(PartitionKey):
-    """A partition whose values are already in the form that metadata keep."""
+class _TransformedKey(PartitionKey):
+    """A partition whose values are already as metadata keep them."""
 
-    def __init__(self, key: PartitionKey) -> None:
-        super().__init__(key.field_values, key.partition_spec, key.schema)
-        self.__dict__["partition"] = Record(*(each.value for each in key.field_values))
+    @property
+    def partition(self) -> Record:  # the library caches it
+        return Record(*(each.value for each in self.field_values))
 
 
-def _partition_values(
+def transform_column(
     rows: pa.Table, field: PartitionField, schema: Schema
-) -> tuple[Any, list[Any]]:
-    """The transformed value of each row: its place in the list that comes second.
+) -> tuple[pa.Array, list[Any]]:
+    """The partition's value of each row, as an index into the list of values.
 
     Distinct values are few once a time is cut to the hour, the finest of the transforms.
     """
@@ -233,11 +228,11 @@ def _partition_values(
         column = pc.floor_temporal(column, unit="hour")
     distinct = pc.unique(column)
     transform = field.transform.transform(source.field_type)
-    places: dict[Any, int] = {}
-    digits = []
+    indices_by_value: dict[Any, int] = {}
+    indices = []
     for value in distinct.to_pylist():
         inner = None if value is None else partition_record_value(field, value, schema)
         result = None if isinstance(field.transform, VoidTransform) else transform(inner)
-        digits.append(places.setdefault(result, len(places)))
+        indices.append(indices_by_value.setdefault(result, len(indices_by_value)))
     found = pc.index_in(column, value_set=distinct)
-    return pc.take(pa.array(digits, pa.int64()), found), list(places)
+    return pc.take(pa.array(indices, pa.int64()), found), list(indices_by_value)

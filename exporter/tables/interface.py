@@ -1,4 +1,4 @@
-"""What a run asks of a table of a lake: one protocol, one module a format."""
+"""The interface of a table format: one protocol, one module a format."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +15,29 @@ if TYPE_CHECKING:
 
     from exporter.tables.spool import SpilledRows
 
+TableFormat = Literal["delta", "iceberg", "paimon"]
+
+TableMode = Literal["replace", "upsert"]
+"""Replace all rows of a table, or only those of the sessions that the run has read."""
 
 MAX_REASON: Final = 400
-"""Characters of what a library says: the name of a table, or of a file of it, should fit in."""
+"""Characters of a library's text: enough for the name of a table or of one of its files."""
 
 
-def show_reason(text: str, most: int = MAX_REASON) -> str:
-    """As much of a library's text as may be shown: masked before it is cut, since what is left of a
-    URL may be its password.
+def mask_reason(text: str, max_chars: int = MAX_REASON) -> str:
+    """A library's text as it may be shown.
+
+    It is masked before it is cut: half a URL could still show a password.
     """
-    return shorten(mask_urls(text), most)
+    return shorten(mask_urls(text), max_chars)
 
 
-class CommitConflict(DestinationError):  # noqa: N818 - it is answered by another attempt, not reported
+def first_line(exc: BaseException) -> str:
+    lines = str(exc).strip().splitlines() or [type(exc).__name__]
+    return lines[0].strip().rstrip(".")
+
+
+class CommitConflict(DestinationError):  # noqa: N818 - answered by another attempt, not reported
     """Raised when somebody else has changed the table since it was read."""
 
 
@@ -37,77 +47,64 @@ class TableRequest:
 
     output: str
     partition_by: tuple[str, ...] = ()
-    """Empty for the layout that the table has, or for none."""
+    """Empty to keep the table's layout; a new table is then not partitioned."""
     access: StoreAccess = field(default_factory=StoreAccess)
     catalogs: Catalogs = field(default_factory=dict, repr=False)
-    """As the settings describe them; the environment may add to it."""
+    """From the settings; the environment may add to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """In whose name rows are committed, and how."""
+    """The run that commits, and how."""
 
     run_id: str
     exporter_version: str
     codec: ParquetCodec = "zstd"
-    """Of data files; a table whose own properties name one keeps to that."""
+    """For data files, unless the table's own properties name one."""
     lock: HeldLock = NO_LOCK
-    """To be made sure of between reading the table and committing on what was read: whatever
-    another run commits after that has to make this commit a conflict.
+    """Checked between reading the table and committing to it: anything another run commits after
+    that check must make this commit a conflict.
     """
 
 
 class Table(Protocol):
-    """One table, there or yet to be made: its first commit makes it.
+    """One table, which its first commit creates if it does not exist.
 
-    Methods block. They raise UsageError, CredentialsError and DestinationError; `replace` and
-    `upsert` also Conflict, which leaves the table as somebody else has made it.
+    Methods block. They raise UsageError, CredentialsError and DestinationError; `commit_rows` and
+    `compact` also CommitConflict, which leaves the table as it is.
     """
 
     @property
     def location(self) -> str:
-        """The folder of the table, there or yet to be made, without a slash at its end.
+        """The table's folder, which need not exist, without a slash at its end.
 
         The run's own files stand beside it, and are named after it.
         """
 
     def find_commit(self, run_id: str) -> str | None:
-        """How the table names the commit of a run; None where it has none."""
+        """The table's name for the commit of a run; None where it has none."""
 
     def prove_writable(self, run_id: str) -> None:
         """Write a file where data files go, and remove it."""
 
-    def replace(self, rows: "SpilledRows", commit: Commit) -> None:
-        """Put the rows in place of all that the table has, as one commit, even if there are none.
+    def commit_rows(self, rows: "SpilledRows", commit: Commit, *, mode: TableMode) -> None:
+        """Replace all rows, even by none, or upsert by key, as one commit.
 
-        A run that has committed already changes nothing.
-        """
-
-    def upsert(self, rows: "SpilledRows", commit: Commit) -> None:
-        """Put the rows in place of those with their keys, and add the others, as one commit.
-
-        A run that has committed already changes nothing.
+        A run that has already committed changes nothing.
         """
 
     def compact(self, commit: Commit) -> None:
-        """Merge small files where they pile up, in commits that name no run.
+        """Merge small files where many have piled up, in commits that name no run.
 
-        Called after the run was published; what it raises is logged.
+        Called after the run was published; the caller logs any error.
         """
 
     def read_columns(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
-        """All rows as they are now, a batch at a time; none where the table is not there."""
+        """All current rows, a batch at a time; none where the table does not exist."""
 
     def remove_leftovers(self, run_id: str, *, keep_s: float) -> None:
-        """Remove files of a run that ended before its commit, if they are older than `keep_s` or
-        the run cannot commit them any more; never raises.
+        """Remove files of a run that ended before its commit; never raises.
 
-        Only for who holds the output's lock and has read of that run in its intent.
+        A file must be older than `keep_s`, or one that the run can no longer commit. The caller
+        holds the output's lock and has found the run in its intent.
         """
-
-
-TableFormat = Literal["delta", "iceberg", "paimon"]
-
-
-TableMode = Literal["replace", "upsert"]
-"""All rows of a table for those of the run; or only the rows of the sessions it has read."""

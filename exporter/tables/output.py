@@ -1,4 +1,4 @@
-"""A table of a lake as a run's output: rows are kept until they are published as one commit."""
+"""A table as a run's output: rows wait until they are published as one commit."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ FIRST_PAUSE_S: Final = 0.1
 
 
 class TableOutput:
-    """Replaces a table's rows by the run's, or those of the sessions that the run has read.
+    """Replaces all rows of a table, or upserts the sessions that the run has read.
 
     A run that replaces always commits, one that upserts only if it has rows.
     """
@@ -46,30 +46,31 @@ class TableOutput:
         self._sleep = sleep
         self._coerced_value_count = 0
         table.prove_writable(commit.run_id)
-        self._spool = SpilledRows()
+        self._rows = SpilledRows()
 
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
         if not sessions:
             return
         batch = build_batch(gateway, sessions, self._exported_at)
         self._coerced_value_count += batch.coerced_value_count
-        self._spool.append(batch.rows)
+        self._rows.append(batch.rows)
 
     def close(self) -> OutputFacts:
-        session_count = self._spool.row_count
-        self._spool.finish()
+        session_count = self._rows.row_count
+        self._rows.finish()
         if self._mode == "upsert":  # a full listing gives each session once
-            self._spool = keep_newest(self._spool)
+            self._rows = keep_newest(self._rows)
         return OutputFacts(session_count, self._coerced_value_count, files=())
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
-        """Commit, again on what somebody else committed meanwhile; a table that others change all
-        the time is a DestinationError, and is as they left it.
+        """Commit, and commit again on top of what somebody else committed meanwhile.
+
+        Raises DestinationError, with the table as others left it, when every attempt conflicts.
         """
         pause_s = FIRST_PAUSE_S
         for attempt in range(1, MAX_COMMITS + 1):
             try:
-                self._act(replace(self._commit, lock=lock))
+                self._try_commit(replace(self._commit, lock=lock))
             except CommitConflict as exc:
                 logger.info("commit %d of '%s': %s", attempt, self._output, exc)
             else:
@@ -83,18 +84,17 @@ class TableOutput:
         )
 
     def discard(self) -> None:
-        self._spool.close()
+        self._rows.close()
 
-    def _act(self, commit: Commit) -> None:
+    def _try_commit(self, commit: Commit) -> None:
+        if self._mode == "upsert" and self._rows.row_count == 0:
+            return
         try:
-            if self._mode == "replace":
-                self._table.replace(self._spool, commit)
-            elif self._spool.row_count > 0:
-                self._table.upsert(self._spool, commit)
+            self._table.commit_rows(self._rows, commit, mode=self._mode)
         except CommitConflict:
             raise
         except DestinationError:
-            # The answer may be lost, and the commit done.
+            # The answer may be lost, and the commit made.
             if not self._is_committed():
                 raise
 
@@ -105,7 +105,7 @@ class TableOutput:
 
 
 def compact(table: Table, commit: Commit, *, output: str) -> None:
-    """Merge a table's small files after a run; what fails costs no run, and is logged."""
+    """Merge a table's small files after a run; a failure is logged, and costs no run."""
     try:
         table.compact(commit)
     except Exception as exc:

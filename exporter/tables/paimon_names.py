@@ -1,7 +1,4 @@
-"""How a Paimon table is named, where its catalog may be, and what errors of its library mean.
-
-Needs no library itself.
-"""
+"""Names of Paimon tables, their catalogs, and the errors of their library, which is not needed."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +18,10 @@ from exporter.errors import (
 )
 from exporter.settings.catalogs import SIDECARS, Catalogs, Options, find_options, hide_secrets
 from exporter.stores.url import scheme_of
-from exporter.tables.interface import CommitConflict, show_reason
+from exporter.tables.interface import CommitConflict, first_line, mask_reason
+
+_NAME: Final = r"[\w-]+"
+"""A name that needs no quotes; a `$` would begin the name of a branch or a system table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +33,31 @@ class TableName:
     table: str
     options: Options = field(repr=False)
     """For the library."""
-    home: str | None
+    sidecars: str | None
     """The folder or URL of the run's own files; None for the warehouse."""
 
     @property
     def is_local(self) -> bool:
-        """Whether its commits go to files of this machine, and to no server."""
+        """Whether commits go to files of this machine, not to a server."""
         return self.options.get("metastore") != "rest"
 
     @property
     def location(self) -> str:
-        """What the run's own files stand beside: the table's folder, or one that is not there."""
-        folder = self.options["warehouse"] if self.home is None else self.home
+        """The folder beside which the run's own files stand. A server's table is elsewhere."""
+        folder = self.options["warehouse"] if self.sidecars is None else self.sidecars
         return f"{folder.rstrip('/')}/{self.database}.db/{self.table}"
 
 
 def resolve_name(output: str, catalogs: Catalogs, environ: Mapping[str, str]) -> TableName:
     """The table that `paimon://CATALOG/DATABASE.TABLE` or a folder `…/DATABASE.db/TABLE` names.
 
-    Raises UsageError for what names none, for a catalog that nothing describes, and for one through
-    which the commits of two writers could be lost.
+    Raises UsageError for any other name, for an unknown catalog, and for a catalog through which
+    the commits of two writers could be lost.
     """
     matched = re.fullmatch(rf"paimon://({_NAME})/({_NAME})\.({_NAME})", output)
     if matched is not None:
         options = find_options(matched[1], catalogs, environ)
-        return _resolve_catalog(output, matched[1], (matched[2], matched[3]), options)
+        return resolve_catalog_table(output, matched[1], (matched[2], matched[3]), options)
     folder = re.fullmatch(rf"(.*/)?({_NAME})\.db/({_NAME})/*", output)
     if folder is not None and scheme_of(output) is None:
         warehouse = str(Path(folder[1] or ".").absolute())
@@ -69,24 +69,20 @@ def resolve_name(output: str, catalogs: Catalogs, environ: Mapping[str, str]) ->
     )
 
 
-_NAME: Final = r"[\w-]+"
-"""What needs no quoting anywhere; a `$` would begin the name of a branch or a system table."""
-
-
-def _resolve_catalog(
+def resolve_catalog_table(
     output: str, catalog: str, identifier: tuple[str, str], options: Options
 ) -> TableName:
     given = {name: value for name, value in options.items() if name != SIDECARS}
-    home = options.get(SIDECARS)
+    sidecars = options.get(SIDECARS)
     metastore = options.get("metastore", "filesystem")
     if metastore == "rest":
-        if home is None:
+        if sidecars is None:
             raise UsageError(
                 f"the catalog '{catalog}' has no '{SIDECARS}': a run keeps its lock, state and"
                 " manifest there, since a catalog's server gives it no place for them",
                 hint=f"set {SIDECARS} to a folder or a store's URL, such as oss://bucket/livy",
             )
-        return TableName(output, *identifier, given, home)
+        return TableName(output, *identifier, given, sidecars)
     warehouse = options.get("warehouse")
     if metastore != "filesystem" or warehouse is None:
         raise UsageError(
@@ -102,7 +98,7 @@ def _resolve_catalog(
             " writers commit at once there can be lost",
             hint='take a REST catalog, such as DLF\'s (metastore = "rest"), or a local warehouse',
         )
-    if home is not None:
+    if sidecars is not None:
         raise UsageError(
             f"the catalog '{catalog}' has a local warehouse, and '{SIDECARS}'",
             hint=f"leave {SIDECARS} out: all that write to such a table must find one lock, the"
@@ -118,21 +114,18 @@ _RAISED: Final = (ValueError, RuntimeError, OSError)
 
 @contextmanager
 def translated(name: TableName) -> Iterator[None]:
-    """Errors of pypaimon-rust as ours, without what is secret in the catalog's options."""
+    """Translate errors of pypaimon-rust to ours, without the secrets in the catalog's options."""
     try:
         yield
     except ExporterError:
         raise
     except BaseException as exc:
-        # What panics in Rust is raised as no Exception, and is nothing to die of.
+        # A panic in Rust is raised as a BaseException, and must not end the process.
         if not isinstance(exc, _RAISED) and type(exc).__name__ != "PanicException":
             raise
-        raise translate(name, exc) from None if _tells_secrets(name, exc) else exc
-
-
-def _tells_secrets(name: TableName, exc: BaseException) -> bool:
-    """A traceback with the cause would show what the message hides."""
-    return mask_urls(hide_secrets(str(exc), name.options)) != str(exc)
+        # A traceback with the cause would show what the message hides.
+        has_secrets = mask_urls(hide_secrets(str(exc), name.options)) != str(exc)
+        raise translate(name, exc) from None if has_secrets else exc
 
 
 _NOISE: Final = re.compile(
@@ -141,57 +134,9 @@ _NOISE: Final = re.compile(
 )
 _UNREACHABLE: Final = re.compile(r"http \w+ failed|error sending request", re.IGNORECASE)
 _CAUSE: Final = re.compile(r'(?:message|error): "([^"]+)"')
-_STORE: Final = re.compile(r"\w+ \((?:permanent|temporary)\) at ")
+_STORE: Final = re.compile(r"(\w+) \((?:permanent|temporary)\) at ")
 _STORE_CODE: Final = re.compile(r'code: "(\w+)"', re.IGNORECASE)
-_STORE_REFUSES: Final = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
-
-
-def describe(exc: BaseException) -> str:
-    """What the library says, in one line and without its own layers."""
-    lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    line = _NOISE.sub("", lines[0])
-    return re.sub(r": (None|Some\(.*)$", "", line).strip().rstrip(".")
-
-
-def translate(name: TableName, exc: BaseException) -> ExporterError:
-    said = str(exc)
-    if _UNREACHABLE.search(said):
-        cause = _CAUSE.search(said)
-        reason = "no connection" if cause is None else _hide(name, cause[1])
-        return DestinationError(
-            f"cannot write to '{name.output}': its catalog does not answer: {reason}",
-            hint="look at the catalog's uri, and at the network",
-        )
-    if _STORE.search(said):
-        return _translate_store(name, said)
-    text = _hide(name, describe(exc))
-    for build, pattern, hint in _KINDS:
-        if pattern.search(said):
-            return build(f"cannot write to '{name.output}': {text}", hint=hint)
-    return DestinationError(
-        f"cannot write to '{name.output}': {text}",
-        hint="look at the options of this catalog, and at what its server says",
-    )
-
-
-def _hide(name: TableName, text: str) -> str:
-    return show_reason(hide_secrets(text, name.options))
-
-
-def _translate_store(name: TableName, said: str) -> ExporterError:
-    """An error of the storage that the catalog's tables are in."""
-    found = _STORE_CODE.search(said)
-    kind = _STORE.search(said)
-    code = found[1] if found is not None else kind[0].split()[0] if kind is not None else ""
-    message = f"cannot write to '{name.output}': its storage says {code}"
-    if code in _STORE_REFUSES or "PermissionDenied" in said:
-        return CredentialsError(
-            message, hint="the keys of this catalog's storage must be valid and may write to it"
-        )
-    return DestinationError(
-        message, hint="look at the storage of this catalog, and run again: what was read is kept"
-    )
-
+_STORE_REFUSALS: Final = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 
 _KINDS: Final[tuple[tuple[Callable[..., ExporterError], re.Pattern[str], str], ...]] = (
     (
@@ -209,4 +154,45 @@ _KINDS: Final[tuple[tuple[Callable[..., ExporterError], re.Pattern[str], str], .
         re.compile(r"commit conflicts|deletion conflicts"),
         "run again when nobody else writes to this table",
     ),
+    (
+        DestinationError,
+        re.compile(""),
+        "look at the options of this catalog, and at what its server says",
+    ),
 )
+"""The first pattern that a text has decides its class and hint."""
+
+
+def translate(name: TableName, exc: BaseException) -> ExporterError:
+    text = str(exc)
+    failed = f"cannot write to '{name.output}'"
+    if _UNREACHABLE.search(text):
+        cause = _CAUSE.search(text)
+        reason = "no connection" if cause is None else hide(name, cause[1])
+        return DestinationError(
+            f"{failed}: its catalog does not answer: {reason}",
+            hint="look at the catalog's uri, and at the network",
+        )
+    if (store := _STORE.search(text)) is not None:
+        code = (_STORE_CODE.search(text) or store)[1]
+        if code in _STORE_REFUSALS or "PermissionDenied" in text:
+            return CredentialsError(
+                f"{failed}: its storage says {code}",
+                hint="the keys of this catalog's storage must be valid and may write to it",
+            )
+        return DestinationError(
+            f"{failed}: its storage says {code}",
+            hint="look at the storage of this catalog, and run again: what was read is kept",
+        )
+    build, hint = next((build, hint) for build, pattern, hint in _KINDS if pattern.search(text))
+    return build(f"{failed}: {hide(name, describe(exc))}", hint=hint)
+
+
+def describe(exc: BaseException) -> str:
+    """The library's error in one line, without the prefixes of its layers."""
+    line = _NOISE.sub("", first_line(exc))
+    return re.sub(r": (None|Some\(.*)$", "", line).strip().rstrip(".")
+
+
+def hide(name: TableName, text: str) -> str:
+    return mask_reason(hide_secrets(text, name.options))

@@ -1,17 +1,22 @@
-"""Whether our rows fit a Paimon table, and the SQL that makes one; performs no I/O."""
+"""Compatibility of a Paimon table with our rows, and the SQL to create one; performs no I/O."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 import pyarrow as pa
+from pypaimon_rust.datafusion import DataField, TableSchema
 
 from exporter.errors import DestinationError, UsageError
 from exporter.model import KEY_COLUMNS, SCOPE_COLUMNS, ParquetCodec
 from exporter.records.schema import INSTANT, SCHEMA
-from exporter.tables.columns import build_misfit, require_distinct_names
+from exporter.tables.columns import (
+    TableColumn,
+    build_misfit,
+    require_fit,
+    require_same_partitions,
+)
 
 _TYPES: Final = {
     "string": "STRING",
@@ -19,7 +24,8 @@ _TYPES: Final = {
     "double": "DOUBLE",
     str(INSTANT): "TIMESTAMPTZ(3)",
 }
-"""By Arrow's names, as the library's SQL has them."""
+TYPES: Final = {field.name: _TYPES[str(field.type)] for field in SCHEMA}
+"""The columns of a session, with the library's SQL names of their types."""
 
 _ARROW: Final[dict[str, pa.DataType]] = {
     "BOOLEAN": pa.bool_(),
@@ -30,52 +36,38 @@ _ARROW: Final[dict[str, pa.DataType]] = {
     "FLOAT": pa.float32(),
     "DOUBLE": pa.float64(),
     "STRING": pa.string(),
+    "VARCHAR(2147483647)": pa.string(),
     "DATE": pa.date32(),
     "BYTES": pa.binary(),
 }
+# Without nanoseconds, which end in the year 2262.
+_TIMESTAMP: Final = re.compile(r"TIMESTAMP\(([0-6])\)( WITH LOCAL TIME ZONE)?")
 
-_ZONED: Final = re.compile(r"TIMESTAMP\((\d)\) WITH LOCAL TIME ZONE")
-_NAIVE: Final = re.compile(r"TIMESTAMP\((\d)\)")
+_REFUSED_OPTIONS: Final = {
+    ("sequence.field", None): "its sequence.field can keep an older row of a session",
+    ("rowkind.field", None): "its rowkind.field takes a column for what a row does",
+    ("deletion-vectors.enabled", "true"): "with deletion-vectors.enabled, rows are seen once"
+    " something has compacted it",
+    ("bucket", "-2"): "with bucket = -2, rows are seen once something has compacted it",
+}
+"""By option and value, or None for any value."""
 
 _BUCKETS: Final = "1"
 """One file a commit and partition. A bucket is good for some 200 MiB: ten million sessions."""
 
-FIXED: Final = {
-    # A full run overwrites all rows, not those of the partitions that it has rows for.
+RUN_OPTIONS: Final = {
+    # A full run overwrites all rows, not only the partitions that it has rows for.
     "dynamic-partition-overwrite": "false",
-    # The library would try again on top of what others have committed meanwhile.
+    # The library would retry on top of what others have committed meanwhile.
     "commit.max-retries": "0",
 }
-"""Options of a run's commits, whatever those of the table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One of a table."""
-
-    name: str
-    type_text: str
-    """Without NOT NULL."""
-    is_nullable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What decides whether rows fit a table."""
-
-    columns: tuple[Column, ...]
-    primary_key: tuple[str, ...]
-    partition_by: tuple[str, ...]
-    options: dict[str, str]
-
-    @property
-    def names(self) -> list[str]:
-        return [each.name for each in self.columns]
+"""Options of a run's commits, which override the table's."""
 
 
 def check_partitions(output: str, partition_by: Sequence[str], found: Sequence[str] | None) -> None:
-    """Raises UsageError for partitions that a table cannot have, or has not. `found` is None for a
-    table that is yet to be made.
+    """Raises UsageError for partitions that a table cannot have, or does not have.
+
+    `found` is None for a new table.
     """
     wrong = [name for name in partition_by if name not in SCOPE_COLUMNS]
     if wrong:
@@ -85,100 +77,75 @@ def check_partitions(output: str, partition_by: Sequence[str], found: Sequence[s
             hint=f"take {' or '.join(SCOPE_COLUMNS)}, or leave --partition-by away: one table holds"
             " millions of sessions well",
         )
-    if partition_by and found is not None and tuple(found) != tuple(partition_by):
-        raise UsageError(
-            f"the table '{output}' is partitioned by {', '.join(found) or 'nothing'},"
-            f" not by {', '.join(partition_by)}",
-            hint="leave --partition-by away: a table keeps the layout it was made with",
-        )
+    if found is not None:
+        require_same_partitions(output, found, partition_by)
 
 
-def check_shape(output: str, shape: Shape) -> None:
+def check_table(output: str, schema: TableSchema) -> None:
     """Raises DestinationError for a table that cannot take our rows as one row a session."""
-    if set(shape.primary_key) != set(KEY_COLUMNS):
-        key = ", ".join(shape.primary_key)
-        raise _refuse(output, f"its primary key is ({key})" if key else "it has no primary key")
-    outside = [name for name in shape.partition_by if name not in KEY_COLUMNS]
-    if outside:
-        raise _refuse(
-            output,
-            f"it is partitioned by '{outside[0]}', so that a session that changes would be twice",
+    for obstacle in list_obstacles(schema):
+        raise DestinationError(
+            f"the table '{output}' does not fit: {obstacle}",
+            hint="name a table that is not there: the run makes it, with the primary key"
+            f" ({', '.join(KEY_COLUMNS)})",
         )
-    _check_options(output, shape)
-    require_distinct_names(output, shape.names)
-    for column in shape.columns:
-        _check_column(output, column)
+    require_fit(output, [describe_column(field) for field in schema.fields()], TYPES)
+    for field in schema.fields():
+        if find_type(field) is None:
+            reason = f"its '{field.name()}' is {type_text_of(field)}, which is not written here"
+            raise build_misfit(output, reason)
 
 
-def _refuse(output: str, reason: str) -> DestinationError:
-    return DestinationError(
-        f"the table '{output}' does not fit: {reason}",
-        hint="name a table that is not there: the run makes it, with the primary key"
-        f" ({', '.join(KEY_COLUMNS)})",
+def list_obstacles(schema: TableSchema) -> Iterator[str]:
+    """Reasons why readers would not find one row a session, the newest one."""
+    key, options = schema.primary_keys(), schema.options()
+    if set(key) != set(KEY_COLUMNS):
+        yield f"its primary key is ({', '.join(key)})" if key else "it has no primary key"
+    for name in schema.partition_keys():
+        if name not in KEY_COLUMNS:
+            yield f"it is partitioned by '{name}', so that a session that changes would be twice"
+    engine = options.get("merge-engine", "deduplicate")
+    if engine != "deduplicate":
+        yield f"its merge-engine is '{engine}', which keeps what a session was"
+    for (name, value), reason in _REFUSED_OPTIONS.items():
+        if name in options and value in {None, options[name]}:
+            yield reason
+
+
+def describe_column(field: DataField) -> TableColumn:
+    """A column, with our name of its type if our values fit."""
+    name, found = field.name(), find_type(field)
+    wanted = SCHEMA.field(name).type if name in TYPES else None
+    # Any precision of an instant will do: some engines know only one.
+    is_instant = found is not None and pa.types.is_timestamp(found) and found.tz is not None
+    fits = wanted is not None and (is_instant if wanted == INSTANT else found == wanted)
+    return TableColumn(
+        name,
+        TYPES[name] if fits else type_text_of(field),
+        is_required=not field.is_nullable(),
     )
 
 
-def _check_options(output: str, shape: Shape) -> None:
-    options = shape.options
-    engine = options.get("merge-engine", "deduplicate")
-    reasons = {
-        f"its merge-engine is '{engine}', which keeps what a session was": engine != "deduplicate",
-        "its sequence.field can keep an older row of a session": "sequence.field" in options,
-        "its rowkind.field takes a column for what a row does": "rowkind.field" in options,
-        "with deletion-vectors.enabled, rows are seen once something has compacted it": options.get(
-            "deletion-vectors.enabled"
-        )
-        == "true",
-        "with bucket = -2, rows are seen once something has compacted it": options.get("bucket")
-        == "-2",
-    }
-    for reason, is_so in reasons.items():
-        if is_so:
-            raise _refuse(output, reason)
+def type_text_of(field: DataField) -> str:
+    return field.field_type().removesuffix(" NOT NULL")
 
 
-def _check_column(output: str, column: Column) -> None:
-    if column.name not in SCHEMA.names:
-        if not column.is_nullable:
-            raise build_misfit(output, f"it requires '{column.name}', which no session has")
-        if find_type(column.type_text) is None:
-            raise build_misfit(
-                output, f"its '{column.name}' is {column.type_text}, which is not written here"
-            )
-        return
-    wanted = SCHEMA.field(column.name)
-    found = find_type(column.type_text)
-    fits = found == wanted.type
-    if wanted.type == INSTANT and found is not None and pa.types.is_timestamp(found):
-        # Engines that know one precision only make tables of it.
-        fits = found.tz is not None
-    if not fits:
-        text = _TYPES[str(wanted.type)]
-        raise build_misfit(output, f"its '{column.name}' is {column.type_text}, not {text}")
-    if not column.is_nullable and wanted.nullable:
-        raise build_misfit(output, f"it requires '{column.name}', which a session may lack")
-
-
-def find_type(type_text: str) -> pa.DataType | None:
+def find_type(field: DataField) -> pa.DataType | None:
     """Arrow's type of a column; None for one that is not written here."""
-    if type_text in _ARROW:
-        return _ARROW[type_text]
-    if re.fullmatch(r"VARCHAR\(2147483647\)", type_text):
-        return pa.string()
-    for pattern, zone in ((_ZONED, "UTC"), (_NAIVE, None)):
-        matched = pattern.fullmatch(type_text)
-        # Nanoseconds end in the year 2262.
-        if matched is not None and int(matched[1]) <= 6:
-            return pa.timestamp("ms" if int(matched[1]) <= 3 else "us", tz=zone)
-    return None
+    type_text = type_text_of(field)
+    matched = _TIMESTAMP.fullmatch(type_text)
+    if matched is None:
+        return _ARROW.get(type_text)
+    unit = "ms" if int(matched[1]) <= 3 else "us"
+    return pa.timestamp(unit, tz="UTC" if matched[2] else None)
 
 
-def build_arrow_schema(shape: Shape) -> pa.Schema:
-    """What the library's writer wants: all columns in their order. For a shape that fits."""
+def build_arrow_schema(schema: TableSchema) -> pa.Schema:
+    """The schema that the library's writer takes: all columns of a table that fits, in order."""
     return pa.schema(
         [
-            pa.field(each.name, find_type(each.type_text), nullable=each.is_nullable)
-            for each in shape.columns
+            pa.field(each.name(), find_type(each), nullable=each.is_nullable())
+            for each in schema.fields()
         ]
     )
 
@@ -187,48 +154,45 @@ def fit_rows(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Our rows with the table's columns, by name; null where a session has none."""
     columns = [
         rows[field.name].cast(field.type)
-        if field.name in SCHEMA.names
+        if field.name in TYPES
         else pa.nulls(rows.num_rows, field.type)
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def has_fixed_buckets(shape: Shape) -> bool:
-    """Whether a row's key alone tells its bucket."""
-    return not shape.options.get("bucket", "-1").startswith("-")
+def build_proof(schema: pa.Schema) -> pa.RecordBatch:
+    """A row that fits, and is never committed."""
+    columns = [
+        pa.nulls(1, field.type)
+        if field.nullable
+        else pa.array(["proof" if field.type == pa.string() else 0], field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def list_missing(shape: Shape) -> list[tuple[str, str]]:
-    """Columns of ours that the table lacks, with their types; never required, since the rows that
-    are there have no value for them.
-    """
-    names = set(shape.names)
-    return [(each.name, _TYPES[str(each.type)]) for each in SCHEMA if each.name not in names]
+def has_fixed_buckets(schema: TableSchema) -> bool:
+    """Whether a row's key alone determines its bucket."""
+    return not schema.options().get("bucket", "-1").startswith("-")
 
 
 def build_create(table: str, *, partition_by: Sequence[str], codec: ParquetCodec) -> str:
-    """The statement that makes a table of this quoted name, unless it is there."""
+    """The statement that creates a table of this quoted name, unless it exists."""
     columns = [
-        f"{each.name} {_TYPES[str(each.type)]}{'' if each.nullable else ' NOT NULL'}"
-        for each in SCHEMA
+        f"{each.name} {TYPES[each.name]}{'' if each.nullable else ' NOT NULL'}" for each in SCHEMA
     ]
-    options = {
-        "bucket": _BUCKETS,
-        # Paimon has no brotli.
-        "file.compression": "zstd" if codec == "brotli" else codec,
-    }
     layout = f" PARTITIONED BY ({', '.join(partition_by)})" if partition_by else ""
-    settings = ", ".join(f"'{name}' = '{value}'" for name, value in options.items())
-    key = ", ".join(KEY_COLUMNS)
+    compression = "zstd" if codec == "brotli" else codec  # Paimon has no brotli
     return (
-        f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(columns)}, PRIMARY KEY ({key}))"
-        f"{layout} WITH ({settings})"
+        f"CREATE TABLE IF NOT EXISTS {table}"
+        f" ({', '.join(columns)}, PRIMARY KEY ({', '.join(KEY_COLUMNS)})){layout}"
+        f" WITH ('bucket' = '{_BUCKETS}', 'file.compression' = '{compression}')"
     )
 
 
 def build_schema_json(row: Mapping[str, Any], options: Mapping[str, str]) -> str:
-    """A schema as the library reads it, of a row of the table's `$schemas`, with more options."""
+    """A row of the table's `$schemas` as the library reads a schema, with more options."""
     fields = orjson.loads(row["fields"])
     schema = {
         "version": 3,
@@ -242,15 +206,3 @@ def build_schema_json(row: Mapping[str, Any], options: Mapping[str, str]) -> str
         "timeMillis": 0,
     }
     return orjson.dumps(schema).decode()
-
-
-def build_proof(shape: Shape) -> pa.RecordBatch:
-    """A row that fits, and is never committed."""
-    schema = build_arrow_schema(shape)
-    columns = [
-        pa.nulls(1, field.type)
-        if field.nullable
-        else pa.array(["proof" if field.type == pa.string() else 0], field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -1,4 +1,4 @@
-"""The formats of tables: the one place that lists them, and opens them."""
+"""The table formats: the one place that lists them, and opens their tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from exporter.tables.interface import Table, TableRequest
 
 @dataclass(frozen=True, slots=True)
 class TableKind:
-    """A format of tables; its extra has the format's name."""
+    """A table format; its extra has the format's name."""
 
     module: str
-    """Has `open_table(TableRequest) -> Table`; loaded when a table is opened and no earlier."""
+    """Has `open_table(TableRequest) -> Table`; imported when a table is opened, not before."""
     noun: str
     scheme: str | None = None
     """Of its outputs, before `://`; None for a format whose tables are folders."""
     log_folder: str | None = None
-    """In the table's folder, by which a table that is there is known."""
+    """A folder inside the table's folder that marks an existing table."""
 
 
 TABLES: Final[Mapping[TableFormat, TableKind]] = {
@@ -34,13 +34,18 @@ TABLES: Final[Mapping[TableFormat, TableKind]] = {
     ),
 }
 
+FOLDER_LOGS: Final = tuple(
+    f"{kind.log_folder}/" for kind in TABLES.values() if kind.scheme is None and kind.log_folder
+)
+"""The logs of formats that need no catalog: each marks a folder as an output of its own."""
+
 
 def find_format(
     output: str, *, chosen: str | None, access: StoreAccess | None
 ) -> TableFormat | None:
-    """The format of the table that an output is, by the settings, its name or what is there.
+    """The format of a table, by the output's name, the settings or an existing table; blocks.
 
-    None for an output that is no table; blocks. Raises UsageError where name and settings differ.
+    None for an output that is no table. Raises UsageError where name and settings differ.
     """
     scheme = scheme_of(output)
     for table_format, kind in TABLES.items():
@@ -51,16 +56,15 @@ def find_format(
                 )
             return table_format
     for table_format, kind in TABLES.items():
-        if chosen == table_format:
-            return table_format
-        if chosen is None and kind.log_folder is not None and _holds(output, kind, access):
+        if chosen == table_format or (chosen is None and has_log(output, kind, access)):
             return table_format
     return None
 
 
 def open_table(table_format: TableFormat, request: TableRequest) -> Table:
-    """See that the table can be written. Raises UsageError, of which MissingExtraError is one,
-    CredentialsError and DestinationError.
+    """Open a table and check that it can be written.
+
+    Raises UsageError, of which MissingExtraError is one, CredentialsError and DestinationError.
     """
     kind = TABLES[table_format]
     try:
@@ -70,12 +74,14 @@ def open_table(table_format: TableFormat, request: TableRequest) -> Table:
     return cast("Table", module.open_table(request))
 
 
-def _holds(output: str, kind: TableKind, access: StoreAccess | None) -> bool:
-    """Whether there is a table: one that has been made need not be named as such."""
+def has_log(output: str, kind: TableKind, access: StoreAccess | None) -> bool:
+    """Whether the output is a folder that holds a table: its name need not say so."""
+    if kind.log_folder is None:
+        return False
     if scheme_of(output) is None:
         is_name = output not in {"", "-"} and "\0" not in output
-        return is_name and (Path(output) / str(kind.log_folder)).is_dir()
-    # A folder of a store that is a table of a catalog is not named by its place.
+        return is_name and (Path(output) / kind.log_folder).is_dir()
+    # In a store, a catalog's table is named by its catalog, not by its folder.
     if access is None or not is_object_store(output) or kind.scheme is not None:
         return False
     if "." in parse_address(output).key.rpartition("/")[2]:  # named as a file

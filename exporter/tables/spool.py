@@ -1,8 +1,8 @@
-"""A run's rows while they wait for their commit: in memory at first, then in a file without a name.
+"""Rows of a run that wait for their commit: in memory at first, then in an unnamed file.
 
-Nothing touches a table before its commit, and a commit that is refused begins again with the same
-rows. They are read by Arrow alone: a library that drops a reader half read, on a thread of its own,
-may do so after the interpreter has ended.
+Nothing touches a table before its commit, and a commit after a conflict starts over with the same
+rows. Only Arrow reads them: a library that drops a half-read reader, on a thread of its own, may do
+so after the interpreter has ended.
 """
 
 import os
@@ -20,13 +20,13 @@ from exporter.records.schema import SCHEMA
 from exporter.tables.columns import DAY, add_day
 
 MEMORY_BYTES: Final = 16 << 20
-"""Rows beyond this wait on disk: an hourly run stays below, a bulk run does not."""
+"""More rows than this wait on disk: an hourly run stays below, a bulk run does not."""
 
-SPOOLED: Final = SCHEMA.append(pa.field(DAY, pa.date32()))
+SPILLED_SCHEMA: Final = SCHEMA.append(pa.field(DAY, pa.date32()))
 
 
 class SpilledRows:
-    """Rows in the order they came: `append`…, `finish`, then any number of readers, then `close`.
+    """Rows in their order of arrival: `append`…, `finish`, any number of readers, then `close`.
 
     Methods block; they raise DestinationError when the disk is full.
     """
@@ -41,11 +41,8 @@ class SpilledRows:
         self._written: pa.NativeFile | None = None
 
     def append(self, rows: pa.RecordBatch) -> None:
-        """Append rows of the table of sessions."""
-        self.append_spooled(add_day(rows))
-
-    def append_spooled(self, rows: pa.RecordBatch) -> None:
-        """Append rows that another spool gave."""
+        """Append rows of sessions, with or without `dt`."""
+        rows = rows if DAY in rows.schema.names else add_day(rows)
         self._rows.append(rows)
         self._rows_bytes += rows.nbytes
         self.row_count += rows.num_rows
@@ -54,25 +51,25 @@ class SpilledRows:
                 self._spill()
 
     def finish(self) -> None:
-        """To be called once, when all rows are there."""
+        """Call once, when all rows are there."""
         if self._writer is not None and self._written is not None:
             with translated():
                 self._spill()
                 self._writer.close()
                 self._written.close()
 
-    def open_reader(self, schema: pa.Schema = SPOOLED) -> pa.RecordBatchReader:
-        """The rows in their order, with columns of a session or `dt`, as the schema types them.
+    def open_reader(self, schema: pa.Schema = SPILLED_SCHEMA) -> pa.RecordBatchReader:
+        """The rows with the schema's columns and types; other columns of the schema are ignored.
 
-        Its columns come in the order of `SPOOLED`, one reader at a time.
+        Columns come in the order of `SPILLED_SCHEMA`. One reader at a time.
         """
-        names = [name for name in SPOOLED.names if name in schema.names]
+        names = [name for name in SPILLED_SCHEMA.names if name in schema.names]
         wanted = pa.schema([schema.field(name) for name in names])
         if self._file is None:
-            rows = pa.Table.from_batches(self._rows, SPOOLED)
+            rows = pa.Table.from_batches(self._rows, SPILLED_SCHEMA)
             return rows.select(names).cast(wanted).to_reader()
         self._file.seek(0)
-        found = [SPOOLED.get_field_index(name) for name in names]
+        found = [SPILLED_SCHEMA.get_field_index(name) for name in names]
         options = pa.ipc.IpcReadOptions(included_fields=found)
         return pa.ipc.open_stream(self._file, options=options).cast(wanted)
 
@@ -88,7 +85,7 @@ class SpilledRows:
         if self._writer is None:
             self._file, self._written = open_unnamed()
             options = pa.ipc.IpcWriteOptions(compression="zstd")
-            self._writer = pa.ipc.new_stream(self._written, SPOOLED, options=options)
+            self._writer = pa.ipc.new_stream(self._written, SPILLED_SCHEMA, options=options)
         for rows in self._rows:
             self._writer.write_batch(rows)
         self._rows.clear()
@@ -96,7 +93,7 @@ class SpilledRows:
 
 
 def open_unnamed() -> tuple[pa.NativeFile, pa.NativeFile]:
-    """A file to read from and to write to, whose name is gone: a killed run leaves nothing."""
+    """One file to read and to write; its name is gone, so a killed run leaves nothing."""
     handle, path = tempfile.mkstemp(prefix="livy-exporter-")
     os.close(handle)
     try:
@@ -107,7 +104,7 @@ def open_unnamed() -> tuple[pa.NativeFile, pa.NativeFile]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """A full disk as an error of ours."""
+    """Translate a full disk to DestinationError."""
     try:
         yield
     except OSError as exc:
@@ -117,24 +114,26 @@ def translated() -> Iterator[None]:
         ) from exc
 
 
-def keep_newest(spool: SpilledRows) -> SpilledRows:
-    """The spool, or another one where a later row of the same key replaces a row."""
-    newest = find_newest(spool)
-    if newest is None:
-        return spool
+def keep_newest(rows: SpilledRows) -> SpilledRows:
+    """The last row of each key: the rows themselves if keys are distinct, else a copy."""
+    is_newest = find_newest(rows)
+    if is_newest is None:
+        return rows
     kept = SpilledRows()
     start = 0
-    for rows in spool.open_reader():
-        kept.append_spooled(rows.filter(newest.slice(start, rows.num_rows)))
-        start += rows.num_rows
+    for batch in rows.open_reader():
+        kept.append(batch.filter(is_newest.slice(start, batch.num_rows)))
+        start += batch.num_rows
     kept.finish()
-    spool.close()
+    rows.close()
     return kept
 
 
-def find_newest(spool: SpilledRows) -> pa.BooleanArray | None:
-    """Which rows no later row of the same key replaces; None when these are all rows."""
-    keys = spool.open_reader(pa.schema([SPOOLED.field(name) for name in KEY_COLUMNS])).read_all()
+def find_newest(rows: SpilledRows) -> pa.BooleanArray | None:
+    """Marks the last row of each key; None where keys are distinct."""
+    keys = rows.open_reader(
+        pa.schema([SPILLED_SCHEMA.field(name) for name in KEY_COLUMNS])
+    ).read_all()
     numbered = keys.append_column("number", pa.array(range(keys.num_rows), pa.int64()))
     newest = numbered.group_by(list(KEY_COLUMNS)).aggregate([("number", "max")])["number_max"]
     if len(newest) == keys.num_rows:

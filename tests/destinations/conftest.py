@@ -1,4 +1,4 @@
-"""The program, the service and the stores that the contract of the lake is held against."""
+"""The program, the service and the stores for the contract of lake outputs."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -85,7 +85,7 @@ SPARK_COLUMNS = [
 
 
 class Lake:
-    """What was exported, and what it should be."""
+    """The exported tables, and the rows that they should have."""
 
     def __init__(self, folder: Path, truth: list[Row]) -> None:
         self.file = folder / "sessions.parquet"
@@ -117,7 +117,7 @@ def order(row: Row) -> tuple[str, str, str]:
 
 
 def read_frame(frame: pl.LazyFrame) -> list[Row]:
-    """What Polars sees; every column must have the type of ours."""
+    """The rows that Polars sees; every column must have our type."""
     columns = frame.select(SCHEMA.names)
     for name, found in columns.collect_schema().items():
         if name in TIMES:

@@ -43,14 +43,14 @@ class DatasetContract(AddingContract):
     lock = "sessions/_exporter/lock"
     seen_when_shown = "old"
     adds_many: ClassVar[bool] = False
-    """Whether what is added is more than one part."""
+    """Whether a run adds more than one part."""
 
     def is_new_seen_at(self, stage: Stage, *, adds: bool = False) -> bool:
         at_once = isinstance(self.place, Disk) and (not adds or self.adds_many)
         return (at_once and stage == SHOWN) or super().is_new_seen_at(stage, adds=adds)
 
     def paths(self) -> list[Path]:
-        """Of the parts that the manifest names."""
+        """Paths of the parts that the manifest names."""
         manifest = self.read_json(self.manifest)
         files = [] if manifest is None else manifest["files"]
         found = [self.place.fetch(f"{self.name}{each['path']}") for each in files]

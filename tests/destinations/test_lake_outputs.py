@@ -1,4 +1,4 @@
-"""What the output of every kind of table promises: one suite, inherited once a kind."""
+"""The contract of a table's output: one suite, inherited once a format."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from exporter.model import Gateway, RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks.interface import OutputFacts
 from exporter.tables import delta, iceberg, paimon
-from exporter.tables.iceberg import IcebergLakeTable
+from exporter.tables.iceberg import IcebergTable
 from exporter.tables.iceberg_compat import build_row_schema, build_schema
 from exporter.tables.interface import Commit, CommitConflict, Table, TableMode, TableRequest
 from exporter.tables.output import TableOutput, compact
@@ -46,16 +46,14 @@ class TableOutputContract(ABC):
 
     @abstractmethod
     def load(self, number: int = -1) -> pa.Table:
-        """All rows by the library's own reader, as the last commit left them or another one."""
+        """All rows after a commit, by default the last one, read by the library's own reader."""
 
     @abstractmethod
     def run_ids(self) -> list[str | None]: ...
 
     @abstractmethod
     def list_files(self) -> list[Path]:
-        """What a run that does not publish leaves as it was: data files, and in a plain folder all
-        that is there.
-        """
+        """The files that an unpublished run must not change: all in a plain folder, else data."""
 
     def open_output(self, table: Table, *, mode: TableMode, run_id: str) -> TableOutput:
         return open_table_output(table, mode=mode, run_id=run_id)
@@ -234,7 +232,7 @@ class TableOutputContract(ABC):
         assert self.read() == [("livy-1", "terminated")]
         assert self.run_ids() == ["run-1"]
 
-    def test_commit_has_a_name_that_the_table_tells(self) -> None:
+    def test_table_names_the_commit_of_a_run(self) -> None:
         table = self.open_table()
         assert table.find_commit("run-1") is None
 
@@ -259,10 +257,10 @@ class TableOutputContract(ABC):
         assert self.list_files() == before
 
     @EITHER_MODE
-    def test_what_another_run_commits_after_the_lock_was_seen_is_not_undone(
+    def test_commit_of_another_run_after_the_lock_was_checked_is_not_undone(
         self, mode: TableMode
     ) -> None:
-        """Whoever is stopped between the two and wakes later finds that it was late."""
+        """A run that is suspended between the check and its commit finds that it was late."""
         self.export(raw_sessions(1), run_id="run-1")
         lock = LateLock(lambda: self.export(raw_sessions(3), run_id="run-3"))
         output = self.open_output(self.open_table(), mode=mode, run_id="run-2")
@@ -288,11 +286,11 @@ class TableOutputContract(ABC):
 
     @abstractmethod
     def append(self, number: int) -> None:
-        """A row of a session of that number, as another program adds one."""
+        """Append the row of a session of that number, as another program would."""
 
     @abstractmethod
     def count_files(self) -> int:
-        """That the table consists of."""
+        """Data files of the table."""
 
     def build_row(self, number: int) -> pa.Table:
         rows = build_batch(FIRST, raw_sessions(number), EXPORTED_AT).rows
@@ -314,7 +312,7 @@ class LostLock:
 
 
 class LateLock:
-    """Is held when it is asked for, and taken by another run right after."""
+    """Is held at the first check, and taken by another run right after."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         self._act = act
@@ -329,7 +327,7 @@ class LateLock:
 
 
 class Busy:
-    """A table that another program changes before each commit of an upsert is made."""
+    """A table that another program changes before each commit."""
 
     def __init__(self, table: Table, change: Callable[[int], None]) -> None:
         self._table = table
@@ -343,11 +341,11 @@ class Busy:
     def location(self) -> str:
         return self._table.location
 
-    def upsert(self, rows: SpilledRows, commit: Commit) -> None:
+    def commit_rows(self, rows: SpilledRows, commit: Commit, *, mode: TableMode) -> None:
         self._count += 1
         lock = LateLock(lambda: self._change(self._count))
         with pytest.raises(CommitConflict) as caught:
-            self._table.upsert(rows, replace(commit, lock=lock))
+            self._table.commit_rows(rows, replace(commit, lock=lock), mode=mode)
         raise caught.value
 
 
@@ -384,7 +382,7 @@ class TestIceberg(TableOutputContract):
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", uri)
         monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__WAREHOUSE", warehouse)
-        self.opened: list[IcebergLakeTable] = []
+        self.opened: list[IcebergTable] = []
         self.catalog: Catalog = load_catalog("lake", uri=uri, warehouse=warehouse)
         yield
         self.catalog.close()
@@ -421,7 +419,7 @@ class TestIceberg(TableOutputContract):
 
 
 class TestPaimon(TableOutputContract):
-    """Its rows never leave their partition, so it has others than the suite asks for."""
+    """Its rows never leave their partition, so the suite's partition columns are replaced."""
 
     @pytest.fixture(autouse=True)
     def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Every way in which a lake refuses: one line, a hint, the exit code, and nothing half done."""
+"""Every refusal of a lake output: one line, a hint, the exit code, and nothing half done."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ PAIMON = "PAIMON_CATALOG__LAKE__"
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs exports in a folder; what is there afterwards, and what was said, can be looked at."""
+    """Runs exports in a folder, and checks their output and the folder's files."""
 
     folder: Path
     forks: Forks
@@ -47,7 +47,7 @@ class Runner:
         )
 
     def refuse(self, ended: Ended, *, code: int, says: str, hints: str) -> None:
-        """Asserts that a process was refused as all are."""
+        """Assert that a run was refused as all are."""
         assert ended.code == code, ended.stderr
         assert ended.stdout == ""
         error, hint = ended.stderr.splitlines()
@@ -84,7 +84,7 @@ def runner(
 
 @pytest.fixture
 def paimon_url(tmp_path: Path) -> Iterator[str]:
-    """Of a catalog's server."""
+    """The URL of a catalog's server."""
     with serve(PaimonServer("/nowhere", put_file(tmp_path), token="s3cret-value")) as url:
         yield url
 
@@ -92,7 +92,7 @@ def paimon_url(tmp_path: Path) -> Iterator[str]:
 def configure(
     scheme: str, bucket: str, key: str, server: ObjectServer, paimon_url: str
 ) -> dict[str, str]:
-    """How a store is reached, by the program and by the catalogs."""
+    """Settings by which the program and the catalogs reach a store."""
     catalog = {
         f"{PAIMON}METASTORE": "rest",
         f"{PAIMON}URI": paimon_url,
@@ -135,7 +135,7 @@ def configure(
     ],
     ids=["missing bucket", "another region", "wrong key", "read-only key"],
 )
-def test_store_that_cannot_be_written_is_told_and_left_as_it_was(
+def test_store_that_cannot_be_written_is_reported_and_left_as_it_was(
     *,
     scheme: str,
     name: str,
@@ -187,12 +187,12 @@ def test_store_that_cannot_be_written_is_told_and_left_as_it_was(
         (["-o", "s3://b/w/ops.db/s", "--format", "paimon"], 2, "no Paimon table", "paimon://"),
         (["-o", "paimon://lake/ops.s", "--partition-by", "dt"], 2, "by 'dt'", "workspace_id"),
         (["-o", "paimon://oss/ops.s"], 2, "'oss://bucket/wh' without a server", "REST catalog"),
-        (["-o", "paimon://bare/ops.s"], 2, "has no 'home'", "oss://bucket/livy"),
+        (["-o", "paimon://bare/ops.s"], 2, "has no 'sidecars'", "oss://bucket/livy"),
         (["-o", "paimon://gone/ops.s"], 1, "does not answer", "catalog's uri"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_told_before_anything_is_touched(
+def test_impossible_output_is_refused_before_anything_is_touched(
     arguments: list[str], code: int, says: str, hints: str, runner: Runner
 ) -> None:
     rest = {"METASTORE": "rest", "URI": "http://127.0.0.1:9", "WAREHOUSE": "lake"}
@@ -308,7 +308,7 @@ def test_table_in_other_partitions_is_left_as_it_was(
         ("pypaimon_rust", "paimon://lake/ops.sessions", "a Paimon table needs the extra 'paimon'"),
     ],
 )
-def test_extra_that_is_not_installed_is_told(
+def test_extra_that_is_not_installed_is_named(
     package: str, name: str, says: str, runner: Runner, tmp_path: Path
 ) -> None:
     hidden = tmp_path / "hidden"

@@ -1,4 +1,4 @@
-"""Tables through the whole program, on every store; their own libraries read, and DuckDB."""
+"""Tables through the whole program, on every store; their own libraries and DuckDB read."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -116,7 +116,7 @@ class TestDelta(TableContract):
 
 
 class TestPaimon(TableContract):
-    """On the disk without a server; in a store by way of one, which commits."""
+    """On a disk without a server; in a store through a server, which commits."""
 
     name = "ops.sessions"
     folder = "ops.db/sessions"
@@ -149,7 +149,7 @@ class TestPaimon(TableContract):
                 "token": server.token,
                 **self.place.paimon_storage,
             }
-            own = {"home": self.place.url}
+            own = {"sidecars": self.place.url}
         return {
             "PAIMON_CATALOG__LAKE__" + name.upper().replace(".", "__").replace("-", "_"): value
             for name, value in {**self.options, **own}.items()

@@ -1,4 +1,4 @@
-"""What every output promises, over a real folder: one suite, inherited once a kind and format."""
+"""The contract of every output, over a real folder: one suite, inherited once a kind and format."""
 
 import os
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class OutputContract:
 
     output: ClassVar[str]
     files: ClassVar[str]
-    """What a user gives DuckDB."""
+    """The pattern that a user gives DuckDB."""
     chosen: ClassVar[FileFormat | None] = None
     select: ClassVar[str] = SELECT_NDJSON
     partition_by: ClassVar[tuple[str, ...]] = ()
@@ -219,7 +219,7 @@ class TestNdjsonZstdFile(OutputContract):
 class DatasetContract(OutputContract):
     output = "set/"
     part_sessions: ClassVar[int]
-    """At least as many sessions as are held back before bytes are counted."""
+    """At least as many sessions as are buffered before bytes are counted."""
 
     def test_parts_are_the_files_and_are_known_by_their_names(self) -> None:
         facts = self.export((FIRST, [raw_session(1)]))

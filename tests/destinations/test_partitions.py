@@ -160,7 +160,7 @@ VALUES = (
 
 
 def by_path(value: str | None) -> str | None:
-    """What a path can hold of a value."""
+    """The value that a path can hold."""
     if value in (None, "", NO_VALUE) or escaped_bytes(str(value)) > 200:
         return None
     return value

@@ -58,7 +58,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("link", "dataset", "link", ""),
     ],
 )
-def test_name_tells_the_kind_and_the_store(
+def test_name_determines_the_kind_and_the_store(
     output: str, kind: Kind, url: str, name: str, working_folder: Path
 ) -> None:
     os.mkfifo("pipe")
@@ -81,13 +81,13 @@ def test_working_folder_that_is_empty_is_a_dataset(output: str, working_folder: 
     assert names(working_folder) == {"part-run-1-00000.parquet"}
 
 
-def test_folder_is_parquet_unless_the_format_is_said() -> None:
+def test_folder_is_parquet_unless_the_format_is_named() -> None:
     assert resolve_destination("new/", chosen=None).format == "parquet"
     assert resolve_destination("new/", chosen="ndjson").format == "ndjson"
 
 
 def test_own_files_of_a_run_are_hidden_from_readers_of_the_data() -> None:
-    """Spark and Hive take for data neither `.…` and `_…` nor what is in such folders."""
+    """Spark and Hive ignore files and folders whose names begin with `.` or `_`."""
     sidecars = resolve_destination("new/", chosen=None).sidecars
     assert sidecars is not None
 

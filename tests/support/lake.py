@@ -1,4 +1,4 @@
-"""Where the tests of the lake write to, what the service holds for them, and what DuckDB reads."""
+"""Stores for the tests of lake outputs, the service's sessions, and the rows that DuckDB reads."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +20,11 @@ from tests.support.paimon_catalog import PaimonServer, put_object
 
 REGION = "cn-hangzhou"
 CREATED_MS: Final = 1_768_213_240_123
-"""Half past ten in the morning: no other zone's midnight."""
+"""Half past ten in the morning, which is midnight in no zone."""
 
 Row = dict[str, Any]
 Key = tuple[str, str, str]
-"""Workspace, gateway and session: all the tests speak to one region."""
+"""Workspace, gateway and session; all tests use one region."""
 
 FIELDS: Final = {
     "session_id": "sessionId",
@@ -44,7 +44,7 @@ FIELDS: Final = {
 
 
 def raw_session(number: int, **fields: Any) -> RawSession:
-    """One of an hour, that has ended."""
+    """A session that has ended, one an hour by its number."""
     created_ms = CREATED_MS + number * 3_600_000
     return {
         "sessionId": f"livy-{number:06}",
@@ -97,7 +97,7 @@ ODD_TIMES_MS: Final = (
 
 
 def odd_sessions() -> list[RawSession]:
-    """Every type's edges, in texts, numbers, times and nulls, and what has no column."""
+    """Edge cases of every type, nulls, and fields without a column."""
     named: dict[str, dict[str, Any]] = {
         "null": dict.fromkeys(FIELDS.values()),
         "zero times": {"createTime": 0, "endTime": 0},
@@ -132,7 +132,7 @@ class ChangingList(RecordedSessions):
 
 
 class Account:
-    """What the emulator holds: `lc-1` and `lc-odd` in `w-1`, `lc-1` in `w-2`."""
+    """The emulator's gateways: `lc-1` and `lc-odd` in `w-1`, `lc-1` in `w-2`."""
 
     def __init__(self) -> None:
         self.lists = {
@@ -167,7 +167,7 @@ class Account:
             each.put(sessions)
 
     def sessions(self) -> dict[Key, RawSession]:
-        """The truth, by key."""
+        """The true sessions, by key."""
         return {
             (workspace_id, gateway_id, session["sessionId"]): session
             for (workspace_id, gateway_id), each in self.lists.items()
@@ -176,9 +176,9 @@ class Account:
 
 
 def typed_row(key: Key, session: RawSession) -> Row:
-    """What a session is in a table, but for `exported_at`; times in milliseconds, `extra` parsed.
+    """A session's row without `exported_at`; times in milliseconds, `extra` parsed.
 
-    Written down once more here, apart from the program's own way.
+    Written apart from the program's own conversion, which it checks.
     """
     row = {column: session.get(field) for column, field in FIELDS.items()}
     extra = {name: value for name, value in session.items() if name not in FIELDS.values()}
@@ -201,7 +201,7 @@ def typed_row(key: Key, session: RawSession) -> Row:
 
 
 def raw_row(key: Key, session: RawSession) -> Row:
-    """What a session is in NDJSON, but for `exportedAt`: itself, and where it is from."""
+    """A session's line of NDJSON without `exportedAt`: its own fields, and its origin."""
     return {**session, "regionId": REGION, "workspaceId": key[0]}
 
 
@@ -212,7 +212,7 @@ COLUMNS: Final = ", ".join(
 
 
 def query(columns: str, source: str, *parameters: Any, **tables: pa.Table) -> list[Row]:
-    """What DuckDB sees, far from UTC."""
+    """The rows that DuckDB sees, in a zone far from UTC."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Kathmandu'")
         for name, table in tables.items():
@@ -258,7 +258,7 @@ class Place(Protocol):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Of the program, to reach it."""
+        """Arguments by which the program reaches it."""
 
     @property
     def environ(self) -> Mapping[str, str]: ...
@@ -280,13 +280,13 @@ class Place(Protocol):
         """Options by which that catalog's tables are reached."""
 
     def names(self) -> set[str]:
-        """Of all files, hidden ones too."""
+        """Names of all files, hidden ones too."""
 
     def fetch(self, name: str) -> Path | None:
         """A file on the local disk with its content, below the folders of its name."""
 
     def end_leases(self) -> None:
-        """What time would do: a minute after its death, a run's lease ends."""
+        """End the leases of killed runs, as a minute of time would."""
 
 
 @dataclass(frozen=True)
@@ -403,13 +403,13 @@ class Bucket:
 
 
 def is_lock(name: str) -> bool:
-    """What stays of a lock that was freed: a file that is locked by none, or released leases."""
+    """Whether a file may stay after a lock is released: an unlocked file, or released leases."""
     last = name.rpartition("/")[2]
     return last == "lock" or ".lock" in last or last.startswith("lock.")
 
 
 def is_hidden(name: str) -> bool:
-    """What engines pass over."""
+    """Whether engines ignore the file."""
     return any(
         part.startswith(".") or part in {"_exporter", "_manifests"} for part in name.split("/")
     )

@@ -1,4 +1,4 @@
-"""What every output promises through the whole program: claims to inherit, once a target.
+"""The contract of every output through the whole program: a suite to inherit, once a target.
 
 They hold on a local disk, on S3 and on a store that behaves like OSS; the engine that fits reads.
 """
@@ -43,7 +43,7 @@ from tests.support.program import environ_for
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reader finds."""
+    """The rows that a reader finds."""
 
     newest: dict[Key, Row]
     """The last version of each session, without the time of its run."""
@@ -56,15 +56,15 @@ class LakeContract:
     """Subclasses name the output, and read it as a user would."""
 
     name: ClassVar[str]
-    """Below the place."""
+    """The output's name in the place."""
     flags: ClassVar[tuple[str, ...]] = ()
     manifest: ClassVar[str]
     state: ClassVar[str | None]
     """None where runs cannot build on each other."""
     lock: ClassVar[str]
-    """Of a file, or how the names of leases begin."""
+    """The name of the lock file, or the prefix of the leases' names."""
     seen_when_shown: ClassVar[Literal["old", "new"]]
-    """By who goes by the manifest where there is one, before it is written."""
+    """What readers see before the manifest is written; datasets are read by their manifest."""
 
     @pytest.fixture(autouse=True)
     def setting(
@@ -106,7 +106,7 @@ class LakeContract:
         )
 
     def export(self, *flags: str) -> dict[str, Any]:
-        """A run that is well; its manifest."""
+        """Run and succeed; the manifest."""
         ended = self.run(*flags)
         assert (ended.code, ended.stdout) == (0, ""), ended.stderr
         manifest = self.read_json(self.manifest)
@@ -142,22 +142,24 @@ class LakeContract:
         return Seen(newest, len(rows), times)
 
     def runs(self) -> list[str]:
-        """The runs that the output itself knows to have written it, the last one last."""
+        """The runs that wrote the output, as it says itself, the newest last."""
         manifest = self.read_json(self.manifest)
         return [] if manifest is None else [manifest["run_id"]]
 
     @property
-    def told(self) -> set[str | None]:
+    def record_names(self) -> set[str | None]:
         return {self.manifest, self.state}
 
     def data_names(self) -> set[str]:
-        """Of the files that a reader could take for data."""
+        """Names of the files that a reader could take for data."""
         return {
-            name for name in self.place.names() if not is_hidden(name) and name not in self.told
+            name
+            for name in self.place.names()
+            if not is_hidden(name) and name not in self.record_names
         }
 
     def assert_whole(self) -> None:
-        """Output, manifest and state are of one run, and no other data are there."""
+        """Output, manifest and state are of one run, and there is no other data."""
         manifest = self.read_json(self.manifest)
         assert manifest is not None
         assert self.runs()[-1] == manifest["run_id"]
@@ -172,8 +174,8 @@ class LakeContract:
         raise NotImplementedError
 
     def assert_nothing_left(self) -> None:
-        """Of runs that did not come to their end."""
-        hidden = {name for name in self.place.names() if is_hidden(name)} - self.told
+        """No file is left of runs that were killed."""
+        hidden = {name for name in self.place.names() if is_hidden(name)} - self.record_names
         locks = (f"{self.lock}.0", f"{self.lock}.probe")
         left = {name for name in hidden if "/_manifests/" not in name} - {self.lock}
         assert [name for name in left if not name.startswith(locks)] == []
@@ -263,9 +265,7 @@ class LakeContract:
         self.assert_whole()
 
     def is_new_seen_at(self, stage: Stage, *, adds: bool = False) -> bool:
-        """Whether a reader finds what the run wrote that is killed there; `adds` if it was to add
-        to what was there.
-        """
+        """Whether readers see the rows of a run killed at a stage; `adds` if it did not replace."""
         if stage == SHOWN:
             return self.seen_when_shown == "new"
         return stage in {DESCRIBED, STATED, TOLD}
@@ -295,14 +295,14 @@ class AddingContract(LakeContract):
     """Outputs that incremental runs add to."""
 
     def begin(self) -> None:
-        """An incremental run; two sessions have not ended."""
+        """Start with an incremental run; two sessions have not ended."""
         running = {"state": "running", "endTime": None}
         first = [*newest_first([119, 120], **running), *newest_first(range(1, 119))]
         self.account.put(first, [], newest_first(range(5)))
         self.export("--incremental")
 
     def change(self) -> int:
-        """Now they have, and three more have come and gone; how many sessions are different."""
+        """End the two sessions and add three more; the number of changed sessions."""
         before = self.truth()
         ended = newest_first([119, 120], state="error", endTime=9_999_999_999_999)
         first = [*newest_first([121, 122, 123]), *ended, *newest_first(range(1, 119))]
@@ -310,7 +310,7 @@ class AddingContract(LakeContract):
         return sum(before.get(key) != row for key, row in self.truth().items())
 
     def count_rows(self, begun: int, changed: int) -> int:
-        """How many there are after one run that added what had changed."""
+        """The number of rows after a run that added the changed sessions."""
         raise NotImplementedError
 
     def test_incremental_run_adds_what_is_new_or_has_changed(self) -> None:

@@ -1,7 +1,7 @@
-"""A Paimon REST catalog on loopback, as thin as can be: tables in memory, commits one at a time.
+"""A minimal Paimon REST catalog on loopback: tables in memory, commits one at a time.
 
-As a real one does, it says where a table's files are, and it alone writes the table's schemas and
-snapshots there: a snapshot whose number is taken is refused.
+Like a real one it gives the location of a table's files, and is the only writer of the table's
+schemas and snapshots there: a snapshot whose number is taken is refused.
 """
 
 import json
@@ -38,7 +38,7 @@ def put_object(client: Any, bucket: str, prefix: str) -> Put:
 @dataclass
 class ServedTable:
     path: str
-    """In the warehouse."""
+    """The folder in the warehouse."""
     schema: dict[str, Any]
     schema_id: int = 0
     snapshot: dict[str, Any] | None = None
@@ -47,7 +47,7 @@ class ServedTable:
 
 @dataclass
 class PaimonServer:
-    """Answers to requests, by method and path; a token is asked for."""
+    """Answers requests with the right token, by method and path."""
 
     warehouse: str
     """The URL of its files."""
@@ -58,11 +58,11 @@ class PaimonServer:
     tables: dict[tuple[str, str], ServedTable] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     failing: Answer | None = None
-    """In place of any other answer."""
+    """An error to answer every request with."""
     losing: bool = False
-    """Whether the answer to the next commit is lost, after it was made."""
+    """Whether to make the next commit but lose its answer."""
     before_commit: Callable[[], None] | None = None
-    """Called once, when the next commit comes in."""
+    """Called once, before the next commit is made."""
 
     def answer(self, method: str, path: str, body: bytes) -> Answer:
         self.asked.append(f"{method} {path}")
@@ -182,7 +182,7 @@ def taken(kind: str, name: str) -> Answer:
 
 @contextmanager
 def serve(paimon: PaimonServer) -> Iterator[str]:
-    """The catalog's address while inside."""
+    """Serve the catalog; gives its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

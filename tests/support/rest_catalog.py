@@ -1,4 +1,4 @@
-"""An Iceberg REST catalog on loopback, as thin as can be: the protocol over a SQL catalog."""
+"""A minimal Iceberg REST catalog on loopback: the protocol over a SQL catalog."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ STATUSES: dict[type[Exception], int] = {
 
 
 class NamedTable:
-    """All that the SQL catalog asks of the table it commits to."""
+    """The part of a table that the SQL catalog needs to commit."""
 
     def __init__(self, *identifier: str) -> None:
         self._identifier = identifier
@@ -39,7 +39,7 @@ class NamedTable:
 
 
 class RestCatalog:
-    """Answers to requests, by method and path; a token is asked for."""
+    """Answers requests with the right token, by method and path."""
 
     def __init__(self, catalog: SqlCatalog, *, token: str) -> None:
         self.token = token
@@ -109,7 +109,7 @@ def describe(table: Table) -> str:
 
 @contextmanager
 def serve(catalog: SqlCatalog, *, token: str) -> Iterator[str]:
-    """The catalog's address while inside."""
+    """Serve the catalog; gives its address."""
     rest = RestCatalog(catalog, token=token)
 
     class Handler(BaseHTTPRequestHandler):

@@ -2,8 +2,8 @@
 
     python -m tests.support.spark_reader
 
-reads one path a line and answers with its rows, JSON both. It speaks to nobody but its own JVM,
-over loopback, and its session is far from UTC.
+reads one path a line and answers with its rows, both as JSON. It connects only to its own JVM, over
+loopback, and its session is in a zone far from UTC.
 """
 
 import json

@@ -2,8 +2,7 @@
 
     python -m tests.support.table_writer FORMAT OUTPUT replace|upsert RUN_ID STATE FIRST END
 
-It says how far it is: when all rows are there and it begins to publish, when they are published,
-and when it has looked for small files.
+It prints its progress: before it publishes, after it has published, and after the compaction.
 """
 
 import os
@@ -28,16 +27,12 @@ EXPORTED_AT = datetime(2026, 1, 12, 10, 24, tzinfo=UTC)
 CREATED_MS = 1_768_213_240_123
 
 MIN_MERGED = 2
-"""Small files that are merged: of so few that whoever has published finds them most times, and is
-killed while it merges them.
-"""
+"""Small files that are merged: so few that most runs find them, and are killed merging them."""
 
 
 @contextmanager
 def open_table(table_format: TableFormat, output: str) -> Iterator[Table]:
-    """Of a store that is addressed by path, if of any; whatever else it takes, the environment
-    has.
-    """
+    """A table whose store, if any, is addressed by path and configured by the environment."""
     access = StoreAccess(environ=os.environ, addressing="path")
     table: Any = registry.open_table(table_format, TableRequest(output=output, access=access))
     with closing(table) if hasattr(table, "close") else nullcontext():
@@ -54,7 +49,7 @@ def build_sessions(rows: range, state: str) -> list[RawSession]:
 def open_output(
     table: Table, *, mode: TableMode, commit: Commit, rows: range, state: str
 ) -> TableOutput:
-    """A run's output, of which all rows are there."""
+    """A run's output with all its rows, ready to publish."""
     output = TableOutput(
         table, output="the table", mode=mode, commit=commit, exported_at=EXPORTED_AT
     )
@@ -64,7 +59,7 @@ def open_output(
 
 
 def merge_early(table_format: TableFormat) -> None:
-    """Have this process merge small files sooner than the program does."""
+    """Make this process merge small files sooner than the program does."""
     module: Any = sys.modules[registry.TABLES[table_format].module]
     name = "MAX_FILES" if hasattr(module, "MAX_FILES") else "MAX_SMALL"
     assert getattr(module, name) > MIN_MERGED

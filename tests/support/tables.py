@@ -1,4 +1,4 @@
-"""What the tests of lake tables write, and what they hold it against: one model of every kind."""
+"""Sessions that the tests of tables write, and one model for tables of every format."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -55,13 +55,13 @@ FIRST_ROW: Final = {
     "vcore_seconds": 2**53 + 1,
     "exported_at": EXPORTED_AT.replace(microsecond=123000),
 }
-"""What a table has of `raw_session(1)`."""
+"""The row of `raw_session(1)`."""
 
 
 def publish_sessions(
     output: Output, sessions: list[RawSession], *, gateway: Gateway = FIRST
 ) -> OutputFacts:
-    """A run from its first row to its end."""
+    """A whole run, from its first row to its end."""
     for start in range(0, len(sessions), 2000):
         output.write(gateway, sessions[start : start + 2000])
     facts = output.close()
@@ -71,7 +71,7 @@ def publish_sessions(
 
 
 def open_table_output(table: Table, *, mode: TableMode, run_id: str) -> TableOutput:
-    """A table as a run's output, which waits for nothing."""
+    """A table as a run's output, which never sleeps."""
     return TableOutput(
         table,
         output="the table",
@@ -83,7 +83,7 @@ def open_table_output(table: Table, *, mode: TableMode, run_id: str) -> TableOut
 
 
 def query(sessions: pa.Table, columns: str) -> list[tuple[Any, ...]]:
-    """What DuckDB makes of what a table's own library reads."""
+    """Rows that a table's own library has read, as DuckDB sees them."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Shanghai'")
         connection.register("sessions", sessions)
@@ -91,7 +91,7 @@ def query(sessions: pa.Table, columns: str) -> list[tuple[Any, ...]]:
 
 
 Run = tuple[TableMode, list[tuple[Gateway, list[tuple[int, bool, int]]]]]
-"""How it writes, and of each gateway the sessions: number, whether it has a time, and state."""
+"""Its mode, and each gateway's sessions: number, whether it has a time, and state."""
 
 RUNS: Final[st.SearchStrategy[list[Run]]] = st.lists(
     st.tuples(
@@ -120,8 +120,9 @@ MODEL_COLUMNS: Final = "compute_id, session_id, state, create_time IS NOT NULL"
 def publish_runs(
     runs: list[Run], open_output: Callable[[TableMode, str], Output]
 ) -> list[tuple[str, str, str, bool]]:
-    """Write them all, each to the output of its mode and id; the `MODEL_COLUMNS` of every row that
-    a table which is a dictionary by key then has.
+    """Publish all runs, each to the output of its mode and id.
+
+    Returns the `MODEL_COLUMNS` of every row that a dictionary by key would have.
     """
     model: dict[tuple[str, str], tuple[str, bool]] = {}
     for number, (mode, parts) in enumerate([("replace", []), *runs]):

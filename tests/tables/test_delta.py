@@ -77,7 +77,7 @@ def export(
 
 
 def read(folder: Path, columns: str = "session_id, state") -> list[tuple[Any, ...]]:
-    """What DuckDB makes of what deltalake reads."""
+    """The rows that deltalake reads, as DuckDB sees them."""
     sessions = pa.table(Reader(folder).scan())
     return query(sessions, columns)
 
@@ -183,7 +183,7 @@ def test_columns_are_read_back_with_those_of_partitions(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
-def test_nothing_is_visible_before_publish_and_the_table_tells(
+def test_nothing_is_visible_before_publish_and_the_log_names_the_run(
     mode: TableMode, folder: Path
 ) -> None:
     table = open_table(folder)
@@ -260,7 +260,7 @@ for number in count(int(sys.argv[2])):
 """
 
 
-def test_killed_writer_leaves_whole_versions_and_the_table_tells_which(folder: Path) -> None:
+def test_killed_writer_leaves_whole_versions_and_the_log_names_the_last_run(folder: Path) -> None:
     first = folder / "_delta_log/00000000000000000000.json"
     for _ in range(6):
         before = len(read(folder)) - 1 if first.exists() else 0
@@ -336,7 +336,7 @@ def test_column_that_was_added_meanwhile_stays(mode: TableMode, folder: Path) ->
 
 
 class Forgetful:
-    """Says of the first commit that it was refused, or gives no answer, although it was made."""
+    """Reports the first commit as refused or unanswered, although it was made."""
 
     def __init__(self, answer: Exception) -> None:
         self.left = [answer]
@@ -394,7 +394,7 @@ def test_partitions_of_any_text_are_read_back(folder: Path) -> None:
     assert removed_count(folder) == len(queues)
 
 
-def test_only_files_with_changed_sessions_are_written_anew(folder: Path) -> None:
+def test_only_files_with_changed_sessions_are_rewritten(folder: Path) -> None:
     table = open_table(folder, partition_by=("dt",))
     export(table, raw_sessions(*range(24 * 30)))
 
@@ -498,7 +498,7 @@ def test_hourly_runs_leave_few_files(folder: Path) -> None:
 
 
 def build_schema(*fields: pa.Field) -> Schema:
-    """For a table that another program makes."""
+    """The schema of a table that another program creates."""
     instant = pa.timestamp("us", tz="UTC")
     return Schema.from_arrow(
         pa.schema(
@@ -614,7 +614,7 @@ def test_table_that_asks_more_of_writers_is_left_alone(
 @pytest.mark.parametrize(
     "feature", ["rowTracking", "inCommitTimestamp", "icebergCompatV2", "identityColumns", "newest"]
 )
-def test_feature_that_the_library_does_not_write_is_told_before_the_listing(
+def test_feature_that_the_library_does_not_write_is_refused_before_the_listing(
     feature: str, folder: Path
 ) -> None:
     export(open_table(folder), raw_sessions(1))
@@ -625,9 +625,7 @@ def test_feature_that_the_library_does_not_write_is_told_before_the_listing(
 
 
 @pytest.mark.parametrize("feature", sorted(FEATURES))
-def test_feature_that_is_let_pass_is_one_that_the_library_writes(
-    feature: str, folder: Path
-) -> None:
+def test_accepted_feature_is_one_that_the_library_writes(feature: str, folder: Path) -> None:
     export(open_table(folder), raw_sessions(1))
     amend_log(folder, "protocol", add_feature(feature))
 
@@ -638,7 +636,7 @@ def test_feature_that_is_let_pass_is_one_that_the_library_writes(
 
 
 def add_feature(feature: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Of readers, too, where the protocol has it there."""
+    """A change of the protocol entry; the feature is for readers too where the protocol says so."""
     by_reader = {"columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "variantType"}
 
     def change(protocol: dict[str, Any]) -> dict[str, Any]:
@@ -655,7 +653,7 @@ def add_feature(feature: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 def amend_log(
     folder: Path, action: str, change: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    """Have the first entry of the log say something else, as another engine would have it."""
+    """Rewrite an action in the first entry of the log, as another engine would have written it."""
     path = folder / "_delta_log" / f"{0:020}.json"
     actions = [json.loads(line) for line in path.read_text().splitlines()]
     changed = [
@@ -710,7 +708,7 @@ def test_row_that_a_deletion_vector_hides_stays_hidden(folder: Path) -> None:
 
 
 def hide_row(folder: Path, number: int) -> None:
-    """A deletion vector as the protocol has it, inline, for one row of the table's one file."""
+    """Commit an inline deletion vector for one row of the table's only file."""
     [add] = [
         json.loads(line)["add"]
         for line in (folder / "_delta_log" / f"{0:020}.json").read_text().splitlines()
@@ -755,7 +753,7 @@ def encode_z85(content: bytes) -> str:
 
 
 @pytest.mark.parametrize("name", ["State", "SESSION_ID"])
-def test_column_that_is_one_of_ours_but_for_its_case_is_told(name: str, folder: Path) -> None:
+def test_column_that_differs_from_ours_only_in_case_is_refused(name: str, folder: Path) -> None:
     Reader.create(folder, build_schema(pa.field(name, pa.string())))
 
     with pytest.raises(DestinationError, match=f"has a column '{name}'") as caught:
@@ -814,7 +812,7 @@ def test_folder_that_holds_something_else_is_left_alone(name: str, folder: Path)
     assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
 
 
-def test_damaged_table_is_told_in_one_line(folder: Path) -> None:
+def test_damaged_table_is_reported_in_one_line(folder: Path) -> None:
     export(open_table(folder), raw_sessions(1))
     (folder / "_delta_log/00000000000000000000.json").write_text("{")
 

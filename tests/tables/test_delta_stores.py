@@ -1,4 +1,4 @@
-"""Delta tables in S3 and OSS, as a server speaks for them; deltalake reads."""
+"""Delta tables in S3 and OSS, both emulated by one server; deltalake reads."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def environ(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both clients take the proxy, by which the hosts of buckets are found, from here."""
+    """Both clients find the hosts of buckets by a proxy, which they take from the environment."""
     for name, value in object_server.environ().items():
         monkeypatch.setenv(name, value)
 
@@ -217,7 +217,7 @@ def test_missing_bucket_is_named(scheme: str, object_server: ObjectServer) -> No
         open_table(folder)
 
 
-def test_store_that_deltalake_cannot_reach_is_told_in_one_line(
+def test_store_that_deltalake_cannot_reach_is_reported_in_one_line(
     object_server: ObjectServer, bucket: str
 ) -> None:
     folder = open_place("s3", bucket, object_server)

@@ -1,4 +1,4 @@
-"""What libraries of tables say reaches the user without the password of a URL."""
+"""Errors of table libraries reach the user without the password of a URL."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,7 +26,7 @@ TRANSLATED: dict[str, Callable[[], AbstractContextManager[None]]] = {
 }
 
 
-def list_told(error: BaseException) -> list[str]:
+def list_shown(error: BaseException) -> list[str]:
     return [str(error), repr(error), str(getattr(error, "hint", ""))]
 
 
@@ -44,15 +44,15 @@ def list_told(error: BaseException) -> list[str]:
         f"A table already exists at: {URL}",
     ],
 )
-def test_password_of_a_url_is_never_told(library: str, said: str) -> None:
+def test_password_of_a_url_is_never_shown(library: str, said: str) -> None:
     with pytest.raises(ExporterError) as caught, TRANSLATED[library]():
         raise OSError(said)
 
-    for told in list_told(caught.value):
-        assert PASSWORD not in told
-        assert PASSWORD.partition("@")[2] not in told
-        assert "user:" not in told
-        assert len(told) < 600
+    for shown in list_shown(caught.value):
+        assert PASSWORD not in shown
+        assert PASSWORD.partition("@")[2] not in shown
+        assert "user:" not in shown
+        assert len(shown) < 600
 
 
 @pytest.mark.parametrize("library", TRANSLATED)
@@ -76,11 +76,11 @@ def test_start_of_a_password_is_not_left_where_a_text_is_cut(library: str) -> No
     ],
 )
 @pytest.mark.parametrize("rest", ["/ops.sessions", "/", ""])
-def test_password_in_an_output_is_never_told(name: Callable[[str], Any], rest: str) -> None:
+def test_password_in_an_output_is_never_shown(name: Callable[[str], Any], rest: str) -> None:
     with pytest.raises(UsageError) as caught:
         name(f"://user:{PASSWORD}@lake{rest}")
 
-    assert "w0rd" not in "".join(list_told(caught.value))
+    assert "w0rd" not in "".join(list_shown(caught.value))
 
 
 def test_secrets_of_options_are_in_no_repr(tmp_path: Path) -> None:

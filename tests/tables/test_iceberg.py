@@ -25,7 +25,7 @@ from exporter.model import Gateway, RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks.interface import OutputFacts
 from exporter.tables import iceberg
-from exporter.tables.iceberg import MAX_SMALL, IcebergLakeTable
+from exporter.tables.iceberg import MAX_SMALL, IcebergTable
 from exporter.tables.iceberg_compat import build_row_schema, build_schema
 from exporter.tables.interface import Commit, TableMode, TableRequest
 from exporter.tables.output import TableOutput
@@ -49,7 +49,7 @@ from tests.support.tables import (
 )
 
 OUTPUT = "iceberg://lake/ops.sessions"
-OpenTable = Callable[..., IcebergLakeTable]
+OpenTable = Callable[..., IcebergTable]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def catalog(warehouse: Path) -> Iterator[Catalog]:
 def open_table(warehouse: Path) -> Iterator[OpenTable]:
     opened = []
 
-    def open_one(output: str = OUTPUT, **options: Any) -> IcebergLakeTable:
+    def open_one(output: str = OUTPUT, **options: Any) -> IcebergTable:
         opened.append(iceberg.open_table(TableRequest(output=output, **options)))
         return opened[-1]
 
@@ -85,12 +85,12 @@ def open_table(warehouse: Path) -> Iterator[OpenTable]:
         table.close()
 
 
-def open_output(table: IcebergLakeTable, *, mode: TableMode, run_id: str) -> TableOutput:
+def open_output(table: IcebergTable, *, mode: TableMode, run_id: str) -> TableOutput:
     return open_table_output(table, mode=mode, run_id=run_id)
 
 
 def export(
-    table: IcebergLakeTable,
+    table: IcebergTable,
     sessions: list[RawSession],
     *,
     mode: TableMode = "replace",
@@ -106,7 +106,7 @@ def load(catalog: Catalog) -> Table:
 
 
 def read(catalog: Catalog, columns: str = "session_id, state") -> list[tuple[Any, ...]]:
-    """What DuckDB makes of what pyiceberg reads."""
+    """The rows that pyiceberg reads, as DuckDB sees them."""
     sessions = load(catalog).scan().to_arrow()
     return query(sessions, columns)
 
@@ -142,7 +142,7 @@ def test_session_gets_its_create_time_later(open_table: OpenTable, catalog: Cata
 
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
-def test_nothing_is_visible_before_publish_and_the_history_tells(
+def test_nothing_is_visible_before_publish_and_the_history_names_the_run(
     mode: TableMode, open_table: OpenTable, catalog: Catalog
 ) -> None:
     table = open_table()
@@ -179,13 +179,13 @@ def test_table_is_not_made_before_the_first_commit(
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nobody catches it."""
+    """Stands for the death of the process: nothing catches it."""
 
 
 def kill_before_the_commit(
-    table: IcebergLakeTable, monkeypatch: pytest.MonkeyPatch, *, mode: TableMode, run_id: str
+    table: IcebergTable, monkeypatch: pytest.MonkeyPatch, *, mode: TableMode, run_id: str
 ) -> None:
-    """Its files are written, and stay."""
+    """Publish up to the commit: the files are written, and stay."""
     output = open_output(table, mode=mode, run_id=run_id)
     output.write(FIRST, raw_sessions(2, 4))
     output.close()
@@ -257,7 +257,7 @@ def test_days_are_partitions(open_table: OpenTable, catalog: Catalog, warehouse:
     assert 0 < len(list(day.plan_files())) <= 6
 
 
-def test_only_files_with_changed_sessions_are_written_anew(
+def test_only_files_with_changed_sessions_are_rewritten(
     open_table: OpenTable, catalog: Catalog
 ) -> None:
     table = open_table(partition_by=("dt",))
@@ -369,7 +369,7 @@ def test_table_that_does_not_fit_is_left_alone(
 
 
 @pytest.mark.parametrize("name", ["State", "SESSION_ID"])
-def test_column_that_is_one_of_ours_but_for_its_case_is_told(
+def test_column_that_differs_from_ours_only_in_case_is_refused(
     name: str, open_table: OpenTable, catalog: Catalog
 ) -> None:
     catalog.create_namespace("ops")
@@ -381,7 +381,7 @@ def test_column_that_is_one_of_ours_but_for_its_case_is_told(
     assert caught.value.hint == f"rename that column to '{name.lower()}', or name another table"
 
 
-def test_table_of_a_format_that_is_too_new_is_told(
+def test_table_of_a_format_that_is_too_new_is_refused(
     open_table: OpenTable, catalog: Catalog, warehouse: Path
 ) -> None:
     catalog.create_namespace("ops")
@@ -411,7 +411,7 @@ def test_columns_of_files_without_ids_are_found_by_the_name_mapping(
 
 
 def add_files_under_other_names(catalog: Catalog, path: Path, sessions: list[RawSession]) -> None:
-    """A table that another program has made of a file it had, and then gave our names."""
+    """A table that another program has made of its own file, and then renamed to our columns."""
     others = {"session_id": "id", "state": "status"}
     fields = [
         field.model_copy(update={"name": others.get(field.name, field.name)})
@@ -609,7 +609,7 @@ def test_table_is_a_dictionary_by_key(
         catalog.purge_table("ops.sessions")
     table = iceberg.open_table(TableRequest(output=OUTPUT, partition_by=partition_by))
 
-    # Files of a run have its name, and the library knows those of a table that is gone.
+    # Files are named after their run, and the library remembers files of the table before.
     example = uuid.uuid4()
     expected = publish_runs(
         runs, lambda mode, run_id: open_output(table, mode=mode, run_id=f"{example}-{run_id}")

@@ -23,7 +23,7 @@ from pyiceberg.typedef import Record
 
 from exporter.model import Gateway
 from exporter.tables import iceberg
-from exporter.tables.iceberg import IcebergLakeTable
+from exporter.tables.iceberg import IcebergTable
 from exporter.tables.interface import TableMode, TableRequest
 from tests.support.tables import open_table_output
 
@@ -40,7 +40,7 @@ class DeleteManifestWriter(ManifestWriterV2):
 
 
 class RowDelete(_FastAppendFiles):
-    """A commit of one file of positions, which the library itself cannot make."""
+    """A commit of one position-delete file, which the library itself cannot make."""
 
     delete_file: DataFile
 
@@ -99,7 +99,7 @@ def delete_rows(table: Table, positions: list[int], folder: Path) -> None:
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IcebergLakeTable]:
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IcebergTable]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", f"sqlite:///{tmp_path}/catalog.db")
     monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__WAREHOUSE", f"file://{tmp_path}/warehouse")
@@ -108,21 +108,21 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IcebergLa
     table.close()
 
 
-def export(table: IcebergLakeTable, numbers: list[int], *, mode: TableMode, run_id: str) -> None:
+def export(table: IcebergTable, numbers: list[int], *, mode: TableMode, run_id: str) -> None:
     output = open_table_output(table, mode=mode, run_id=run_id)
     output.write(GATEWAY, [{"sessionId": f"livy-{n}", "state": run_id} for n in numbers])
     output.close()
     output.publish()
 
 
-def read(table: IcebergLakeTable) -> list[tuple[str, str]]:
-    rows = table._prepare().table.scan().to_arrow().to_pylist()
+def read(table: IcebergTable) -> list[tuple[str, str]]:
+    rows = table._prepare()._table.scan().to_arrow().to_pylist()
     return sorted((row["session_id"], row["state"]) for row in rows)
 
 
-def test_rows_that_were_deleted_stay_deleted(table: IcebergLakeTable, tmp_path: Path) -> None:
+def test_rows_that_were_deleted_stay_deleted(table: IcebergTable, tmp_path: Path) -> None:
     export(table, [1, 2, 3, 4], mode="replace", run_id="run-1")
-    delete_rows(table._prepare().table, [0, 2], tmp_path)
+    delete_rows(table._prepare()._table, [0, 2], tmp_path)
     assert read(table) == [("livy-2", "run-1"), ("livy-4", "run-1")]
 
     export(table, [4, 5], mode="upsert", run_id="run-2")
@@ -131,10 +131,10 @@ def test_rows_that_were_deleted_stay_deleted(table: IcebergLakeTable, tmp_path: 
 
 
 def test_session_that_was_deleted_comes_back_when_a_run_reads_it(
-    table: IcebergLakeTable, tmp_path: Path
+    table: IcebergTable, tmp_path: Path
 ) -> None:
     export(table, [1, 2], mode="replace", run_id="run-1")
-    delete_rows(table._prepare().table, [0], tmp_path)
+    delete_rows(table._prepare()._table, [0], tmp_path)
 
     export(table, [1], mode="upsert", run_id="run-2")
     assert read(table) == [("livy-1", "run-2"), ("livy-2", "run-1")]

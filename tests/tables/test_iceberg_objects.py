@@ -1,4 +1,4 @@
-"""Iceberg tables whose warehouse is a bucket, of S3 and of OSS as it refuses and addresses."""
+"""Iceberg tables in a bucket of S3, and of OSS with its own addresses and refusals."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,8 @@ import pytest
 from exporter.errors import CredentialsError, DestinationError
 from exporter.model import Gateway
 from exporter.tables import iceberg
-from exporter.tables.iceberg import IcebergLakeTable
-from exporter.tables.iceberg_orphans import name_attempt
+from exporter.tables.iceberg import IcebergTable
+from exporter.tables.iceberg_orphans import build_write_id
 from exporter.tables.interface import TableMode, TableRequest
 from tests.support.object_server import READ_ONLY_KEY, WRONG_KEY, ObjectServer
 from tests.support.tables import open_table_output
@@ -45,7 +45,7 @@ def configure(
     return configure_one
 
 
-def export(table: IcebergLakeTable, numbers: range, *, mode: TableMode, run_id: str) -> None:
+def export(table: IcebergTable, numbers: range, *, mode: TableMode, run_id: str) -> None:
     output = open_table_output(table, mode=mode, run_id=run_id)
     output.write(GATEWAY, [{"sessionId": f"livy-{n}", "state": run_id} for n in numbers])
     output.close()
@@ -60,7 +60,7 @@ def test_table_in_a_bucket_is_made_upserted_and_tidied(
     table = iceberg.open_table(TableRequest(output=OUTPUT))
     export(table, range(10), mode="replace", run_id="run-1")
     export(table, range(5, 15), mode="upsert", run_id="run-2")
-    left = f"warehouse/ops/sessions/data/00000-0-{name_attempt('run-3', 1)}.parquet"
+    left = f"warehouse/ops/sessions/data/00000-0-{build_write_id('run-3', 1)}.parquet"
     judge.put_object(Bucket=bucket, Key=left, Body=b"left")
 
     table.remove_leftovers("run-3", keep_s=86_400)
@@ -72,7 +72,7 @@ def test_table_in_a_bucket_is_made_upserted_and_tidied(
         name for name in kept if name != left and not name.endswith("/")
     ]
     assert left in kept
-    rows = table._prepare().table.scan().to_arrow()
+    rows = table._prepare()._table.scan().to_arrow()
     assert sorted(rows["state"].to_pylist()) == ["run-1"] * 5 + ["run-2"] * 10
     table.close()
 

@@ -9,7 +9,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from exporter.errors import CredentialsError
 from exporter.model import Gateway
 from exporter.tables import iceberg
-from exporter.tables.iceberg import IcebergLakeTable
+from exporter.tables.iceberg import IcebergTable
 from exporter.tables.interface import TableMode, TableRequest
 from tests.support.rest_catalog import serve
 from tests.support.tables import open_table_output
@@ -33,7 +33,7 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlCata
 
 
 def export(
-    table: IcebergLakeTable, state: str, numbers: range, *, mode: TableMode, run_id: str
+    table: IcebergTable, state: str, numbers: range, *, mode: TableMode, run_id: str
 ) -> None:
     output = open_table_output(table, mode=mode, run_id=run_id)
     sessions = [{"sessionId": f"livy-{n}", "state": state} for n in numbers]

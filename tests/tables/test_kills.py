@@ -24,10 +24,10 @@ from tests.support.table_writer import MERGED, PUBLISHED, PUBLISHING, open_outpu
 ROOT = Path(__file__).parents[2]
 KILLS_TO_A_TABLE = 25
 FIRST_NUMBER = 100_000
-"""As long as all others: so files that were written one after the other have keys apart."""
+"""All numbers have as many digits, so files of successive runs have separate ranges of keys."""
 MAX_ROWS = 2_000
 MAX_TRIES = 12
-"""Runs that may end before one is killed: each is given half as long as the one before."""
+"""Runs that may end before one is killed: each is killed within half the time of the last."""
 MODES: list[TableMode] = ["replace", "upsert"]
 
 PLACES = [
@@ -46,9 +46,9 @@ class Place:
     table_format: TableFormat
     store: str
     prefix: str
-    """Of an output, before the name of its table."""
+    """The output without the name of its table."""
     settle: Callable[[], None]
-    """Waits until nothing more comes of what the dead have asked for."""
+    """Waits until the store has finished the requests of killed writers."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Run:
 
 @dataclass
 class Campaign:
-    """The tables of one place, one after the other, and all that is done to them."""
+    """The tables of one place, one after the other, and the runs that write them."""
 
     place: Place
     chance: random.Random
     publish_s: float = 0.0
-    """How long the last publish took that was left alone."""
+    """Duration of the last publish that was not killed."""
     merge_s: float = 0.0
-    """How long that run then took over small files, if only to see that they are few."""
+    """Duration of its compaction, even if there was nothing to merge."""
     output: str = ""
     model: dict[str, str] = field(default_factory=dict)
     next_number: int = FIRST_NUMBER
@@ -85,7 +85,7 @@ class Campaign:
         self.next_number = FIRST_NUMBER
 
     def finish(self) -> None:
-        """A run that is left alone, whatever the killed ones have left."""
+        """A run that is not killed, on top of the remains of killed ones."""
         run = self._choose_run()
         with self._start(run) as process:
             started_s = time.monotonic()
@@ -103,8 +103,9 @@ class Campaign:
         assert any(tries)
 
     def kill(self, *, part: float) -> bool:
-        """Start a run, kill it at a moment of this first part of it, and look at what is there;
-        whether it came in time.
+        """Start a run, kill it within this first part of it, and check the table.
+
+        False if the run had ended before.
         """
         run = self._choose_run()
         moment = self.chance.choice([PUBLISHING, PUBLISHING, PUBLISHING, PUBLISHED])
@@ -130,7 +131,7 @@ class Campaign:
         return end != "too late"
 
     def _choose_run(self) -> Run:
-        """Most runs add sessions; some change those that are there, some replace all."""
+        """Most runs add sessions; some change existing ones, some replace all."""
         self.run_count += 1
         [mode] = self.chance.choices(MODES, weights=[1, 5])
         first = self.next_number
@@ -164,7 +165,7 @@ class Campaign:
         return process
 
     def _look(self, run: Run) -> bool:
-        """What the next run finds: all rows of this one or none, by what the table says of it."""
+        """Check that the next run finds all rows of this one or none, as the table's log says."""
         with open_table(self.place.table_format, self.output) as table:
             commit = table.find_commit(run.run_id)
             if commit is not None:
@@ -179,7 +180,7 @@ class Campaign:
             return commit is not None
 
     def _publish_again(self, table: Table, run: Run) -> None:
-        """With other rows: the same ones might be written twice, and nobody would see it."""
+        """Publish with other rows: the same rows could be written twice unnoticed."""
         output = open_output(
             table,
             mode=run.mode,

@@ -57,12 +57,12 @@ COLUMNS = (
 
 @dataclass
 class Lake:
-    """A catalog, as the program and as another user of the library see it."""
+    """A catalog, seen by the program and by another user of the library."""
 
     options: dict[str, str]
     catalogs: Catalogs
     folder: Path
-    """Of all its files."""
+    """The folder of all its files."""
     server: PaimonServer | None = None
     context: SQLContext = field(init=False)
 
@@ -118,9 +118,9 @@ class RacedTable(PaimonTable):
         super().__init__(resolve_name(OUTPUT, lake.catalogs, {}), partition_by=())
         self._be_faster = be_faster
 
-    def _require_newest(self, loaded: LoadedTable, number: int) -> None:
+    def _require_newest(self, loaded: LoadedTable, snapshot_id: int) -> None:
         self._be_faster()
-        super()._require_newest(loaded, number)
+        super()._require_newest(loaded, snapshot_id)
 
 
 @pytest.fixture(params=["local", "rest"])
@@ -221,7 +221,7 @@ def test_session_whose_create_time_changed_is_one_row(lake: Lake) -> None:
 
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 def test_rows_of_somebody_who_was_faster_are_older(mode: TableMode, lake: Lake) -> None:
-    """Both have written before either commits: the numbers of their rows overlap."""
+    """Both have written before either commits, so their sequence numbers overlap."""
     export(lake.open(), range(2), state="old")
     others = iter(["run-x"])
 
@@ -412,7 +412,7 @@ def test_tables_in_any_number_of_buckets_have_one_row_a_session(bucket: str, lak
 
 
 @pytest.mark.parametrize("partition_by", [(), ("compute_id",)])
-def test_local_table_of_many_files_is_written_anew(
+def test_local_table_of_many_files_is_rewritten(
     partition_by: tuple[str, ...], lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paimon, "MAX_FILES", 4)
@@ -434,7 +434,7 @@ def test_local_table_of_many_files_is_written_anew(
 
 
 @pytest.mark.parametrize("lake", ["local"], indirect=True)
-def test_table_that_is_written_anew_keeps_columns_of_others(
+def test_table_that_is_rewritten_keeps_columns_of_others(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paimon, "MAX_FILES", 1)
@@ -472,7 +472,7 @@ def test_compaction_gives_way_to_who_was_faster(
 def test_rows_beyond_what_memory_holds_are_more_files_of_one_commit(
     mode: TableMode, bucket: str, file_count: int, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But where keys choose their bucket: two writers would choose apart."""
+    """Except where buckets are dynamic: two writers would choose different ones."""
     lake.make(bucket=bucket)
     monkeypatch.setattr(paimon, "MAX_BYTES", 1)
 
@@ -588,7 +588,7 @@ def assert_hidden(error: ExporterError, *secrets: str) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_catalog_that_cannot_be_asked_is_told(
+def test_catalog_that_cannot_be_reached_is_reported(
     options: dict[str, str], kind: type[ExporterError], says: str
 ) -> None:
     rest = {

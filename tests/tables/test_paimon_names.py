@@ -60,7 +60,7 @@ def test_table_of_a_server_has_its_files_where_the_catalog_says() -> None:
         "s3://bucket/wh/ops.db/sessions",
     ],
 )
-def test_what_names_no_table_is_refused(output: str) -> None:
+def test_name_of_no_table_is_refused(output: str) -> None:
     with pytest.raises(UsageError, match="names no Paimon table") as caught:
         resolve(output, LOCAL)
 
@@ -92,7 +92,7 @@ def test_catalog_through_which_commits_could_be_lost_is_refused(
 
 
 class PanicException(BaseException):
-    """As the library's own is: no Exception."""
+    """Derives from BaseException, as the library's own does."""
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_error_of_the_library_is_one_of_ours_without_secrets(
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, AttributeError])
-def test_what_the_library_does_not_raise_comes_out_as_it_is(kind: type[BaseException]) -> None:
+def test_other_errors_pass_unchanged(kind: type[BaseException]) -> None:
     name = TableName(OUTPUT, "ops", "sessions", {}, None)
 
     with pytest.raises(kind), translated(name):

@@ -53,7 +53,7 @@ def test_folder_in_a_warehouse_is_a_table_and_stays_one(program: Program) -> Non
     assert manifest["output"] == "paimon://lake/ops.sessions"
 
 
-def test_run_that_is_not_in_the_table_is_told(program: Program) -> None:
+def test_run_that_is_not_in_the_table_is_reported(program: Program) -> None:
     program.run(*EXPORT, FOLDER, "--format", "paimon")
     manifest = program.folder / f"{FOLDER}.manifest.json"
     text = manifest.read_text()
@@ -81,22 +81,22 @@ def test_table_of_a_server_has_its_sidecars_where_the_file_says(
     assert SECRET not in exported.stderr + exported.stdout + manifest
 
 
-def test_secret_of_a_catalog_is_told_by_no_command(
+def test_no_command_shows_the_secret_of_a_catalog(
     program: Program, server: tuple[PaimonServer, str]
 ) -> None:
     config = write_config(program, server[1])
     said = {"message": f"nobody knows {SECRET}", "code": 401}
     server[0].failing = (401, said)
 
-    told = [
+    ended = [
         program.run(*EXPORT, "paimon://lake/ops.sessions", "--config", config, "-vv"),
         program.run(*EXPORT, "paimon://lake/ops.sessions", "--config", config, "--log-format=json"),
         program.run("verify", "paimon://lake/ops.sessions", "--config", config),
         program.run("config", "show", "--config", config),
     ]
 
-    assert [each.code for each in told] == [3, 3, 3, 0], told[0].stderr
-    assert not any(SECRET in each.stdout + each.stderr for each in told)
-    assert "nobody knows ***" in told[0].stderr
-    assert "[paimon.lake]" in told[3].stdout
-    assert '"token" = "***"' in told[3].stdout
+    assert [each.code for each in ended] == [3, 3, 3, 0], ended[0].stderr
+    assert not any(SECRET in each.stdout + each.stderr for each in ended)
+    assert "nobody knows ***" in ended[0].stderr
+    assert "[paimon.lake]" in ended[3].stdout
+    assert '"token" = "***"' in ended[3].stdout

@@ -1,4 +1,4 @@
-"""Which outputs are tables, and that one place lists their formats."""
+"""The registry of table formats, and the outputs that are tables."""
 
 from importlib import import_module
 from pathlib import Path

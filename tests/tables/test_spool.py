@@ -14,7 +14,7 @@ from exporter.errors import DestinationError
 from exporter.model import Gateway
 from exporter.records.schema import build_batch
 from exporter.tables.iceberg_rows import join_keys
-from exporter.tables.spool import SPOOLED, SpilledRows, keep_newest
+from exporter.tables.spool import SPILLED_SCHEMA, SpilledRows, keep_newest
 
 EXPORTED_AT = datetime(2026, 1, 12, tzinfo=UTC)
 TEXT = st.text(alphabet="a:1\x00é", max_size=4)
@@ -64,7 +64,7 @@ def test_rows_come_back_as_often_as_they_are_asked_for(memory_bytes: int) -> Non
 
     first, second = spool.open_reader().read_all(), spool.open_reader().read_all()
 
-    assert first.schema == SPOOLED
+    assert first.schema == SPILLED_SCHEMA
     assert first.equals(second)
     assert first["state"].to_pylist() == ["of 0"] * 3 + ["of 1"] * 2
     assert spool.row_count == 5
@@ -94,7 +94,7 @@ def test_reader_has_the_columns_and_types_that_are_asked_for(memory_bytes: int) 
 
 
 @SIZES
-def test_spool_of_nothing_can_be_read(memory_bytes: int) -> None:
+def test_no_rows_can_be_read(memory_bytes: int) -> None:
     spool = fill(memory_bytes=memory_bytes)
 
     assert spool.open_reader().read_all().num_rows == 0
@@ -141,7 +141,7 @@ def test_nothing_is_left_of_rows_on_disk(tmp_path: Path, monkeypatch: pytest.Mon
     spool.close()
 
 
-def test_folder_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_room_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
 
     with pytest.raises(DestinationError, match="cannot keep rows in") as caught:
