@@ -25,6 +25,7 @@ from exporter.records.omit import Omission
 from exporter.runs.emptied import find_silent, require_kept
 from exporter.runs.listings import build_listing, build_state, list_into_output
 from exporter.runs.manifest import Manifest, Status, build_manifest
+from exporter.runs.null_publisher import NullPublisher
 from exporter.runs.own_task import run_in_own_task
 from exporter.runs.prepare import RunContext, prepare
 from exporter.runs.previous import (
@@ -32,7 +33,7 @@ from exporter.runs.previous import (
     read_previous,
     require_partitions,
 )
-from exporter.runs.publish import NullPublisher, Publisher
+from exporter.runs.publish import Publisher
 from exporter.runs.resume import end_journal, find_beginning, find_time_range, open_journal
 from exporter.runs.state import require_own_state
 from exporter.runs.unreadable import UnreadableRows

@@ -47,6 +47,17 @@ def find_intents(sidecars: Sidecars) -> list[StoredFile]:
     return [each for each in sidecars.store.list_files(start) if each.name.endswith(".json")]
 
 
+def read_intents(sidecars: Sidecars) -> dict[str, Intent]:
+    """Those that can be read, by the names of their files."""
+    found = {}
+    for each in find_intents(sidecars):
+        content = sidecars.store.read(each.name)
+        intent = None if content is None else parse_intent(content)
+        if intent is not None:
+            found[each.name] = intent
+    return found
+
+
 def dump_intent(intent: Intent) -> bytes:
     content: dict[str, Any] = {"manifest": intent.manifest.document, "state": intent.state}
     if intent.number is not None:

@@ -10,7 +10,6 @@ Under a lease a run may be cut off, be followed by another one, and wake up late
 stays for a while, and what it does after that has no effect: see `manifests`.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,19 +19,25 @@ from datetime import datetime
 from exporter.destinations.dataset import is_own
 from exporter.destinations.destination import Destination, Sidecars
 from exporter.errors import DestinationError, LockLostError
-from exporter.runs.intents import Intent, dump_intent, find_intents, name_intent, parse_intent
+from exporter.runs.intents import (
+    Intent,
+    dump_intent,
+    find_intents,
+    name_intent,
+    parse_intent,
+    read_intents,
+)
 from exporter.runs.manifest import Manifest, ManifestFile
 from exporter.runs.manifest_log import ManifestLog, PlainManifest, Published
 from exporter.sinks.dataset import DatasetOutput, is_part
 from exporter.sinks.interface import Output
 from exporter.sinks.partitioned import PartitionedOutput
+from exporter.stores.hashing import digest
 from exporter.stores.interface import NO_LOCK, HeldLock, Store
 from exporter.stores.local import LocalStore
 from exporter.tables.interface import Commit
 
 logger = logging.getLogger(__name__)
-
-READ_BYTES = 1 << 20
 
 
 class Publisher:
@@ -215,18 +220,10 @@ class Publisher:
         another run may be about to publish.
         """
         files = list(self._destination.store.list_files())
-        named = {part for intent in self._read_intents().values() for part in intent.own_parts}
+        named = {
+            part for intent in read_intents(self._sidecars).values() for part in intent.own_parts
+        }
         return [each.name for each in files if is_part(each.name) and each.name not in named]
-
-    def _read_intents(self) -> dict[str, Intent]:
-        """By their names."""
-        found = {}
-        for each in find_intents(self._sidecars):
-            content = self._sidecars.store.read(each.name)
-            intent = None if content is None else parse_intent(content)
-            if intent is not None:
-                found[each.name] = intent
-        return found
 
     def _recover(self, name: str, intent: Intent) -> None:
         if self._is_shown(intent):
@@ -372,7 +369,7 @@ class Publisher:
             return (lease_at - modified_at).total_seconds() >= self._keep_s
 
         number = self._read_published().number
-        intents = self._read_intents()
+        intents = read_intents(self._sidecars)
         for each in find_intents(self._sidecars):
             intent = intents.get(each.name)
             # A number that is not taken yet is what its run may still commit with.
@@ -383,31 +380,6 @@ class Publisher:
             self._log.prune(is_old=is_old)
 
 
-class NullPublisher:
-    """The publisher of a stream, which has no place for a manifest and nothing to put right."""
-
-    def ensure_held(self) -> None:
-        pass
-
-    def recover(self) -> None:
-        pass
-
-    def publish(self, output: Output, manifest: Manifest, state: bytes | None) -> None:  # noqa: ARG002
-        output.publish()
-
-    def remove_leftovers(self) -> None:
-        pass
-
-    def compact(self, commit: Commit) -> None:
-        pass
-
-    def read_manifest(self) -> Manifest | None:
-        return None
-
-    def require_manifest(self) -> None:
-        pass
-
-
 def tell_of_loss(error: LockLostError, intent: Intent) -> None:
     """What is committed stays so: who has the lock now completes the rest."""
     logger.warning("run %s is published, and another one goes on from it: %s", intent.run_id, error)
@@ -415,12 +387,3 @@ def tell_of_loss(error: LockLostError, intent: Intent) -> None:
 
 Tags = Mapping[str, str | None]
 """What tells versions apart, by the names of the files."""
-
-
-def digest(store: Store, name: str) -> str:
-    """The file's SHA-256 in lower-case hexadecimal, read in pieces."""
-    hashed = hashlib.sha256()
-    with store.open_input(name) as stream:
-        while chunk := stream.read(READ_BYTES):
-            hashed.update(chunk)
-    return hashed.hexdigest()

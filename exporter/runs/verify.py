@@ -15,9 +15,9 @@ from exporter.listing.keyset import KeySet
 from exporter.model import KEY_COLUMNS, FileCodec, FileFormat
 from exporter.runs.intents import find_intents
 from exporter.runs.manifest import Manifest, ManifestFile, parse_manifest
-from exporter.runs.publish import digest
 from exporter.sinks.formats import FORMATS, read_keys
 from exporter.sinks.keys import UnreadableFileError, join_keys
+from exporter.stores.hashing import digest
 from exporter.tables.interface import Table
 
 MAX_EXPECTED = 10_000_000

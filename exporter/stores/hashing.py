@@ -3,9 +3,10 @@
 import hashlib
 from typing import Final
 
-from exporter.stores.interface import NO_LOCK, FileFacts, HeldLock, StagedFile
+from exporter.stores.interface import NO_LOCK, FileFacts, HeldLock, StagedFile, Store
 
 CHUNK_BYTES: Final = 1 << 18
+READ_BYTES: Final = 1 << 20
 
 
 class HashingFile:
@@ -57,3 +58,12 @@ class HashingFile:
 
     def discard(self) -> None:
         self.staged.discard()
+
+
+def digest(store: Store, name: str) -> str:
+    """The SHA-256 of a file in the store, in lower-case hexadecimal; blocks."""
+    hashed = hashlib.sha256()
+    with store.open_input(name) as stream:
+        while chunk := stream.read(READ_BYTES):
+            hashed.update(chunk)
+    return hashed.hexdigest()

@@ -14,9 +14,10 @@ from exporter.destinations.open import open_output
 from exporter.destinations.resolve import resolve_destination
 from exporter.model import FileFormat, Gateway, RawSession
 from exporter.runs.prepare import build_run_id
-from exporter.runs.publish import Publisher, digest
+from exporter.runs.publish import Publisher
 from exporter.sinks.dataset import is_part
 from exporter.sinks.interface import Output, OutputFacts
+from exporter.stores.hashing import digest
 from tests.support.manifests import manifest_of
 
 FIRST = Gateway("cn-hangzhou", "w-1", "lc-1")

@@ -25,8 +25,9 @@ from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scena
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.runs.intents import parse_intent
 from exporter.runs.manifest_log import read_manifest
-from exporter.runs.publish import Publisher, digest
+from exporter.runs.publish import Publisher
 from exporter.runs.verify import verify
+from exporter.stores.hashing import digest
 from tests.support.patience import HANG_S, AnswerClock
 from tests.support.program import Program, environ_for
 

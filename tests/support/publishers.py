@@ -16,12 +16,13 @@ from exporter.destinations.destination import Destination, Kind
 from exporter.destinations.resolve import resolve_destination
 from exporter.model import Gateway
 from exporter.runs.manifest_log import read_manifest
-from exporter.runs.publish import Publisher, digest
+from exporter.runs.publish import Publisher
 from exporter.sinks.dataset import Parts
 from exporter.sinks.file import FileOutput
 from exporter.sinks.formats import open_partition_buffer, open_sink
 from exporter.sinks.interface import ByteStream, Output, Sink
 from exporter.sinks.partitioned import PartitionedOutput
+from exporter.stores.hashing import digest
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store, StoredFile
 from exporter.stores.staging import PartialFile
 from tests.support.manifests import manifest_of
