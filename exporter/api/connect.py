@@ -1,8 +1,8 @@
 """Resolves the region and endpoint of a run and opens a client for it."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from exporter.api.client import Client, open_client
@@ -40,15 +40,14 @@ def find_region(settings: Settings, *, environ: Mapping[str, str]) -> str | None
     )
 
 
-@asynccontextmanager
-async def connect(
+def connect(
     settings: Settings,
     api: ApiEndpoint,
     *,
     emit: Callable[[Event], None],
     environ: Mapping[str, str],
-) -> AsyncIterator[Client]:
-    async with open_client(
+) -> AbstractAsyncContextManager[Client]:
+    return open_client(
         endpoint=api.endpoint,
         identity=open_identity(profile=settings.profile, environ=environ, now_s=time.monotonic),
         concurrency=settings.concurrency,
@@ -59,5 +58,4 @@ async def connect(
         user_agent=f"livy-exporter/{__version__}",
         environ=environ,
         emit=emit,
-    ) as client:
-        yield client
+    )

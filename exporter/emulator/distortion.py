@@ -31,14 +31,14 @@ class Distortion:
         # By replica: the cached total, and until when it is used.
         self._totals: dict[int, tuple[float, int]] = {}
 
-    def tell_total(self, replica: int, at_s: float, count: Callable[[], int]) -> int:
+    def state_total(self, replica: int, at_s: float, count: Callable[[], int]) -> int:
         """The total that a replica states; `count` is called only if none is cached."""
         churn = self._churn
-        told = self._totals.get(replica)
-        if told is None or told[0] <= at_s:
-            told = (at_s + churn.total_cache_s, count())
-            self._totals[replica] = told
-        total = max(0, told[1] + churn.total_offset)
+        cached = self._totals.get(replica)
+        if cached is None or cached[0] <= at_s:
+            cached = (at_s + churn.total_cache_s, count())
+            self._totals[replica] = cached
+        total = max(0, cached[1] + churn.total_offset)
         total -= total % churn.total_step
         return total if churn.total_cap is None else min(total, churn.total_cap)
 

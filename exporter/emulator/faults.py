@@ -244,7 +244,10 @@ def build_wrong_answer(fault: Fault, *, request_id: str, host: str) -> Answer | 
     if fault in REFUSALS:
         style = REFUSALS[fault]
         refusal = RequestRefusedError(
-            style.status, style.code, "The emulator was told to say so.", casing=style.casing
+            style.status,
+            style.code,
+            "This fault was injected by the emulator.",
+            casing=style.casing,
         )
         return build_refusal(refusal, request_id=request_id, host=host)
     if fault in HTML_TITLES:

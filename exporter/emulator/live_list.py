@@ -31,12 +31,12 @@ class LiveList:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def apply(self, gone: int | None, come: int | None) -> None:
+    def apply(self, removed: int | None, inserted: int | None) -> None:
         """Apply one change: a row is removed, inserted, or moved (both)."""
-        if gone is not None:
-            del self._keys[bisect_left(self._keys, gone)]
-        if come is not None:
-            insort(self._keys, come)
+        if removed is not None:
+            del self._keys[bisect_left(self._keys, removed)]
+        if inserted is not None:
+            insort(self._keys, inserted)
 
     def at(self, position: int) -> int:
         """The serial at a position, ties unshuffled. Raises IndexError past the end."""

@@ -148,7 +148,7 @@ class MovingSessions:
         replica = min(self._replicas, key=lambda each: each.lag_s)
         shown, _ = self._states(self._elapsed_s - replica.lag_s)
         live = replica.rows(shown)
-        serials = self._unveil(live.pick(0, len(live), draw=self.answer_count))
+        serials = self._drop_withheld(live.pick(0, len(live), draw=self.answer_count))
         return (self._rows.build(serial, self._elapsed_s)[0] for serial in serials)
 
     def insert(self, now_s: float) -> None:
@@ -197,7 +197,7 @@ class MovingSessions:
         first_s = self._answer_s[first_answer - 1] - max(self._churn.replicas or (0.0,))
         first_s -= self._churn.page_cache_s + max(0.0, -self._churn.total_lag_s)
         serials = list(self._timeline.held_throughout(answers[0][0], answers[-1][1]))
-        for serial in self._unveil(serials):
+        for serial in self._drop_withheld(serials):
             row, is_final = self._rows.build(serial, first_s)
             if is_final:
                 rows[row["sessionId"]] = row
@@ -228,7 +228,7 @@ class MovingSessions:
         self._answers.append((shown.state, self._states(self._elapsed_s)[0]))
         self._answer_s.append(self._elapsed_s)
         serials = self._distortion.cut(question, shown.start, shown.serials)
-        serials = self._unveil(serials)
+        serials = self._drop_withheld(serials)
         if self._churn.doubled_rows:
             serials = self._distortion.double(question, serials, shown.before)
         missing, zero_total = self._distortion.draw_missing(question, len(serials))
@@ -270,7 +270,7 @@ class MovingSessions:
             state,
             at_s + min(0.0, churn.total_lag_s),
             start,
-            self._distortion.tell_total(
+            self._distortion.state_total(
                 counting, question.at_s, lambda: self._timeline.total(self._states(total_s)[1])
             ),
             live.pick(start, start + page_size, draw=question.number),
@@ -283,7 +283,7 @@ class MovingSessions:
             next((size for size in sizes if size >= page_size), sizes[-1]) if sizes else page_size
         )
 
-    def _unveil(self, serials: list[int]) -> list[int]:
+    def _drop_withheld(self, serials: list[int]) -> list[int]:
         """The serials without the withheld ones."""
         if self._churn.withheld == 0:
             return serials

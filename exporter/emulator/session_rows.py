@@ -77,7 +77,7 @@ class SessionRows:
         run_s = traits.run_s(serial)
         row = build(serial, created_ms=created_ms, run_ms=round(run_s * 1000))
         # By its insertion: a backdated session has run no longer than others.
-        age_s = at_s - self._timeline.came_s(serial)
+        age_s = at_s - self._timeline.inserted_s(serial)
         if age_s < run_s:
             share = max(0.0, age_s) / run_s
             return self._running(row, share, form=serial), False

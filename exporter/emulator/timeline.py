@@ -63,7 +63,7 @@ class Timeline:
         # Planned changes: time, kind, and the session or the cleanup.
         self._pending: list[tuple[float, Change, int]] = []
         # By serial, counted from `initial_count`.
-        self._came_s: list[float] = []
+        self._inserted_s: list[float] = []
         # By serial, in a list that is ordered by end or update time.
         self._ranks: dict[int, int] = {}
         # A heap of sessions by age; removed ones leave it when they become the oldest.
@@ -101,16 +101,16 @@ class Timeline:
                 self.expire(expires_s)
             elif pending_s < due_s:
                 _, change, number = heapq.heappop(self._pending)
-                self._happen(change, number, pending_s)
+                self._apply_planned(change, number, pending_s)
             else:
                 self._next_due = next(self._due)
-                self._happen_by_flow(change, due_s)
+                self._apply_flow(change, due_s)
 
-    def insert(self, at_s: float, came_s: float | None = None) -> None:
-        """Insert a session, which came now or, shown late, at `came_s`."""
+    def insert(self, at_s: float, inserted_s: float | None = None) -> None:
+        """Insert a session, of now or, if shown late, of `inserted_s`."""
         serial = self.initial_count + len(self._inserted)
         at_s = self._clamp(at_s)
-        self._came_s.append(at_s if came_s is None else came_s)
+        self._inserted_s.append(at_s if inserted_s is None else inserted_s)
         rank = self._begin(serial)
         self._note(None, build_key(rank, serial), at_s)
         self._inserted.append(self.state)
@@ -143,8 +143,8 @@ class Timeline:
 
     def replay(self, live: LiveList, first: int, last: int) -> None:
         """Turn the rows of one state into those of a later one."""
-        for gone, come in self._changes[first:last]:
-            live.apply(gone, come)
+        for removed, inserted in self._changes[first:last]:
+            live.apply(removed, inserted)
 
     def initial(self) -> LiveList:
         """The rows of state 0."""
@@ -155,14 +155,14 @@ class Timeline:
             salt=self._salt,
         )
 
-    def came_s(self, serial: int) -> float:
+    def inserted_s(self, serial: int) -> float:
         """When it was inserted; all sessions of a tie have the time of their first."""
         if not self._churn.twins_apart:
             serial = self.traits.original(serial)
         serial -= serial % self._churn.tie_size
         if serial < self.initial_count:
             return self._initial_s(serial)
-        return self._came_s[serial - self.initial_count]
+        return self._inserted_s[serial - self.initial_count]
 
     def order_s(self, serial: int) -> float:
         """The update time that its place stands for, in a list ordered by update time."""
@@ -170,10 +170,10 @@ class Timeline:
 
     def created_s(self, serial: int) -> float:
         """Its create time, which backdating moves away from its insertion."""
-        came_s = self.came_s(serial)
+        inserted_s = self.inserted_s(serial)
         if not self.traits.backdates:
-            return came_s
-        return came_s - self.traits.backdated_s(self.traits.original(serial))
+            return inserted_s
+        return inserted_s - self.traits.backdated_s(self.traits.original(serial))
 
     def held_throughout(self, first: int, last: int) -> Iterator[int]:
         """Serials that were in the list in both states, and so in all between, oldest first."""
@@ -200,13 +200,13 @@ class Timeline:
         churn = self._churn
         if churn.order is Order.UNORDERED or churn.order_by is OrderBy.CREATE:
             return self._rank(serial)
-        came_s = self.came_s(serial)
-        ends_s = came_s + self.traits.run_s(self.traits.original(serial))
+        inserted_s = self.inserted_s(serial)
+        ends_s = inserted_s + self.traits.run_s(self.traits.original(serial))
         if ends_s <= 0:
             rank_s = ends_s
         else:
             heapq.heappush(self._pending, (ends_s, Change.SESSION_END, serial))
-            rank_s = came_s
+            rank_s = inserted_s
             if churn.order_by is OrderBy.END:
                 rank_s += -NEVER_S if churn.running_last else NEVER_S
         self._ranks[serial] = self._place(serial, rank_s)
@@ -218,7 +218,7 @@ class Timeline:
             return mix64(serial ^ self._salt)
         if churn.order_by is OrderBy.CREATE:
             in_place = churn.backdating.in_place
-            return self._place(serial, (self.created_s if in_place else self.came_s)(serial))
+            return self._place(serial, (self.created_s if in_place else self.inserted_s)(serial))
         return self._ranks[serial]
 
     def _place(self, serial: int, at_s: float) -> int:
@@ -240,14 +240,14 @@ class Timeline:
         """No earlier than the last change: a session in an old tie may expire before it came."""
         return max(at_s, self._changed_s[-1]) if self._changed_s else at_s
 
-    def _note(self, gone: int | None, come: int | None, at_s: float) -> None:
+    def _note(self, removed: int | None, inserted: int | None, at_s: float) -> None:
         at_s = self._clamp(at_s)
-        self.live.apply(gone, come)
+        self.live.apply(removed, inserted)
         self._changed_s.append(at_s)
-        self._changes.append((gone, come))
+        self._changes.append((removed, inserted))
         self._totals.append(len(self.live))
 
-    def _happen_by_flow(self, change: Change, at_s: float) -> None:
+    def _apply_flow(self, change: Change, at_s: float) -> None:
         if change is Change.INSERTION:
             self._insertion_number += 1
             if self.traits.is_late(self._insertion_number):
@@ -265,7 +265,7 @@ class Timeline:
                 act = self.remove if change is Change.DELETION else self._move
                 act(serial, at_s)
 
-    def _happen(self, change: Change, number: int, at_s: float) -> None:
+    def _apply_planned(self, change: Change, number: int, at_s: float) -> None:
         """Apply a planned change."""
         if change is Change.SHOW:
             self.insert(at_s, at_s - self._churn.late.lag_s)
@@ -315,7 +315,7 @@ class Timeline:
             first = max(0, self.initial_count - self._churn.keep_count)
         if self._churn.keep_age_s is not None:
             serials = range(self.initial_count)
-            first = max(first, bisect_right(serials, -self._churn.keep_age_s, key=self.came_s))
+            first = max(first, bisect_right(serials, -self._churn.keep_age_s, key=self.inserted_s))
         return first
 
     def _draw_due(self) -> Iterator[tuple[float, Change]]:

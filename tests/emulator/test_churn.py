@@ -157,11 +157,11 @@ class Model:
     def list_ids(self, page_num: int, page_size: int) -> tuple[int, list[str]]:
         lag_s, lag_changes = self.churn.total_lag_s, self.churn.total_lag_changes
         shown = self.state_before(max(0, -lag_s), max(0, -lag_changes))
-        told = self.state_before(max(0, lag_s), max(0, lag_changes))
+        counted = self.state_before(max(0, lag_s), max(0, lag_changes))
         self.answers.append(shown)
         rows = self.in_order(self.states[shown][1])
         size = min(page_size, self.churn.page_cap or page_size)
-        return len(self.states[told][1]), rows[(page_num - 1) * size :][:size]
+        return len(self.states[counted][1]), rows[(page_num - 1) * size :][:size]
 
     def state_before(self, lag_s: float, lag_changes: int) -> int:
         known = [n for n, (at_s, _) in enumerate(self.states) if at_s <= self.now_s - lag_s]
@@ -369,11 +369,11 @@ def test_expiry_takes_the_oldest_and_deletion_any() -> None:
     expired = list_all(expiring, START_S + 10)
     kept = set(list_all(deleting, START_S + 10))
 
-    gone = [position for position, each in enumerate(before) if each not in kept]
+    removed = [position for position, each in enumerate(before) if each not in kept]
     assert expired == before[: len(expired)]
     assert len(expired) < 450
-    assert min(gone) < 100
-    assert max(gone) > 400
+    assert min(removed) < 100
+    assert max(removed) > 400
 
 
 @pytest.mark.parametrize("order", Order)
@@ -496,7 +496,7 @@ def test_late_total_is_the_former_one_for_all_kinds_of_changes() -> None:
         for now_s in (START_S + eighth / 8 for eighth in range(100))
     ]
 
-    assert all(then == told for then, told in totals)
+    assert all(then == stated for then, stated in totals)
 
 
 def test_late_rows_make_the_total_too_large_and_owe_what_was_shown() -> None:

@@ -126,10 +126,10 @@ def test_answers_are_empty_by_their_number() -> None:
 
 
 def test_empty_answers_may_state_the_right_total_or_zero() -> None:
-    told = churn_list(Churn(page_faults=(PageFault(page_nums=(1, 3)),)))
+    faulty = churn_list(Churn(page_faults=(PageFault(page_nums=(1, 3)),)))
     none = churn_list(Churn(page_faults=(PageFault(page_nums=(1, 3), zero_total=True),)))
 
-    assert [ask(told, page_num) for page_num in (1, 1, 3)] == [
+    assert [ask(faulty, page_num) for page_num in (1, 1, 3)] == [
         (500, []),
         (500, PLAIN[1]),
         (500, []),

@@ -239,9 +239,9 @@ async def test_answer_lacks_one_key_and_is_right_otherwise(fault: Fault, key: st
 async def test_error_may_come_as_an_empty_list_with_a_success_status() -> None:
     seen = await ask_struck(Fault.TOLD_ERROR_200)
 
-    told = orjson.loads(seen.body)
+    answer = orjson.loads(seen.body)
     assert seen.status == 200
-    assert (told["code"], told["success"], told["sessions"]) == ("InternalError", False, [])
+    assert (answer["code"], answer["success"], answer["sessions"]) == ("InternalError", False, [])
 
 
 @pytest.mark.parametrize(

@@ -257,13 +257,13 @@ def test_cleanup_removes_many_sessions_at_one_instant(place: Place) -> None:
 
     assert still == before
     assert len(after) == 300
-    gone = [position for position, each in enumerate(before) if each not in set(after)]
+    removed = [position for position, each in enumerate(before) if each not in set(after)]
     expected = {
         Place.HEAD: list(range(200)),
         Place.MIDDLE: list(range(150, 350)),
         Place.END: list(range(300, 500)),
     }
-    assert gone == expected.get(place, gone)
+    assert removed == expected.get(place, removed)
     assert sessions.truth().deleted_count == 200
 
 
@@ -289,10 +289,10 @@ def test_retention_removes_the_oldest_by_claimed_create_time(form: dict[str, Any
 
     after = {row["sessionId"] for row in read_rows(sessions, 60.0)}
 
-    gone = [row["createTime"] for row in before if row["sessionId"] not in after]
+    removed = [row["createTime"] for row in before if row["sessionId"] not in after]
     kept = [row["createTime"] for row in before if row["sessionId"] in after]
-    assert len(gone) > 1
-    assert max(gone) < min(kept, default=NEWEST_MS * 2)
+    assert len(removed) > 1
+    assert max(removed) < min(kept, default=NEWEST_MS * 2)
 
 
 # Replicas

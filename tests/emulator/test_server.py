@@ -192,12 +192,12 @@ async def test_clock_that_is_off_refuses_a_right_date_and_states_its_own(
         right = sign(emulator, SESSIONS_PATH, at=NOW)
         async with client.get(emulator.endpoint + SESSIONS_PATH, headers=right) as answer:
             body = orjson.loads(await answer.read())
-        told = parsedate_to_datetime(answer.headers["Date"])
+        stated = parsedate_to_datetime(answer.headers["Date"])
         path = SESSIONS_PATH
-        status, _ = await ask(client, emulator, path, sign(emulator, path, at=told))
+        status, _ = await ask(client, emulator, path, sign(emulator, path, at=stated))
 
     assert (answer.status, body["code"]) == (400, "InvalidTimeStamp.Expired")
-    assert told == service_now
+    assert stated == service_now
     assert status == 200
 
 
