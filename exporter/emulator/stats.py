@@ -15,7 +15,7 @@ class EmulatorStats:
     """By call (`ListWorkspaces`, …, or `unknown`), then by outcome: `ok`, the code of a refusal,
     the name of a fault, or `broken` if the emulator stopped before it answered."""
     in_flight: int
-    max_in_flight: int
+    most_in_flight: int
     """Most requests that were unanswered at one time."""
     connection_count: int
     """Connections whose first request was counted."""
@@ -81,7 +81,7 @@ class StatsCounter:
     def reset(self) -> None:
         """Set every count to zero except the requests in flight."""
         self._request_counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._max_in_flight = self._in_flight
+        self._most_in_flight = self._in_flight
         self._connection_count = 0
         self._nonce_count = 0
         self._fault_counts: Counter[str] = Counter()
@@ -94,7 +94,7 @@ class StatsCounter:
     def request_started(self, connection: object | None, *, now_s: float) -> None:
         """`connection` is None if it is closed already; `now_s` since 1970."""
         self._in_flight += 1
-        self._max_in_flight = max(self._max_in_flight, self._in_flight)
+        self._most_in_flight = max(self._most_in_flight, self._in_flight)
         if self._first_request_s is None:
             self._first_request_s = now_s
         self._last_request_s = now_s
@@ -124,7 +124,7 @@ class StatsCounter:
         return EmulatorStats(
             request_counts={call: dict(counts) for call, counts in self._request_counts.items()},
             in_flight=self._in_flight,
-            max_in_flight=self._max_in_flight,
+            most_in_flight=self._most_in_flight,
             connection_count=self._connection_count,
             nonce_count=self._nonce_count,
             fault_counts=dict(self._fault_counts),

@@ -111,7 +111,7 @@ def benchmark_paging(runs: int, folder: Path) -> Iterator[Row]:
             if turn > 0:
                 # The last two are the sentinel's: asked and read after every page is there.
                 paging.append(times[-3] - times[0])
-                most.add(orjson.loads(read_stats(env))["max_in_flight"])
+                most.add(orjson.loads(read_stats(env))["most_in_flight"])
     measured = f"{pages} pages, 60 ms each, {in_flight} in flight"
     yield Row(measured, f"{spread(paging)} s", f"ideal {ideal_s:.2f} s")
     yield Row("ratio to the ideal", spread([each / ideal_s for each in paging]), "at most 1.15")

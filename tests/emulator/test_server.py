@@ -261,8 +261,8 @@ async def test_maximum_of_requests_in_flight_is_counted() -> None:
         gate.opened.set()
 
     after = emulator.stats()
-    assert (during.in_flight, during.max_in_flight, during.request_count) == (5, 5, 0)
-    assert (after.in_flight, after.max_in_flight, after.ok_count) == (0, 5, 5)
+    assert (during.in_flight, during.most_in_flight, during.request_count) == (5, 5, 0)
+    assert (after.in_flight, after.most_in_flight, after.ok_count) == (0, 5, 5)
     assert after.connection_count == 5
 
 
@@ -286,7 +286,7 @@ async def test_stats_have_calls_outcomes_connections_and_nonces() -> None:
             "unknown": {"InvalidAction.NotFound": 1},
         },
         in_flight=0,
-        max_in_flight=1,
+        most_in_flight=1,
         connection_count=1,
         nonce_count=2,
         first_request_s=NOW.timestamp(),
@@ -309,7 +309,7 @@ async def test_stats_are_read_and_reset_over_the_wire_without_being_counted() ->
     assert orjson.loads(text) == {
         "request_counts": {},
         "in_flight": 0,
-        "max_in_flight": 0,
+        "most_in_flight": 0,
         "connection_count": 0,
         "nonce_count": 0,
         "fault_counts": {},
@@ -327,7 +327,7 @@ def test_stats_survive_their_way_over_the_wire() -> None:
     stats = EmulatorStats(
         request_counts={"ListWorkspaces": {"ok": 1, "reset": 1}},
         in_flight=0,
-        max_in_flight=2,
+        most_in_flight=2,
         connection_count=2,
         nonce_count=2,
         fault_counts={"reset": 1},
