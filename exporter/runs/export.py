@@ -47,7 +47,7 @@ from exporter.settings.settings import Settings
 from exporter.sinks.interface import Output
 from exporter.stores.interface import StagedFile
 from exporter.tables.interface import Commit
-from exporter.times import to_ms
+from exporter.times import floor_ms
 from exporter.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ def build_listing(
     if run.state_at is None or run.time_range.has_bounds:
         return FullListing(gateway, page_size=page_size, time_range=run.time_range)
     known = previous.known.get(gateway)
-    watch = Watch(now_ms=to_ms(began_at), settle_ms=round(settings.settle * 1000))
+    watch = Watch(now_ms=floor_ms(began_at), settle_ms=round(settings.settle * 1000))
     full_because = ""
     if known is not None and settings.full_every is not None:
         full_because = tell_why_due(known, now_ms=watch.now_ms, every_s=settings.full_every)

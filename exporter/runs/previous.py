@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from exporter.errors import UsageError
@@ -12,6 +12,7 @@ from exporter.listing.bookmark import Bookmark
 from exporter.model import Gateway, ListingFacts
 from exporter.runs.state import FullRunNeeded, State, check_owner, next_exported_at, read_state
 from exporter.stores.interface import Store
+from exporter.times import parse_rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def read_published(manifest: Mapping[str, Any] | None) -> PreviousRun:
         return PreviousRun()
     finished_at = None
     with suppress(KeyError, TypeError, ValueError):
-        finished_at = datetime.fromisoformat(manifest["finished_at"]).astimezone(UTC)
+        finished_at = parse_rfc3339(manifest["finished_at"])
     return PreviousRun(
         files=tuple(manifest["files"]), run_id=manifest["run_id"], finished_at=finished_at
     )

@@ -5,11 +5,11 @@ pydantic reads these as metadata. annotated-types would do for the bounds, and c
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from exporter.settings.files import find_fault
-from exporter.times import EPOCH, LAST_MS, read_ms
+from exporter.times import EPOCH, LAST_MS, ceil_ms, floor_ms
 
 DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?"
@@ -270,7 +270,7 @@ def parse_instant(text: str, *, now: datetime) -> int:
     text = text.strip()
     if re.fullmatch(DURATION_PATTERN, text) and not text[-1].isdecimal():
         back_s = parse_duration(text)
-        now_ms = (now - EPOCH) // timedelta(milliseconds=1)
+        now_ms = floor_ms(now)
         return now_ms - int(min(float(back_s) * 1000, now_ms))  # type: ignore[arg-type]  # of a text it is a number
     match = re.fullmatch(f"({DATE_PATTERN})(?:[Tt ]({TIME_PATTERN})({OFFSET_PATTERN})?)?", text)
     if match is None:
@@ -282,4 +282,4 @@ def parse_instant(text: str, *, now: datetime) -> int:
         at = datetime.fromisoformat(f"{day}T{time or '00:00'}{(offset or 'Z').upper()}")
     except ValueError as exc:
         raise ValueError("should be a day and a time that exist") from exc
-    return min(max(0, read_ms(at)), LAST_MS)
+    return min(max(0, ceil_ms(at)), LAST_MS)

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Protocol, assert_never
 
 from exporter.model import Gateway, RawSession
@@ -17,6 +17,7 @@ from exporter.sinks.interface import (
     SinkFacts,
 )
 from exporter.sinks.row_groups import NonClosingStream
+from exporter.times import format_instant
 
 _CHUNK_BYTES: Final = 1 << 18
 _OVERHEAD_BYTES: Final = 1 << 8
@@ -126,11 +127,6 @@ def build_lines(
     else:
         for session in sessions:
             yield encode_json(_merge(session, added)) + b"\n"
-
-
-def format_instant(at: datetime) -> str:
-    """RFC 3339, UTC, to the millisecond."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _merge(session: RawSession, added: dict[str, str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from xml.etree import ElementTree as ET
 
 from exporter.errors import ExporterError
 from exporter.stores.url import AccessKey, Address, Endpoint, KeySource
+from exporter.times import parse_rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def parse_date(text: str | None) -> datetime | None:
 
 def parse_begin(text: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        return parse_rfc3339(text)
     except ValueError:
         return None
 

@@ -10,6 +10,7 @@ from typing import Literal, TextIO, assert_never
 
 from exporter.errors import mask_urls, one_line, shorten_values
 from exporter.model import Gateway
+from exporter.times import format_instant
 from exporter.ui.json_text import dump_json
 
 LogFormat = Literal["text", "json"]
@@ -68,11 +69,10 @@ def json_line(fields: Mapping[str, object], *, at: datetime, level: str) -> str:
     """One JSON object: the time (RFC 3339, UTC, milliseconds), the level, then `fields`, whose URLs
     show no password.
     """
-    ts = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     shown = {
         name: mask_urls(each) if isinstance(each, str) else each for name, each in fields.items()
     }
-    return dump_json({"ts": ts, "level": level, **shown})
+    return dump_json({"ts": format_instant(at), "level": level, **shown})
 
 
 def gateway_fields(gateway: Gateway) -> dict[str, str]:
