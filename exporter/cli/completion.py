@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 import shtab
 
-from exporter.errors import UsageError, quote
-from exporter.settings.load import suggest
-from exporter.settings.settings import read_fields
+from exporter.errors import UsageError, quote, suggest
+from exporter.settings.fields import read_fields
 
 SHELLS = ("bash", "zsh", "tcsh")
 

@@ -139,5 +139,5 @@ def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
 
     return run_async(
         lambda: show_demo(arguments.directory, ui=settings, environ=os.environ),
-        on_interrupt=lambda: reporter.tell_interrupt(""),
+        on_interrupt=lambda: reporter.report_interrupt(""),
     )

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
     return run_with_metrics(
         lambda: run_async(
             lambda: show_export(settings, run_id=run_id, environ=os.environ, listen=metrics),
-            on_interrupt=lambda: reporter.tell_interrupt(fate),
+            on_interrupt=lambda: reporter.report_interrupt(fate),
         ),
         metrics,
         reporter=reporter,

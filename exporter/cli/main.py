@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exc:  # argparse's --help
         return exc.code if isinstance(exc.code, int) else 0
     except KeyboardInterrupt:
-        reporter.tell_interrupt("")
+        reporter.report_interrupt("")
         return 128 + signal.SIGINT
     except BaseException as exc:  # noqa: BLE001 - the last place that can tell the user
-        return reporter.tell_error(exc)
+        return reporter.report_error(exc)
     return code

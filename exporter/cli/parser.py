@@ -8,10 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from exporter.errors import UsageError, quote
+from exporter.errors import UsageError, quote, suggest
 from exporter.settings.annotations import Group
-from exporter.settings.load import suggest
-from exporter.settings.settings import Field, read_fields
+from exporter.settings.fields import Field, read_fields
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
     run_id = name_run(reporter)
     return run_async(
         lambda: show_plan(settings, run_id=run_id, environ=os.environ, as_json=arguments.json),
-        on_interrupt=lambda: reporter.tell_interrupt(""),
+        on_interrupt=lambda: reporter.report_interrupt(""),
     )
 
 

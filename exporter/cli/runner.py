@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from exporter.settings.fields import read_fields
 from exporter.settings.load import Loaded, load_settings
-from exporter.settings.settings import read_fields
 from exporter.ui.errors import ErrorReporter
 
 Run = Callable[[argparse.Namespace, ErrorReporter], int]

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
 
     code = 0
     for each in show_verify(settings, arguments.target, environ=os.environ, as_json=arguments.json):
-        code = reporter.tell_error(VerificationError(each.message, hint=each.hint))
+        code = reporter.report_error(VerificationError(each.message, hint=each.hint))
     return code
 
 

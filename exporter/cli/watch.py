@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from exporter.events import Event
-from exporter.settings.settings import Settings
+from exporter.settings.settings import ProgressMode, Settings
 from exporter.ui.logs import configure_logging
-from exporter.ui.progress import ProgressMode, open_progress
+from exporter.ui.progress import open_progress
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def watch(
             quiet=quiet,
             environ=environ,
         ) as progress,
-        handler.writing_through(progress.write_line),
+        handler.redirect_to(progress.write_line),
     ):
         yield progress
 

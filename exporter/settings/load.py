@@ -1,17 +1,16 @@
 """Settings from their sources, the later winning: defaults, TOML file, environment, flags."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
-from exporter.errors import UsageError, mask_urls, quote, shorten
+from exporter.errors import UsageError, quote, shorten, suggest
 from exporter.settings import catalogs
-from exporter.settings.catalogs import Catalogs
 from exporter.settings.endpoints import check_endpoint, check_region
+from exporter.settings.fields import ENVIRONMENT_PREFIX, Field, read_fields
 from exporter.settings.files import read_toml
-from exporter.settings.settings import ENVIRONMENT_PREFIX, Field, Settings, read_fields
+from exporter.settings.settings import Settings
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -145,14 +144,6 @@ def split_lists(field: Field, value: object) -> list[str]:
     return [part.strip() for text in value for part in text.split(",")]
 
 
-def suggest(word: str, known: list[str]) -> str:
-    """A hint that names the nearest known word, or all of them."""
-    import difflib
-
-    near = difflib.get_close_matches(shorten(word), known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
-
-
 @cache
 def build_validator() -> "TypeAdapter[Settings]":
     """Once a process: it takes longer than all validation."""
@@ -198,73 +189,3 @@ def reword(error: Mapping[str, Any]) -> str:
         return REWORDED[error["type"]].format(**error.get("ctx", {}))
     message: str = error["msg"]
     return message.removeprefix("Value error, ").replace("Input should", "should", 1)
-
-
-def build_json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the TOML file."""
-    schema = build_validator().json_schema()
-    properties = {name: without_null(each) for name, each in schema["properties"].items()}
-    # Options may be texts, numbers, booleans, and tables where their names have dots.
-    properties[catalogs.KEY] = {
-        "type": "object",
-        "additionalProperties": {"type": "object"},
-        "description": "catalogs of Paimon tables: [paimon.NAME], and below it their options",
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "livy-exporter configuration",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-def without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A key's schema as TOML has it: there is no null, and what is not set is left out."""
-    kept = {key: value for key, value in schema.items() if key not in {"anyOf", "title"}}
-    if kept.get("default", ...) is None:
-        del kept["default"]
-    kinds = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
-    if len(kinds) == 1:
-        return {**kinds[0], **kept}
-    return {**kept, "anyOf": kinds} if kinds else kept
-
-
-def dump_toml(loaded: Loaded) -> str:
-    """The effective settings as a TOML file, each line with its origin; unset ones are comments.
-
-    A password in a URL is masked.
-    """
-    lines = []
-    for field in read_fields():
-        name, value = field.name, getattr(loaded.settings, field.name)
-        if value is None:
-            lines.append(f"# {name} is not set")
-        else:
-            origin = loaded.given[name].origin if name in loaded.given else "default"
-            lines.append(f"{name} = {toml_value(value)}  # {printable(origin)}")
-    return "\n".join(lines) + "\n"
-
-
-def dump_catalogs(described: Catalogs) -> str:
-    """Tables of a TOML file with the catalogs' options, what may be a secret masked."""
-    lines = []
-    for name, options in described.items():
-        is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
-        lines += ["", f"[{catalogs.KEY}.{name if is_bare else toml_value(name)}]"]
-        lines += [
-            f"{toml_value(option)} = {toml_value(catalogs.mask_option(option, value))}"
-            for option, value in sorted(options.items())
-        ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def toml_value(value: object) -> str:
-    import orjson
-
-    # JSON's texts, numbers, booleans and flat arrays are TOML's as well, but for a bare DEL.
-    return mask_urls(orjson.dumps(value).decode().replace("\x7f", "\\u007F"))
-
-
-def printable(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f]", "?", text)

@@ -1,35 +1,38 @@
-"""The settings of a run: one frozen dataclass, and what the command line reads off its fields.
+"""The settings of a run, as one frozen dataclass.
 
 It is the only list of settings: flags, TOML keys, environment variables, `--help` and the JSON
-Schema are made of it. pydantic validates it and is imported only then.
+Schema are made from it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from exporter.settings.annotations import (
+    DISTINCT,
     Bounds,
-    Distinct,
     Duration,
-    Filled,
     Id,
     Instant,
+    NotEmpty,
     Option,
-    PathName,
     Size,
     Text,
-    format_size,
+    path_name,
 )
 from exporter.settings.files import PARTIAL_BYTES
 
-ENVIRONMENT_PREFIX = "LIVY_EXPORTER_"
+FileFormat = Literal["parquet", "ndjson"]
+TableFormat = Literal["delta", "iceberg", "paimon"]
+ParquetCodec = Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"]
+"""How the pages inside a Parquet file are compressed."""
+ProgressMode = Literal["auto", "bar", "plain", "none"]
+LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a run can be told. Field names are the TOML keys and the API's argument names."""
+    """The settings of a run. Field names are the TOML keys and the API's argument names."""
 
     profile: Annotated[
         Text | None,
@@ -65,14 +68,13 @@ class Settings:
     ] = ()
     gateway: Annotated[
         tuple[Id, ...],
-        Filled(),
+        NotEmpty(),
         Option(
             "Livy gateway to list, repeatable; all: each one found", "what to list", metavar="ID"
         ),
     ] = ("all",)
     since: Annotated[
-        Text | None,
-        Instant(),
+        Instant | None,
         Option(
             "only sessions created since: 2026-11-01 (UTC), 2026-11-01T08:00:00+08:00, or 7d"
             " before the run",
@@ -81,21 +83,20 @@ class Settings:
         ),
     ] = None
     until: Annotated[
-        Text | None,
-        Instant(),
+        Instant | None,
         Option(
             "only sessions created before; written as --since is", "what to list", metavar="TIME"
         ),
     ] = None
     output: Annotated[
         Text | None,
-        PathName(),
+        path_name(),
         Option(
             "file to write, or - for stdout", "output", metavar="FILE", short="o", completes="file"
         ),
     ] = None
     format: Annotated[
-        Literal["parquet", "ndjson", "delta", "iceberg", "paimon"] | None,
+        Literal[FileFormat, TableFormat] | None,
         Option("default: by the output's name; - is NDJSON, a folder Parquet", "output"),
     ] = None
     storage_endpoint: Annotated[
@@ -112,7 +113,7 @@ class Settings:
     ] = "virtual"
     partition_by: Annotated[
         tuple[Literal["dt", "region_id", "workspace_id", "compute_id", "state", "queue"], ...],
-        Distinct(),
+        DISTINCT,
         Option(
             "columns that a folder's parts are in folders by, repeatable: dt (UTC date of"
             " create_time), region_id, workspace_id, compute_id, state, queue",
@@ -130,7 +131,7 @@ class Settings:
         ),
     ] = 128 << 20
     compression: Annotated[
-        Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"],
+        ParquetCodec,
         Option("codec inside Parquet", "output"),
     ] = "zstd"
     allow_incomplete: Annotated[
@@ -143,7 +144,7 @@ class Settings:
     ] = False
     omit: Annotated[
         tuple[Text, ...],
-        Distinct(),
+        DISTINCT,
         Option(
             "field to leave out of every output, such as sparkConf or spark_conf, repeatable",
             "output",
@@ -152,7 +153,7 @@ class Settings:
     ] = ()
     manifest: Annotated[
         Text | None,
-        PathName(PARTIAL_BYTES),
+        path_name(reserved_bytes=PARTIAL_BYTES),
         Option(
             "write the manifest here too, not only beside the output",
             "output",
@@ -170,7 +171,7 @@ class Settings:
     ] = None
     metrics_file: Annotated[
         Text | None,
-        PathName(PARTIAL_BYTES, is_local=True),
+        path_name(reserved_bytes=PARTIAL_BYTES, is_local=True),
         Option(
             "write what came of the run here, in Prometheus textfile format",
             "output",
@@ -187,7 +188,7 @@ class Settings:
     ] = False
     state: Annotated[
         Text | None,
-        PathName(PARTIAL_BYTES),
+        path_name(reserved_bytes=PARTIAL_BYTES),
         Option(
             "where the next incremental run finds what this one knew; default: in the output",
             "run after run",
@@ -242,7 +243,7 @@ class Settings:
     ] = 86_400.0
     spool: Annotated[
         Text | None,
-        PathName(is_local=True),
+        path_name(is_local=True),
         Option(
             "local folder for what a run has read, to resume it; default: beside a local output",
             "run after run",
@@ -294,11 +295,11 @@ class Settings:
         Option("longest the whole run may take; default: no end", "speed", metavar="DURATION"),
     ] = None
     progress: Annotated[
-        Literal["auto", "bar", "plain", "none"],
+        ProgressMode,
         Option("how progress is shown on stderr", "watching"),
     ] = "auto"
     log_format: Annotated[
-        Literal["text", "json"],
+        LogFormat,
         Option("how stderr is written", "watching"),
     ] = "text"
     verbose: Annotated[
@@ -311,82 +312,4 @@ class Settings:
         Option("say nothing but errors", "watching", short="q"),
     ] = False
     paimon: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
-    """Catalogs of Paimon tables: options by the catalog's name. No flag sets it, but the file's
-    tables `[paimon.NAME]`, and variables of their own: see `catalogs`.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One setting as the command line sees it."""
-
-    name: str
-    option: Option
-    default: Any
-    kind: Literal["text", "number", "switch", "list", "choice", "count"]
-    choices: tuple[str, ...]
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return ENVIRONMENT_PREFIX + self.name.upper()
-
-    @property
-    def default_text(self) -> str | None:
-        """The default as a reader would write it; None where there is none, or it is no or 0."""
-        match self.default:
-            case None | False | 0 | ():
-                return None
-            case bool():
-                return "true"
-            case tuple():
-                return ",".join(self.default)
-            case int() if self.option.metavar == "SIZE":
-                return format_size(self.default)
-            case float():
-                return format_seconds(self.default)
-            case _:
-                return str(self.default)
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration as a reader would write it: whole hours and minutes as such."""
-    for unit, length_s in (("h", 3600), ("m", 60)):
-        if seconds >= length_s and seconds % length_s == 0:
-            return f"{seconds / length_s:g}{unit}"
-    return f"{seconds:g}s"
-
-
-@cache
-def read_fields() -> tuple[Field, ...]:
-    """Every setting that is one value, in the order of its definition."""
-    hints = get_type_hints(Settings, include_extras=True)
-    return tuple(
-        build_field(each.name, hints[each.name], each.default)
-        for each in fields(Settings)
-        if get_origin(hints[each.name]) is Annotated
-    )
-
-
-def build_field(name: str, hint: Any, default: object) -> Field:
-    option = next(each for each in hint.__metadata__ if isinstance(each, Option))
-    bare = hint.__origin__
-    parts = get_args(bare)
-    if get_origin(bare) is tuple:
-        words = get_args(parts[0]) if get_origin(parts[0]) is Literal else ()
-        return Field(name, option, default, "list", words)
-    choice = (
-        bare
-        if get_origin(bare) is Literal
-        else next((part for part in parts if get_origin(part) is Literal), None)
-    )
-    if choice is not None:
-        return Field(name, option, default, "choice", get_args(choice))
-    if bare is bool:
-        return Field(name, option, default, "switch", ())
-    if name == "verbose":
-        return Field(name, option, default, "count", ())
-    return Field(name, option, default, "number" if bare in (int, float) else "text", ())
+    """Options of Paimon catalogs by the catalog's name. No flag sets them: see `catalogs`."""

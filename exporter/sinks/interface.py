@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from exporter.model import Gateway, RawSession
+from exporter.settings import settings
 from exporter.stores.interface import NO_LOCK, FileFacts, HeldLock
 
-Format = Literal["parquet", "ndjson"]
-"""Of a file."""
-
+Format = settings.FileFormat
 
 FileCodec = Literal["none", "gzip", "zstd"]
 """How a file is compressed as a whole: NDJSON by its name, Parquet never."""
 
-ParquetCodec = Literal["none", "snappy", "gzip", "brotli", "lz4", "zstd"]
-"""How the pages inside a Parquet file are compressed."""
+ParquetCodec = settings.ParquetCodec
 
 
 @dataclass(frozen=True, slots=True)

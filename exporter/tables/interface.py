@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from exporter.errors import DestinationError, mask_urls, shorten
+from exporter.settings import settings
 from exporter.settings.catalogs import Catalogs
 from exporter.sinks.interface import ParquetCodec
 from exporter.stores.interface import NO_LOCK, HeldLock
@@ -106,7 +107,7 @@ class Table(Protocol):
         """
 
 
-TableFormat = Literal["delta", "iceberg", "paimon"]
+TableFormat = settings.TableFormat
 
 
 TableMode = Literal["replace", "upsert"]

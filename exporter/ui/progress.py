@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol, TextIO, assert_never
 
 from exporter.events import Event, ListingFinished, ListingStarted, RetryScheduled, RunFinished
-from exporter.ui.logs import LogFormat, WriteLine, gateway_fields, json_line, line_writer
+from exporter.settings.settings import LogFormat, ProgressMode
+from exporter.ui.json_text import json_line
+from exporter.ui.logs import WriteLine, line_writer
 from exporter.ui.stats import RunStats
 from exporter.ui.text import progress_line, retry_line, summary_lines
 
-ProgressMode = Literal["auto", "bar", "plain", "none"]
 DrawingName = Literal["bar", "plain", "json", "none"]
 
 LINE_INTERVAL_S = 10.0
@@ -216,7 +217,7 @@ class JsonLines:
                 self._write(
                     "listing_started",
                     {
-                        **gateway_fields(event.gateway),
+                        **asdict(event.gateway),
                         "total_count": event.total_count,
                         "page_count": event.page_count,
                         "mode": mode_text(event.incremental),
@@ -226,7 +227,7 @@ class JsonLines:
                 self._write(
                     "listing_finished",
                     {
-                        **gateway_fields(event.gateway),
+                        **asdict(event.gateway),
                         "session_count": event.session_count,
                         "proof": event.proof,
                         **asdict(event.movement),
@@ -284,7 +285,7 @@ def _finished_json(stats: RunStats, finished: RunFinished, at: datetime) -> str:
         "pages_resumed": stats.pages_resumed,
         "gateways": [
             {
-                **gateway_fields(gateway),
+                **asdict(gateway),
                 "session_count": listing.session_count,
                 "proof": listing.proof,
                 "mode": mode_text(listing.incremental),

@@ -255,7 +255,7 @@ def run_with_metrics(
                 metrics.write(code)
             except DestinationError as exc:
                 if code == 0:
-                    reporter.tell_error(exc)
+                    reporter.report_error(exc)
                 else:  # the error is what made the run fail
-                    reporter.tell_warning(str(exc))
+                    reporter.report_warning(str(exc))
     return code

@@ -25,7 +25,7 @@ import exporter.runs.plan
 from exporter.cli.main import main
 from exporter.cli.parser import ALL_GROUPS, SERVICE_GROUPS
 from exporter.errors import ExporterError
-from exporter.settings.settings import Field, read_fields
+from exporter.settings.fields import Field, read_fields
 from tests.support.program import Program
 
 REACHED: Final = 77

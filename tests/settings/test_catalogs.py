@@ -15,7 +15,8 @@ from exporter.settings.catalogs import (
     merge_catalogs,
     read_catalogs,
 )
-from exporter.settings.load import dump_catalogs, load_settings
+from exporter.settings.dump import dump_catalogs
+from exporter.settings.load import load_settings
 from exporter.settings.settings import Settings
 from exporter.tables.paimon_names import resolve_name
 

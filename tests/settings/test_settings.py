@@ -7,9 +7,11 @@ import pytest
 
 from exporter.errors import UsageError
 from exporter.settings.annotations import format_size, parse_duration, parse_size
+from exporter.settings.dump import build_json_schema, dump_toml
 from exporter.settings.endpoints import build_endpoint, check_endpoint, check_region
-from exporter.settings.load import build_json_schema, dump_toml, load_settings
-from exporter.settings.settings import Field, Settings, read_fields
+from exporter.settings.fields import Field, read_fields
+from exporter.settings.load import load_settings
+from exporter.settings.settings import Settings
 
 FIELDS = {field.name: field for field in read_fields()}
 

@@ -24,12 +24,12 @@ from exporter.events import (
     SessionsWritten,
 )
 from exporter.model import Gateway
+from exporter.settings.settings import LogFormat, ProgressMode
 from exporter.ui.bar import build_fields, fit
-from exporter.ui.logs import LogFormat, configure_logging
+from exporter.ui.logs import configure_logging
 from exporter.ui.progress import (
     LINE_INTERVAL_S,
     Progress,
-    ProgressMode,
     choose_drawing,
     open_progress,
 )
