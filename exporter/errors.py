@@ -308,6 +308,11 @@ def _escape(char: str) -> str:
     return char.encode("ascii", "backslashreplace").decode()
 
 
+def printable(text: str) -> str:
+    """The text with `?` for whatever steers a terminal or breaks a line."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def mask_url(url: str) -> str:
     """A URL without what may be a secret: all before the last `@`, and all after a `?`."""
     _, at, host = url.rpartition("@")

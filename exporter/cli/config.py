@@ -8,13 +8,13 @@ from exporter.api.connect import resolve_endpoint
 from exporter.api.credentials import read_environment_credential
 from exporter.api.proxy import find_proxy
 from exporter.cli.runner import read_settings
-from exporter.errors import CredentialsError, UsageError
+from exporter.errors import CredentialsError, UsageError, printable
 from exporter.settings.catalogs import merge_catalogs
 from exporter.settings.dump import build_json_schema, dump_catalogs, dump_toml
 from exporter.settings.load import Loaded
 from exporter.settings.settings import Settings
 from exporter.ui.errors import ErrorReporter
-from exporter.ui.stdout import print_json, print_text, printable
+from exporter.ui.stdout import print_json, print_text
 
 
 def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:

@@ -10,10 +10,10 @@ from exporter.cli.runner import run_async
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.scenario_file import read_scenario
 from exporter.emulator.server import open_emulator
-from exporter.errors import UsageError, quote
+from exporter.errors import UsageError, printable, quote
 from exporter.settings.annotations import parse_duration
 from exporter.ui.errors import ErrorReporter
-from exporter.ui.stdout import print_text, printable
+from exporter.ui.stdout import print_text
 from exporter.ui.text import count_of
 
 MAX_NUMBER = 10**9

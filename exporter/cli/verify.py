@@ -9,7 +9,7 @@ from exporter.api.connect import find_region
 from exporter.cli.runner import read_settings
 from exporter.destinations.access import build_store_access
 from exporter.destinations.resolve import resolve_destination
-from exporter.errors import VerificationError
+from exporter.errors import VerificationError, printable
 from exporter.runs.verify import Problem, verify
 from exporter.settings.files import require_name
 from exporter.settings.settings import Settings
@@ -17,7 +17,7 @@ from exporter.sinks.interface import Format
 from exporter.stores.url import scheme_of
 from exporter.tables.registry import find_format
 from exporter.ui.errors import ErrorReporter
-from exporter.ui.stdout import print_json, print_line, print_table, printable
+from exporter.ui.stdout import print_json, print_line, print_table
 
 
 def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:

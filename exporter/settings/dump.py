@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.errors import mask_urls
+from exporter.errors import mask_urls, printable
 from exporter.settings import catalogs
-from exporter.settings.catalogs import Catalogs
 from exporter.settings.fields import read_fields
 from exporter.settings.load import Loaded, build_validator
 
@@ -15,7 +14,7 @@ def build_json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the TOML file."""
     schema = build_validator().json_schema()
     properties = {name: without_null(each) for name, each in schema["properties"].items()}
-    # Options may be texts, numbers, booleans, and tables where their names have dots.
+    # Options are texts, numbers or booleans, and tables where their names have dots.
     properties[catalogs.KEY] = {
         "type": "object",
         "additionalProperties": {"type": "object"},
@@ -31,7 +30,7 @@ def build_json_schema() -> dict[str, Any]:
 
 
 def without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A key's schema as TOML has it: there is no null, and what is not set is left out."""
+    """A key's schema without null, which TOML does not have."""
     kept = {key: value for key, value in schema.items() if key not in {"anyOf", "title"}}
     if kept.get("default", ...) is None:
         del kept["default"]
@@ -44,7 +43,7 @@ def without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 def dump_toml(loaded: Loaded) -> str:
     """The effective settings as a TOML file, each line with its origin; unset ones are comments.
 
-    A password in a URL is masked.
+    Passwords in URLs are masked.
     """
     lines = []
     for field in read_fields():
@@ -57,10 +56,10 @@ def dump_toml(loaded: Loaded) -> str:
     return "\n".join(lines) + "\n"
 
 
-def dump_catalogs(described: Catalogs) -> str:
-    """Tables of a TOML file with the catalogs' options, what may be a secret masked."""
+def dump_catalogs(paimon: catalogs.Catalogs) -> str:
+    """The catalogs as tables of a TOML file, with possible secrets masked."""
     lines = []
-    for name, options in described.items():
+    for name, options in paimon.items():
         is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
         lines += ["", f"[{catalogs.KEY}.{name if is_bare else toml_value(name)}]"]
         lines += [
@@ -73,9 +72,5 @@ def dump_catalogs(described: Catalogs) -> str:
 def toml_value(value: object) -> str:
     import orjson
 
-    # JSON's texts, numbers, booleans and flat arrays are TOML's as well, but for a bare DEL.
+    # JSON's texts, numbers, booleans and flat arrays are valid TOML, but for a bare DEL.
     return mask_urls(orjson.dumps(value).decode().replace("\x7f", "\\u007F"))
-
-
-def printable(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f]", "?", text)

@@ -1,4 +1,4 @@
-"""Settings from their sources, the later winning: defaults, TOML file, environment, flags."""
+"""Settings from defaults, TOML file, environment and flags, the later ones winning."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
-"""Names the TOML file, as `--config` does; no setting itself."""
+"""Names the TOML file, like `--config`; not a setting itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value that is not a default, and where it was given."""
+    """A value that is not a default, and its source."""
 
     field: Field
     value: object
@@ -29,7 +29,7 @@ class Given:
     file: str = ""
 
     def __str__(self) -> str:
-        """As the reader wrote it."""
+        """As the user wrote it."""
         match self.source:
             case "file":
                 return f"{self.field.name} = {quote(self.value)} in {shorten(self.file)}"
@@ -59,7 +59,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and where each one that is not a default came from."""
+    """Settings, and the source of each one that is not a default."""
 
     settings: Settings
     given: Mapping[str, Given]
@@ -71,23 +71,24 @@ def load_settings(
 ) -> Loaded:
     """Merge the four sources and validate them.
 
-    `flags` holds only what was given. Raises UsageError naming the source of the first value that
-    does not fit.
+    `flags` holds only flags that were given. Raises UsageError naming the source of the first wrong
+    value.
     """
     known = {field.name: field for field in read_fields()}
-    path = environ.get(CONFIG_VARIABLE) or None if config_file is None else config_file
-    document = {} if path is None else read_document(path)
-    described = catalogs.read_catalogs(document.pop(catalogs.KEY, {}), path=path or "")
+    path = environ.get(CONFIG_VARIABLE, "") if config_file is None else config_file
+    hint = "`livy-exporter config show` prints a file with every key"
+    document = {} if path == "" and config_file is None else read_toml(path, hint=hint)
+    paimon = catalogs.read_catalogs(document.pop(catalogs.KEY, {}), path=path)
     given = {
         each.field.name: each
         for source in (
-            [] if path is None else read_file(path, document, known),
+            read_file(path, document, known),
             read_environment(environ, known),
             read_flags(flags, known),
         )
         for each in source
     }
-    settings = replace(validate(given), paimon=described)
+    settings = replace(validate(given), paimon=paimon)
     for name, check in (
         ("region", check_region),
         ("endpoint", check_endpoint),
@@ -97,10 +98,6 @@ def load_settings(
         if value is not None:
             check(value)
     return Loaded(settings, given)
-
-
-def read_document(path: str) -> dict[str, Any]:
-    return read_toml(path, hint="`livy-exporter config show` prints a file with every key")
 
 
 def read_file(
@@ -126,7 +123,7 @@ def read_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> 
                 hint=suggest(variable, [*by_variable, CONFIG_VARIABLE]),
             )
         field = by_variable[variable]
-        # An empty variable is how shells and CI systems say "not set".
+        # Shells and CI systems pass an unset variable as an empty one.
         if text:
             yield Given(field, split_lists(field, [text]) or text, "environment")
 
@@ -137,16 +134,16 @@ def read_flags(flags: Mapping[str, object], known: Mapping[str, Field]) -> Itera
 
 
 def split_lists(field: Field, value: object) -> list[str]:
-    """The ids of a list written with commas or given several times; empty for any other setting."""
+    """The parts of a list that is written with commas or repeated; empty for other settings."""
     if field.kind != "list" or not isinstance(value, list):
         return []
-    # An empty id stays one, and is refused: it is mostly a shell variable that is not set.
+    # An empty part is kept and refused later: it mostly comes from an unset shell variable.
     return [part.strip() for text in value for part in text.split(",")]
 
 
 @cache
 def build_validator() -> "TypeAdapter[Settings]":
-    """Once a process: it takes longer than all validation."""
+    """Cached: it takes longer than all validation."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Settings)
@@ -181,7 +178,7 @@ REWORDED = {
     "greater_than_equal": "should be at least {ge:.12g}",
     "less_than_equal": "should be at most {le:.12g}",
 }
-"""pydantic's words are for who writes Python, these for who typed the value."""
+"""For whoever typed the value; pydantic's own messages are for Python programmers."""
 
 
 def reword(error: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 
-from exporter.errors import DestinationError
+from exporter.errors import DestinationError, printable
 from exporter.ui.json_text import dump_json
 
 
@@ -66,11 +66,6 @@ def build_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
         + "\n"
         for row in table
     )
-
-
-def printable(text: str) -> str:
-    """Part of it is what a server sent: that must not steer the terminal or break a row."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def is_number(cell: str) -> bool:
