@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.records.decode import MAX_LEVELS, decode_json
-from exporter.records.encode import encode_json
+from exporter.records.decode import decode_json
+from exporter.records.encode import MAX_LEVELS, encode_json
 
 PLAIN = b'{"sessions":[{"sessionId":"a","cuHours":1.5}],"totalCount":1}'
 
