@@ -32,24 +32,22 @@ def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
 
 
 def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:
-    """The effective settings as TOML, then who would ask and where, secrets masked, as comments."""
+    """Print the settings as TOML, with identity and endpoint as comments; secrets are masked."""
     try:
         service = resolve_endpoint(loaded.settings, environ=environ)
     except UsageError as exc:
-        where = f"{exc} ({exc.hint})"
+        endpoint = f"{exc} ({exc.hint})"
     else:
-        where = f"{service.endpoint} (region {service.region_id})"
-        where += name_proxy(service.endpoint, environ=environ)
+        endpoint = f"{service.endpoint} (region {service.region_id})"
+        endpoint += proxy_text(service.endpoint, environ=environ)
     identity = describe_identity(loaded.settings, environ=environ)
-    described = dump_catalogs(merge_catalogs(loaded.settings.paimon, environ))
-    print_text(
-        f"{dump_toml(loaded)}\n# identity: {printable(identity)}\n# endpoint: {printable(where)}\n"
-        f"{described}"
-    )
+    paimon = dump_catalogs(merge_catalogs(loaded.settings.paimon, environ))
+    comments = f"# identity: {printable(identity)}\n# endpoint: {printable(endpoint)}\n"
+    print_text(f"{dump_toml(loaded)}\n{comments}{paimon}")
 
 
-def name_proxy(endpoint: str, *, environ: Mapping[str, str]) -> str:
-    """What to add to an endpoint for a reader: nothing where there is no proxy."""
+def proxy_text(endpoint: str, *, environ: Mapping[str, str]) -> str:
+    """The text that names the proxy after an endpoint; empty without one."""
     try:
         proxy = find_proxy(endpoint, environ=environ)
     except UsageError as exc:

@@ -22,7 +22,6 @@ from exporter.ui.stdout import print_json, print_line, print_table
 
 def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
     settings = read_settings(arguments, reporter).settings
-
     code = 0
     for each in show_verify(settings, arguments.target, environ=os.environ, as_json=arguments.json):
         code = reporter.report_error(VerificationError(each.message, hint=each.hint))
@@ -32,8 +31,8 @@ def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
 def show_verify(
     settings: Settings, output: str, *, environ: Mapping[str, str], as_json: bool
 ) -> tuple[Problem, ...]:
-    """Read an output again and print what was counted; returns what is wrong with it."""
-    # The format is the manifest's to tell: any name will do, such as one that tells none.
+    """Read an output and print its counts beside the manifest's; returns its problems."""
+    # The manifest tells the format, so the name need not.
     require_name(output, flag="OUTPUT", is_url=scheme_of(output) is not None)
     access = build_store_access(
         settings, region_id=find_region(settings, environ=environ), environ=environ

@@ -14,7 +14,7 @@ from exporter.ui.progress import open_progress
 def watch(
     settings: Settings, *, run_id: str, environ: Mapping[str, str], quiet: bool
 ) -> Iterator[Callable[[Event], None]]:
-    """Progress and logs on stderr as the settings say; yields the listener for the run's events."""
+    """Progress and logs on stderr, by the settings; yields the listener for the run's events."""
     verbosity = -1 if settings.quiet else settings.verbose
     handler = configure_logging(
         verbosity=verbosity, log_format=settings.log_format, stream=sys.stderr, run_id=run_id
@@ -33,7 +33,7 @@ def watch(
 
 
 def choose_progress(settings: Settings) -> ProgressMode:
-    """The progress asked for, but no bar where it and the sessions would share a terminal."""
+    """The requested progress, but none if a bar and the sessions would share a terminal."""
     shares_terminal = settings.output == "-" and sys.stdout is not None and sys.stdout.isatty()
     if shares_terminal and settings.progress in {"auto", "bar"}:
         return "none"

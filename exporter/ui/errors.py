@@ -49,7 +49,7 @@ class ErrorReporter:
         else:
             write_stderr(f"warning: {show(message)}\n")
 
-    def report_interrupt(self, consequence: str) -> None:
+    def report_interrupt(self, consequence: str = "") -> None:
         message = f"interrupted: {consequence}" if consequence else "interrupted"
         if self.as_json:
             self._write_json("warning", "interrupted", {"message": message})

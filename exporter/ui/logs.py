@@ -39,8 +39,8 @@ def configure_logging(
     handler = LineHandler(line_writer(stream))
     handler.setFormatter(formatter)
     package_logger = logging.getLogger("exporter")
-    for former in [each for each in package_logger.handlers if isinstance(each, LineHandler)]:
-        package_logger.removeHandler(former)
+    for previous in [each for each in package_logger.handlers if isinstance(each, LineHandler)]:
+        package_logger.removeHandler(previous)
     package_logger.addHandler(handler)
     package_logger.setLevel(level_of(verbosity))
     package_logger.propagate = False
@@ -76,11 +76,11 @@ class LineHandler(logging.Handler):
     @contextmanager
     def redirect_to(self, write_line: WriteLine) -> Iterator[None]:
         """Within the block, lines go to `write_line`: a bar puts them above itself."""
-        former, self._write_line = self._write_line, write_line
+        previous, self._write_line = self._write_line, write_line
         try:
             yield
         finally:
-            self._write_line = former
+            self._write_line = previous
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

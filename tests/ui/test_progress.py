@@ -381,7 +381,7 @@ def test_a_reader_that_went_away_does_not_fail_the_run() -> None:
     assert progress.stats.finished == COMPLETE
 
 
-def running_tally(*, throttled: bool = False) -> RunStats:
+def running_stats(*, throttled: bool = False) -> RunStats:
     stats = RunStats()
     stats.apply(GatewaysDiscovered(1), 0.0)
     stats.apply(ListingStarted(ONE, 20_000, 200), 0.0)
@@ -398,13 +398,13 @@ def row(stats: RunStats, width: int) -> str:
 @pytest.mark.parametrize("width", range(5, 130))
 @pytest.mark.parametrize("throttled", [True, False])
 def test_a_row_fits_whatever_the_width(width: int, throttled: bool) -> None:
-    fields = fit(build_fields(running_tally(throttled=throttled), 10.0), width)
+    fields = fit(build_fields(running_stats(throttled=throttled), 10.0), width)
 
     assert len("  ".join(field.text for field in fields)) <= width
 
 
 def test_a_wide_row_has_everything() -> None:
-    assert row(running_tally(), 119).split("  ") == [
+    assert row(running_stats(), 119).split("  ") == [
         "",
         "62%",
         "12,400/20,000 sessions",
@@ -431,7 +431,7 @@ def test_a_row_counts_what_is_new_and_measures_it_by_nothing() -> None:
 
 
 def test_a_narrow_row_keeps_what_matters_most() -> None:
-    assert row(running_tally(), 79).split("  ") == [
+    assert row(running_stats(), 79).split("  ") == [
         "",
         "62%",
         "12,400/20,000",
@@ -439,17 +439,17 @@ def test_a_narrow_row_keeps_what_matters_most() -> None:
         "0 in flight",
         "ETA 7s",
     ]
-    assert row(running_tally(), 20) == "62%  ETA 7s"
-    assert row(running_tally(), 5) == "62%"
+    assert row(running_stats(), 20) == "62%  ETA 7s"
+    assert row(running_stats(), 5) == "62%"
 
 
 def test_throttling_is_worth_its_place_only_when_it_happens() -> None:
-    assert "throttled" not in row(running_tally(), 79)
-    assert "1 throttled" in row(running_tally(throttled=True), 79)
+    assert "throttled" not in row(running_stats(), 79)
+    assert "1 throttled" in row(running_stats(throttled=True), 79)
 
 
 def test_a_row_does_not_change_its_width_as_numbers_grow() -> None:
-    early, late = RunStats(), running_tally()
+    early, late = RunStats(), running_stats()
     early.apply(GatewaysDiscovered(1), 0.0)
     early.apply(ListingStarted(ONE, 20_000, 200), 0.0)
 

@@ -168,11 +168,11 @@ def test_a_good_run_that_saw_no_session_keeps_the_newest_that_was_seen(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "former", [b"", b"\x00\xff\xfe", b"livy_exporter{", b"# HELP x\nx{a=} 1\n", b"{}"]
+    "content", [b"", b"\x00\xff\xfe", b"livy_exporter{", b"# HELP x\nx{a=} 1\n", b"{}"]
 )
-def test_a_damaged_file_is_replaced(former: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file_is_replaced(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "livy.prom"
-    path.write_bytes(former)
+    path.write_bytes(content)
 
     ended(path, 1)
 

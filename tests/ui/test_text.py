@@ -34,7 +34,7 @@ ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
 
 
-def tally_of(*events: Event) -> RunStats:
+def stats_of(*events: Event) -> RunStats:
     stats = RunStats()
     for event in events:
         stats.apply(event, 0.0)
@@ -112,7 +112,7 @@ def test_one_is_singular_and_none_is_plural() -> None:
 
 
 def test_line_says_what_is_waited_for_before_a_total_is_known() -> None:
-    stats = tally_of(RequestStarted(in_flight=1))
+    stats = stats_of(RequestStarted(in_flight=1))
     before = progress_line(stats, 2.0)
 
     stats.apply(GatewaysDiscovered(3), 2.0)
@@ -123,7 +123,7 @@ def test_line_says_what_is_waited_for_before_a_total_is_known() -> None:
 
 
 def test_line_has_counts_rate_and_eta() -> None:
-    stats = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
+    stats = stats_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
     for page_num in range(1, 125):
         stats.apply(PageRead(ONE, page_num, 100), 1.0)
     stats.apply(RequestStarted(in_flight=32), 1.0)
@@ -137,7 +137,7 @@ def test_line_has_counts_rate_and_eta() -> None:
 
 
 def test_line_names_throttles_and_retries_only_where_there_are_some() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 100, 1),
         RequestEnded("throttled", in_flight=0, elapsed_s=0.1),
@@ -150,7 +150,7 @@ def test_line_names_throttles_and_retries_only_where_there_are_some() -> None:
 
 
 def test_line_marks_what_is_a_guess_while_totals_are_missing() -> None:
-    stats = tally_of(GatewaysDiscovered(2), ListingStarted(ONE, 100, 1), SessionsWritten(50))
+    stats = stats_of(GatewaysDiscovered(2), ListingStarted(ONE, 100, 1), SessionsWritten(50))
 
     line = progress_line(stats, 1.0)
 
@@ -159,7 +159,7 @@ def test_line_marks_what_is_a_guess_while_totals_are_missing() -> None:
 
 
 def test_percent_is_not_rounded_up_to_100() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000), SessionsWritten(99_999)
     )
 
@@ -167,7 +167,7 @@ def test_percent_is_not_rounded_up_to_100() -> None:
 
 
 def test_counts_above_what_was_expected_read_well() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 100, 1),
         PageRead(ONE, 1, 100),
@@ -181,7 +181,7 @@ def test_counts_above_what_was_expected_read_well() -> None:
 
 
 def test_line_says_that_only_the_output_remains() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 1, 1),
         SessionsWritten(1),
@@ -192,7 +192,7 @@ def test_line_says_that_only_the_output_remains() -> None:
 
 
 def test_summary_of_one_gateway_is_two_lines() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 1, 1),
         RequestStarted(1),
@@ -209,7 +209,7 @@ def test_summary_of_one_gateway_is_two_lines() -> None:
 
 
 def test_summary_of_a_table_tells_no_size() -> None:
-    stats = tally_of(GatewaysDiscovered(1), ListingFinished(ONE, 1, "quiescent"))
+    stats = stats_of(GatewaysDiscovered(1), ListingFinished(ONE, 1, "quiescent"))
 
     lines = summary_lines(stats, replace(finished(session_count=1, output="t/"), size_bytes=0))
 
@@ -217,7 +217,7 @@ def test_summary_of_a_table_tells_no_size() -> None:
 
 
 def test_summary_names_each_of_a_few_gateways() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(2),
         ListingFinished(TWO, 8_000, "anchored"),
         ListingFinished(ONE, 12_000, "quiescent"),
@@ -237,8 +237,8 @@ def test_summary_tells_how_a_list_moved_while_it_was_read() -> None:
     moved = ListingFinished(ONE, 12_000, "stitched", Movement(1_500, 1, 20, 1))
     still = ListingFinished(TWO, 8_000, "quiescent")
 
-    alone = summary_lines(tally_of(moved), finished())
-    both = summary_lines(tally_of(moved, still), finished())
+    alone = summary_lines(stats_of(moved), finished())
+    both = summary_lines(stats_of(moved, still), finished())
 
     text = "1,500 sessions came, 1 went, 20 rows seen again, 1 page read in repair"
     assert alone[1] == f"while it was read: {text}"
@@ -250,7 +250,7 @@ def test_summary_tells_how_a_list_moved_while_it_was_read() -> None:
 
 def test_summary_of_many_gateways_counts_proofs_instead() -> None:
     gateways = [Gateway("cn-hangzhou", "w-1", f"lc-{number}") for number in range(11)]
-    stats = tally_of(*(ListingFinished(gateway, 5, "quiescent") for gateway in gateways[:10]))
+    stats = stats_of(*(ListingFinished(gateway, 5, "quiescent") for gateway in gateways[:10]))
     stats.apply(ListingFinished(gateways[10], 5, "stitched"), 1.0)
 
     lines = summary_lines(stats, finished(session_count=55))
@@ -260,7 +260,7 @@ def test_summary_of_many_gateways_counts_proofs_instead() -> None:
 
 
 def test_summary_says_first_and_loudly_that_a_run_is_incomplete() -> None:
-    stats = tally_of(ListingFinished(ONE, 5, "unproven"))
+    stats = stats_of(ListingFinished(ONE, 5, "unproven"))
 
     lines = summary_lines(stats, finished(status="incomplete"))
 
@@ -269,7 +269,7 @@ def test_summary_says_first_and_loudly_that_a_run_is_incomplete() -> None:
 
 
 def test_line_of_a_run_for_what_is_new_expects_no_number() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(2),
         ListingStarted(ONE, 20_033, 1, incremental=True),
         PageRead(ONE, 1, 100),
@@ -285,7 +285,7 @@ def test_line_of_a_run_for_what_is_new_expects_no_number() -> None:
 
 
 def test_line_expects_all_sessions_once_a_list_is_read_in_full() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(2),
         ListingStarted(TWO, 500, 1, incremental=True),
         ListingStarted(ONE, 20_000, 3, incremental=True),
@@ -303,7 +303,7 @@ def test_line_expects_all_sessions_once_a_list_is_read_in_full() -> None:
 
 
 def test_line_tells_what_an_earlier_run_had_read_and_takes_no_rate_from_it() -> None:
-    stats = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
+    stats = stats_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
     for page_num in range(1, 101):
         stats.apply(SessionsWritten(100), 1.0)
         stats.apply(PageRead(ONE, page_num, 100, resumed=True), 1.0)
@@ -318,7 +318,7 @@ def test_line_tells_what_an_earlier_run_had_read_and_takes_no_rate_from_it() -> 
 
 
 def test_summary_of_what_is_new_says_where_it_was_added() -> None:
-    stats = tally_of(
+    stats = stats_of(
         ListingStarted(ONE, 20_033, 1, incremental=True),
         ListingFinished(ONE, 33, "quiescent", incremental=True),
     )
@@ -333,7 +333,7 @@ def test_summary_of_what_is_new_says_where_it_was_added() -> None:
 
 
 def test_summary_says_that_nothing_is_new() -> None:
-    stats = tally_of(ListingFinished(ONE, 0, "quiescent", incremental=True))
+    stats = stats_of(ListingFinished(ONE, 0, "quiescent", incremental=True))
 
     lines = summary_lines(stats, finished(session_count=0, output="sessions/", incremental=True))
 
@@ -345,9 +345,9 @@ def test_summary_says_why_a_list_was_read_in_full() -> None:
     new = ListingFinished(TWO, 8, "quiescent", incremental=True)
     many = [replace(full, gateway=Gateway("cn-hangzhou", "w-1", f"lc-{n}")) for n in range(11)]
 
-    alone = summary_lines(tally_of(full), finished(output="sessions/", incremental=True))
-    both = summary_lines(tally_of(full, new), finished(output="sessions/", incremental=True))
-    all_of_them = summary_lines(tally_of(*many), finished(output="sessions/", incremental=True))
+    alone = summary_lines(stats_of(full), finished(output="sessions/", incremental=True))
+    both = summary_lines(stats_of(full, new), finished(output="sessions/", incremental=True))
+    all_of_them = summary_lines(stats_of(*many), finished(output="sessions/", incremental=True))
 
     assert alone[0].startswith("20,000 sessions of w-1/lc-1 added to sessions/ ")
     assert alone[1] == "listed in full: it was pruned"
@@ -356,7 +356,7 @@ def test_summary_says_why_a_list_was_read_in_full() -> None:
 
 
 def test_summary_tells_what_was_taken_over_from_an_earlier_run() -> None:
-    stats = tally_of(
+    stats = stats_of(
         ListingStarted(ONE, 200, 2),
         PageRead(ONE, 1, 100, resumed=True),
         PageRead(ONE, 2, 100),
@@ -369,7 +369,7 @@ def test_summary_tells_what_was_taken_over_from_an_earlier_run() -> None:
 
 
 def test_summary_counts_failures_only_where_there_are_some() -> None:
-    stats = tally_of(RequestStarted(1), RequestEnded("failed", 0, 0.1))
+    stats = stats_of(RequestStarted(1), RequestEnded("failed", 0, 0.1))
 
     lines = summary_lines(stats, finished())
 
