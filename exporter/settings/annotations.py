@@ -27,14 +27,14 @@ Group = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What the command line and the JSON Schema say of one setting."""
+    """The text and the place of a setting in `--help` and the JSON Schema."""
 
     help: str
     group: Group
     metavar: str | None = None
     short: str | None = None
     completes: Literal["file"] | None = None
-    """What a shell offers for the value, besides choices."""
+    """The names a shell offers for the value, besides choices."""
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         return {**handler(core_schema), "description": self.help}
@@ -150,13 +150,14 @@ DURATION_PATTERN = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?"
 
 
 @dataclass(frozen=True, slots=True)
-class Duration:
-    """A number of seconds that may also be written with a unit, such as `500ms` or `7d`."""
+class Duration(Bounds):
+    """A bounded number of seconds, which may have a unit, such as `500ms` or `7d`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_before_validator_function(parse_duration, handler(source))
+        bounded = Bounds.__get_pydantic_core_schema__(self, source, handler)
+        return core_schema.no_info_before_validator_function(parse_duration, bounded)
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         text = {"type": "string", "pattern": f"^{DURATION_PATTERN}$"}
@@ -188,7 +189,7 @@ MAX_SIZE_BYTES = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A number of bytes that may also be written with a unit, such as `64MiB` or `1GB`."""
+    """A bounded number of bytes, which may have a unit, such as `64MiB` or `1GB`."""
 
     least: int
     most: int

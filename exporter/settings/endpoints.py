@@ -8,6 +8,8 @@ MAX_REGION_LENGTH = 50
 """So that it fits in a host's label."""
 MAX_HOST_LENGTH = 253
 MAX_LABEL_LENGTH = 63
+BASE_PATTERN = r"(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?"
+"""Scheme, host and port."""
 
 
 def build_endpoint(*, region: str, network: str) -> str:
@@ -32,17 +34,16 @@ def check_endpoint(url: str) -> str:
     Raises UsageError unless it is https://HOST[:PORT], or http:// to a loopback address: requests
     carry signatures and STS tokens that must not travel in clear. The error shows no password.
     """
-    match = re.fullmatch(
-        r"(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?/?", url, re.ASCII | re.IGNORECASE
-    )
+    match = re.fullmatch(f"{BASE_PATTERN}/?", url, re.ASCII | re.IGNORECASE)
     if match is None:
         raise UsageError(
             f"'{shorten(mask_url(url))}' is no endpoint",
             hint="an endpoint reads like https://HOST:PORT",
         )
     scheme, host = match[1].lower(), match[2].lower()
-    port = "" if match[3] is None else f":{int(match[3][1:])}"
-    if port and not 1 <= int(port[1:]) <= 65535:
+    default_port = {"http": 80, "https": 443}[scheme]
+    port = int(match[3] or default_port)
+    if not 1 <= port <= 65535:
         raise UsageError(f"'{shorten(url)}' has no valid port", hint="ports are 1 to 65535")
     if not is_host(host):
         raise UsageError(
@@ -56,8 +57,7 @@ def check_endpoint(url: str) -> str:
             hint="use https://; http:// is for loopback addresses",
         )
     # HTTP clients leave the default port out of the Host header, which is signed.
-    default_port = {"http": ":80", "https": ":443"}[scheme]
-    return f"{scheme}://{host}{'' if port == default_port else port}"
+    return f"{scheme}://{host}" if port == default_port else f"{scheme}://{host}:{port}"
 
 
 def require_url(url: str, *, source: str) -> None:
@@ -65,12 +65,8 @@ def require_url(url: str, *, source: str) -> None:
 
     It may have a path, and be `http://` to anywhere; `source` names the setting.
     """
-    match = re.fullmatch(
-        r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[!-~]*)?",
-        url,
-        re.ASCII | re.IGNORECASE,
-    )
-    is_fit = match is not None and is_host(match[1]) and 1 <= int(match[2] or 443) <= 65535
+    match = re.fullmatch(f"{BASE_PATTERN}(/[!-~]*)?", url, re.ASCII | re.IGNORECASE)
+    is_fit = match is not None and is_host(match[2]) and 1 <= int(match[3] or 443) <= 65535
     if not is_fit or re.search(r"[?#@]", url) is not None:
         raise UsageError(
             f"{source} is '{shorten(mask_url(url))}', which is no endpoint",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, quote, shorten, suggest
 from exporter.settings import catalogs
@@ -21,40 +21,14 @@ CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value that is not a default, and its source."""
+    """A value that is not a default."""
 
     field: Field
     value: object
-    source: Literal["file", "environment", "flag"]
-    file: str = ""
-
-    def __str__(self) -> str:
-        """As the user wrote it."""
-        match self.source:
-            case "file":
-                return f"{self.field.name} = {quote(self.value)} in {shorten(self.file)}"
-            case "environment":
-                return f"{self.field.variable}={quote(self._text)}"
-            case "flag":
-                return f"{self.field.flag} {quote(self._text)}"
-            case _:
-                assert_never(self.source)
-
-    @property
-    def _text(self) -> str:
-        return ",".join(self.value) if isinstance(self.value, list) else str(self.value)
-
-    @property
-    def origin(self) -> str:
-        match self.source:
-            case "file":
-                return self.file
-            case "environment":
-                return self.field.variable
-            case "flag":
-                return self.field.flag
-            case _:
-                assert_never(self.source)
+    origin: str
+    """The file, the environment variable or the flag."""
+    shown: str
+    """The setting as the user wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +83,7 @@ def read_file(
                 f"unknown key '{shorten(key)}' in {shorten(path)}",
                 hint=suggest(key, [*known, catalogs.KEY]),
             )
-        yield Given(known[key], value, "file", path)
+        yield Given(known[key], value, path, f"{key} = {quote(value)} in {shorten(path)}")
 
 
 def read_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> Iterator[Given]:
@@ -125,12 +99,15 @@ def read_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> 
         field = by_variable[variable]
         # Shells and CI systems pass an unset variable as an empty one.
         if text:
-            yield Given(field, split_lists(field, [text]) or text, "environment")
+            value = split_lists(field, [text]) or text
+            yield Given(field, value, variable, f"{variable}={quote(join_lists(value))}")
 
 
 def read_flags(flags: Mapping[str, object], known: Mapping[str, Field]) -> Iterator[Given]:
     for name, value in flags.items():
-        yield Given(known[name], split_lists(known[name], value) or value, "flag")
+        field = known[name]
+        parsed = split_lists(field, value) or value
+        yield Given(field, parsed, field.flag, f"{field.flag} {quote(join_lists(parsed))}")
 
 
 def split_lists(field: Field, value: object) -> list[str]:
@@ -139,6 +116,10 @@ def split_lists(field: Field, value: object) -> list[str]:
         return []
     # An empty part is kept and refused later: it mostly comes from an unset shell variable.
     return [part.strip() for text in value for part in text.split(",")]
+
+
+def join_lists(value: object) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 @cache
@@ -161,7 +142,7 @@ def validate(given: Mapping[str, Given]) -> Settings:
         hint = f"{field.name}: {field.option.help}"
         if first["type"] == "literal_error" and isinstance(first["input"], str):
             hint = suggest(first["input"], list(field.choices))
-        raise UsageError(f"{wrong}: {reword(first)}", hint=hint) from exc
+        raise UsageError(f"{wrong.shown}: {reword(first)}", hint=hint) from exc
 
 
 REWORDED = {

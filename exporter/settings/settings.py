@@ -162,7 +162,7 @@ class Settings:
         ),
     ] = None
     wait: Annotated[
-        Annotated[float, Bounds(0, 604_800), Duration()] | None,
+        Annotated[float, Duration(0, 604_800)] | None,
         Option(
             "longest to wait for another run that writes the output; default: fail at once",
             "output",
@@ -198,8 +198,7 @@ class Settings:
     ] = None
     settle: Annotated[
         float,
-        Bounds(0, 31_536_000),
-        Duration(),
+        Duration(0, 31_536_000),
         Option(
             "how long after its end a session is read again, as its figures may change; 0: never",
             "run after run",
@@ -207,7 +206,7 @@ class Settings:
         ),
     ] = 3_600.0
     full_every: Annotated[
-        Annotated[float, Bounds(1, 31_536_000), Duration()] | None,
+        Annotated[float, Duration(1, 31_536_000)] | None,
         Option(
             "list in full when the last full listing is older, such as 7d; default: never",
             "run after run",
@@ -223,8 +222,7 @@ class Settings:
     ] = True
     resume_within: Annotated[
         float,
-        Bounds(1, 31_536_000),
-        Duration(),
+        Duration(1, 31_536_000),
         Option(
             "how old what a killed run left may be, to go on from there",
             "run after run",
@@ -233,8 +231,7 @@ class Settings:
     ] = 86_400.0
     keep_leftovers: Annotated[
         float,
-        Bounds(0, 31_536_000),
-        Duration(),
+        Duration(0, 31_536_000),
         Option(
             "how long what another run left unpublished in an object store is let be",
             "run after run",
@@ -271,8 +268,7 @@ class Settings:
     ] = None
     timeout: Annotated[
         float,
-        Bounds(0.001, 86400),
-        Duration(),
+        Duration(0.001, 86400),
         Option("longest one request may take", "speed", metavar="DURATION"),
     ] = 30.0
     retries: Annotated[
@@ -282,8 +278,7 @@ class Settings:
     ] = 8
     patience: Annotated[
         float,
-        Bounds(0.001, 604_800),
-        Duration(),
+        Duration(0.001, 604_800),
         Option(
             "longest time in which no request is granted for want of quota",
             "speed",
@@ -291,7 +286,7 @@ class Settings:
         ),
     ] = 600.0
     deadline: Annotated[
-        Annotated[float, Bounds(0.001, 604_800), Duration()] | None,
+        Annotated[float, Duration(0.001, 604_800)] | None,
         Option("longest the whole run may take; default: no end", "speed", metavar="DURATION"),
     ] = None
     progress: Annotated[
