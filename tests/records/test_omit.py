@@ -40,7 +40,7 @@ def test_field_is_named_as_the_service_or_as_the_column_does(
 
 
 @pytest.mark.parametrize("name", [*KEYS, *KEYS.values()])
-def test_field_that_tells_sessions_apart_cannot_be_left_out(name: str) -> None:
+def test_field_of_the_key_cannot_be_left_out(name: str) -> None:
     with pytest.raises(UsageError, match=f"'{name}' cannot be left out"):
         resolve_fields([name], partition_by=())
 
@@ -98,7 +98,7 @@ def test_extra_is_every_field_without_a_column() -> None:
     assert omission.counts == {"extra": 3}
 
 
-def test_session_that_differs_only_in_what_is_left_out_has_not_changed() -> None:
+def test_session_that_differs_only_in_omitted_fields_has_not_changed() -> None:
     omission = Omission(["sparkConf", "extra"])
     versions = [session(sparkConf=conf, tags=conf) for conf in ("a", "b")]
     other = session(sparkConf="a", tags="a", name="x")
@@ -112,7 +112,7 @@ def test_session_that_differs_only_in_what_is_left_out_has_not_changed() -> None
     assert omission.counts == {"sparkConf": 2, "extra": 2}
 
 
-def test_listing_still_sees_what_it_goes_by() -> None:
+def test_listing_still_sees_the_fields_it_needs() -> None:
     omission = Omission(["createTime", "state", "endTime", "queue"])
     seen = session(endTime=7, queue="q")
 

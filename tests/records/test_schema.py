@@ -351,7 +351,7 @@ def test_documented_values_need_no_second_look(kind: schema._Kind, choices: st.D
 
 
 @pytest.mark.parametrize("values", [[1.5, True], [True], [math.pi, "1"]])
-def test_float_column_is_not_taken_from_what_arrow_would_convert(values: list[Any]) -> None:
+def test_float_column_refuses_values_that_arrow_would_convert(values: list[Any]) -> None:
     assert schema._convert_all(schema._FLOAT, values) is None
 
 

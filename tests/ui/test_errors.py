@@ -116,7 +116,7 @@ def test_json_has_the_run_once_it_is_known(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(late)["run_id"] == "r-1"
 
 
-def test_interrupt_is_reported_with_what_became_of_the_output(
+def test_interrupt_is_reported_with_the_fate_of_the_output(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ErrorReporter(as_json=False, with_traceback=False).report_interrupt("nothing was published")
@@ -167,7 +167,7 @@ def test_json_names_the_gateway_that_all_alike_are_about(
         ([], {"LIVY_EXPORTER_VERBOSE": "2"}, False, True),
     ],
 )
-def test_reporter_is_guessed_from_what_was_typed(
+def test_reporter_is_guessed_from_the_arguments(
     arguments: list[str], environ: dict[str, str], as_json: bool, with_traceback: bool
 ) -> None:
     reporter = guess_reporter(arguments, environ=environ)

@@ -1,4 +1,4 @@
-"""Claims about what reaches the log, and in which form."""
+"""Claims about the lines of the log."""
 
 import json
 import logging

@@ -117,7 +117,7 @@ def test_gateways_without_a_total_are_taken_to_be_average() -> None:
     assert stats.sessions_estimated == 800
 
 
-def test_a_finished_listing_counts_with_what_it_really_had() -> None:
+def test_a_finished_listing_counts_with_its_real_number() -> None:
     stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(103)])
 
     stats.apply(ListingFinished(ONE, session_count=103, proof="anchored"), 1.0)
@@ -152,7 +152,7 @@ def test_an_empty_gateway_is_done_when_its_listing_is() -> None:
     assert stats.eta_s(1.0) == 0.0
 
 
-def test_rate_waits_until_it_says_something() -> None:
+def test_rate_waits_for_enough_time() -> None:
     stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
 
     stats.apply(SessionsWritten(100), 0.01)
@@ -238,7 +238,7 @@ def test_samples_are_bounded_however_many_writes_come() -> None:
     ),
     steps_s=st.lists(st.floats(0, 20), min_size=40, max_size=40),
 )
-def test_whatever_comes_what_is_told_makes_sense(events: list[Event], steps_s: list[float]) -> None:
+def test_numbers_make_sense_after_any_events(events: list[Event], steps_s: list[float]) -> None:
     stats = RunStats()
     now_s = 0.0
 
