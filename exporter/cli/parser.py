@@ -22,7 +22,7 @@ TOP_EPILOG = """\
 start here:
   livy-exporter demo                            no account needed
   livy-exporter gateways --region cn-hangzhou   what this identity can see
-  livy-exporter plan --help                     what an export would take
+  livy-exporter plan --help                     estimate an export
   livy-exporter export --help                   the main job"""
 
 SETTINGS_EPILOG = """\
@@ -49,7 +49,7 @@ It takes every flag of export, so that the same file and flags do for both.
 {SETTINGS_EPILOG}"""
 
 EMULATE_EPILOG = """\
-It prints what points a client at it, and serves until it is interrupted:
+It prints variables for a client, and serves until it is interrupted:
   livy-exporter emulate > emulator.env &
   sleep 1; . ./emulator.env
   livy-exporter plan --workspace all"""
@@ -113,7 +113,7 @@ def build_parser() -> Parser:
     export.usage = "%(prog)s --workspace ID --output FILE [options]"
     export.epilog = EXPORT_EPILOG
     add_settings(export, ALL_GROUPS)
-    plan = add_command(commands, "plan", "ask for a page a gateway; say what an export takes")
+    plan = add_command(commands, "plan", "read one page of each gateway; estimate an export")
     plan.usage = "%(prog)s --workspace ID [options]"
     plan.epilog = PLAN_EPILOG
     add_settings(plan, ALL_GROUPS)
@@ -125,7 +125,7 @@ def build_parser() -> Parser:
     verify = add_command(commands, "verify", "check an output by its manifest")
     verify.usage = "%(prog)s OUTPUT [options]"
     verify.epilog = "exit codes: 0 as the manifest says, 1 not so, 2 usage"
-    verify.add_argument("target", metavar="OUTPUT", help="what an export wrote")
+    verify.add_argument("target", metavar="OUTPUT", help="output of an export")
     add_settings(verify, ("identity and service", "object store", "watching"))
     add_json(verify)
     add_demo(add_command(commands, "demo", "export from a local emulator; needs no account"))

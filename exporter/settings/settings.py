@@ -140,7 +140,7 @@ class Settings:
     ] = False
     allow_empty: Annotated[
         bool,
-        Option("publish no session in place of an output that has some", "output"),
+        Option("publish an empty output in place of one that has sessions", "output"),
     ] = False
     omit: Annotated[
         tuple[Text, ...],
@@ -173,7 +173,7 @@ class Settings:
         Text | None,
         path_name(reserved_bytes=PARTIAL_BYTES, is_local=True),
         Option(
-            "write what came of the run here, in Prometheus textfile format",
+            "write metrics of the run here, in Prometheus textfile format",
             "output",
             metavar="FILE",
             completes="file",
@@ -182,7 +182,7 @@ class Settings:
     incremental: Annotated[
         bool,
         Option(
-            "only what is new or may have changed since the last published run; for a folder",
+            "only sessions that are new or may have changed since the last run; for a folder",
             "run after run",
         ),
     ] = False
@@ -190,7 +190,7 @@ class Settings:
         Text | None,
         path_name(reserved_bytes=PARTIAL_BYTES),
         Option(
-            "where the next incremental run finds what this one knew; default: in the output",
+            "state that this run leaves for the next incremental one; default: in the output",
             "run after run",
             metavar="URI",
             completes="file",
@@ -216,7 +216,7 @@ class Settings:
     resume: Annotated[
         bool,
         Option(
-            "go on where a killed run was; --no-resume starts afresh and leaves no journal",
+            "continue a killed run; --no-resume starts afresh and leaves no journal",
             "run after run",
         ),
     ] = True
@@ -224,7 +224,7 @@ class Settings:
         float,
         Duration(1, 31_536_000),
         Option(
-            "how old what a killed run left may be, to go on from there",
+            "greatest age of a killed run's journal to continue from",
             "run after run",
             metavar="DURATION",
         ),
@@ -233,7 +233,7 @@ class Settings:
         float,
         Duration(0, 31_536_000),
         Option(
-            "how long what another run left unpublished in an object store is let be",
+            "how long another run's unpublished files are kept in an object store",
             "run after run",
             metavar="DURATION",
         ),
@@ -242,7 +242,7 @@ class Settings:
         Text | None,
         path_name(is_local=True),
         Option(
-            "local folder for what a run has read, to resume it; default: beside a local output",
+            "local folder of the journal that resumes a run; default: beside a local output",
             "run after run",
             metavar="DIR",
             completes="file",
@@ -261,7 +261,7 @@ class Settings:
     max_rps: Annotated[
         Annotated[float, Bounds(0.1, 10_000)] | None,
         Option(
-            "most requests a second; default: find out what the service allows",
+            "most requests a second; default: find out the service's quota",
             "speed",
             metavar="N",
         ),
@@ -274,13 +274,13 @@ class Settings:
     retries: Annotated[
         int,
         Bounds(0, 100),
-        Option("most times one request is asked again, 0 to 100", "speed", metavar="N"),
+        Option("most retries of one request, 0 to 100", "speed", metavar="N"),
     ] = 8
     patience: Annotated[
         float,
         Duration(0.001, 604_800),
         Option(
-            "longest time in which no request is granted for want of quota",
+            "longest time without a granted request while throttled",
             "speed",
             metavar="DURATION",
         ),

@@ -179,9 +179,7 @@ class Gauges:
                 count,
                 outcome=outcome,
             )
-        self._add(
-            "livy_exporter_run_retries", "Requests that the last run asked again.", stats.retries
-        )
+        self._add("livy_exporter_run_retries", "Retries of the last run.", stats.retries)
 
     def _add_gateways(self, stats: RunStats) -> None:
         for gateway, listing in sorted(stats.gateways.items()):
