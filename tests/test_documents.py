@@ -12,8 +12,9 @@ from exporter import errors
 from exporter.cli.parser import build_parser
 from exporter.errors import ExporterError
 from exporter.records.schema import SCHEMA
+from exporter.settings.fields import Field, read_fields
 from exporter.settings.load import load_settings
-from exporter.settings.settings import Field, Settings, read_fields
+from exporter.settings.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Any
 
 from exporter.api.calls import API_VERSION, Call
 from exporter.api.credentials import Credential
+from exporter.times import format_second
 
 ALGORITHM = "ACS3-HMAC-SHA256"
 EMPTY_BODY_SHA256 = hashlib.sha256(b"").hexdigest()
@@ -28,7 +29,7 @@ def sign(
         "host": host,
         "x-acs-action": call.action,
         "x-acs-content-sha256": EMPTY_BODY_SHA256,
-        "x-acs-date": signed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "x-acs-date": format_second(signed_at),
         "x-acs-signature-nonce": nonce,
         "x-acs-version": API_VERSION,
     }

@@ -1,24 +1,23 @@
-"""Shell completion scripts, made of the parser; alone in knowing shtab, imported only here."""
+"""Shell completion scripts, made from the parser with shtab."""
 
 import argparse
 from collections.abc import Iterator
 
 import shtab
 
-from exporter.errors import UsageError, quote
-from exporter.settings.load import suggest
-from exporter.settings.settings import read_fields
+from exporter.errors import UsageError, quote, suggest
+from exporter.settings.fields import read_fields
 
 SHELLS = ("bash", "zsh", "tcsh")
 
 FILES = ("config", "source")
-"""Arguments that name a file and are no settings."""
+"""Arguments other than settings that name a file."""
 
 
 def build_script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The completion script of a shell, which adds to `parser` what shells complete values with.
+    """The completion script for a shell; adds choices and file names to the arguments of `parser`.
 
-    Raises UsageError for a shell that has none.
+    Raises UsageError for an unknown shell.
     """
     if shell not in SHELLS:
         raise UsageError(f"no completion for {quote(shell)}", hint=suggest(shell, list(SHELLS)))
@@ -30,9 +29,9 @@ def build_script(parser: argparse.ArgumentParser, shell: str) -> str:
         elif field is not None and field.choices:
             action.choices = field.choices
         elif action.dest in FILES or (field is not None and field.option.completes == "file"):
-            action.complete = shtab.FILE  # type: ignore[attr-defined]  # how shtab is told
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's interface
         elif action.dest == "directory":
-            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # how shtab is told
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # shtab's interface
     script: str = shtab.complete(parser, shell)
     return script + "\n"
 

@@ -8,17 +8,13 @@ from exporter.api.connect import resolve_endpoint
 from exporter.api.credentials import read_environment_credential
 from exporter.api.proxy import find_proxy
 from exporter.cli.runner import read_settings
-from exporter.errors import CredentialsError, UsageError
+from exporter.errors import CredentialsError, UsageError, printable
 from exporter.settings.catalogs import merge_catalogs
-from exporter.settings.load import (
-    Loaded,
-    build_json_schema,
-    dump_catalogs,
-    dump_toml,
-)
+from exporter.settings.dump import build_json_schema, dump_catalogs, dump_toml
+from exporter.settings.load import Loaded
 from exporter.settings.settings import Settings
 from exporter.ui.errors import ErrorReporter
-from exporter.ui.stdout import print_json, print_text, printable
+from exporter.ui.stdout import print_json, print_text
 
 
 def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
@@ -36,24 +32,22 @@ def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
 
 
 def show_config(loaded: Loaded, *, environ: Mapping[str, str]) -> None:
-    """The effective settings as TOML, then who would ask and where, secrets masked, as comments."""
+    """Print the settings as TOML, with identity and endpoint as comments; secrets are masked."""
     try:
         service = resolve_endpoint(loaded.settings, environ=environ)
     except UsageError as exc:
-        where = f"{exc} ({exc.hint})"
+        endpoint = f"{exc} ({exc.hint})"
     else:
-        where = f"{service.endpoint} (region {service.region_id})"
-        where += name_proxy(service.endpoint, environ=environ)
+        endpoint = f"{service.endpoint} (region {service.region_id})"
+        endpoint += proxy_text(service.endpoint, environ=environ)
     identity = describe_identity(loaded.settings, environ=environ)
-    described = dump_catalogs(merge_catalogs(loaded.settings.paimon, environ))
-    print_text(
-        f"{dump_toml(loaded)}\n# identity: {printable(identity)}\n# endpoint: {printable(where)}\n"
-        f"{described}"
-    )
+    paimon = dump_catalogs(merge_catalogs(loaded.settings.paimon, environ))
+    comments = f"# identity: {printable(identity)}\n# endpoint: {printable(endpoint)}\n"
+    print_text(f"{dump_toml(loaded)}\n{comments}{paimon}")
 
 
-def name_proxy(endpoint: str, *, environ: Mapping[str, str]) -> str:
-    """What to add to an endpoint for a reader: nothing where there is no proxy."""
+def proxy_text(endpoint: str, *, environ: Mapping[str, str]) -> str:
+    """The text that names the proxy after an endpoint; empty without one."""
     try:
         proxy = find_proxy(endpoint, environ=environ)
     except UsageError as exc:

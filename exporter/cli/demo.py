@@ -4,7 +4,6 @@ import argparse
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,11 +29,19 @@ SCENARIO = Scenario(
 )
 
 
-async def show_demo(directory: str, *, ui: Settings, environ: Mapping[str, str]) -> None:
-    """Export every emulated session to both formats below `directory`; print a first look at them.
+def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
+    settings = read_settings(arguments, reporter).settings
+    return run_async(
+        lambda: show_demo(arguments.directory, ui=settings, environ=os.environ),
+        on_interrupt=reporter.report_interrupt,
+    )
 
-    Of the settings `ui` only those count that say how progress and logs are shown. Raises
-    UsageError and DestinationError when the directory cannot be made.
+
+async def show_demo(directory: str, *, ui: Settings, environ: Mapping[str, str]) -> None:
+    """Export all emulated sessions to both formats in `directory`, and print a summary of them.
+
+    `ui` gives the settings of progress and logs. Raises UsageError and DestinationError if the
+    directory cannot be made.
     """
     folder = Path(require_name(directory, flag="--directory"))
     is_new = make_folder(folder)
@@ -55,7 +62,7 @@ async def show_demo(directory: str, *, ui: Settings, environ: Mapping[str, str])
 
 
 def make_folder(folder: Path) -> bool:
-    """Whether it was not there before."""
+    """Make the folder; False if it exists already."""
     try:
         folder.mkdir(parents=True)
     except OSError as exc:
@@ -76,13 +83,11 @@ def remove_if_empty(folder: Path) -> None:
 async def export_to(
     path: Path, emulator: Emulator, *, ui: Settings, environ: Mapping[str, str]
 ) -> None:
-    settings = replace(
-        Settings(
-            endpoint=emulator.endpoint,
-            region=emulator.scenario.region_id,
-            workspace=("all",),
-            output=str(path),
-        ),
+    settings = Settings(
+        endpoint=emulator.endpoint,
+        region=emulator.scenario.region_id,
+        workspace=("all",),
+        output=str(path),
         progress=ui.progress,
         log_format=ui.log_format,
         verbose=ui.verbose,
@@ -104,7 +109,7 @@ async def export_to(
 
 
 def build_states_table(parquet: Path) -> str:
-    """Sessions and CU hours by state, read back from the file."""
+    """Sessions and CU hours by state, read from the file."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(parquet, columns=["state", "session_id", "cu_hours"])
@@ -120,7 +125,7 @@ def build_states_table(parquet: Path) -> str:
 
 
 def build_closing(parquet: Path) -> str:
-    """What to look at next."""
+    """The text that names the manifest and a query to try."""
     quoted = str(parquet).replace("'", "''")
     query = (
         "  SELECT queue, count(*) AS sessions, round(sum(cu_hours)) AS cu_hours\n"  # noqa: S608
@@ -132,12 +137,3 @@ How it was proven that each session is in it exactly once:
 
 A query to try, with DuckDB:
 {query}"""
-
-
-def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
-    settings = read_settings(arguments, reporter).settings
-
-    return run_async(
-        lambda: show_demo(arguments.directory, ui=settings, environ=os.environ),
-        on_interrupt=lambda: reporter.tell_interrupt(""),
-    )

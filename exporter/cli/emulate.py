@@ -1,7 +1,7 @@
-"""The command `emulate`: its flags as a scenario, served until it is stopped."""
+"""The command `emulate`: a scenario from its flags, served until it is interrupted."""
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -10,10 +10,10 @@ from exporter.cli.runner import run_async
 from exporter.emulator.scenario import Scenario, build_workspaces
 from exporter.emulator.scenario_file import read_scenario
 from exporter.emulator.server import open_emulator
-from exporter.errors import UsageError, quote
+from exporter.errors import UsageError, printable, quote
 from exporter.settings.annotations import parse_duration
 from exporter.ui.errors import ErrorReporter
-from exporter.ui.stdout import print_text, printable
+from exporter.ui.stdout import print_text
 from exporter.ui.text import count_of
 
 MAX_NUMBER = 10**9
@@ -21,52 +21,42 @@ MAX_GATEWAYS = 10_000
 MAX_SECONDS = 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmulatorOptions:
-    """What `emulate` was told, as text; None where it was not."""
-
-    port: str | None
-    source: str | None
-    scenario: str | None
-    sessions: str | None
-    gateways: str | None
-    latency: str | None
-    jitter: str | None
-    anonymous: bool
-    seed: str | None
+def run(arguments: argparse.Namespace, _: ErrorReporter) -> int:
+    # A server ends by being interrupted: there is nothing to report.
+    return run_async(lambda: serve_emulator(arguments), on_interrupt=lambda: None)
 
 
-def build_scenario(options: EmulatorOptions) -> Scenario:
-    """What the options ask the emulator to be; a file stands for all that it tells itself."""
+def build_scenario(arguments: argparse.Namespace) -> Scenario:
+    """The scenario that the arguments describe; a file takes the place of other arguments."""
     refuse_beside(
-        options, "scenario", ("source", "seed", "gateways", "sessions", "latency", "jitter")
+        arguments, "scenario", ("source", "seed", "gateways", "sessions", "latency", "jitter")
     )
-    refuse_beside(options, "source", ("seed", "gateways", "sessions"))
-    if options.scenario is not None:
-        scenario = read_scenario(Path(options.scenario))
-        return replace(scenario, anonymous=options.anonymous or scenario.anonymous)
+    refuse_beside(arguments, "source", ("seed", "gateways", "sessions"))
+    if arguments.scenario is not None:
+        scenario = read_scenario(Path(arguments.scenario))
+        return replace(scenario, anonymous=arguments.anonymous or scenario.anonymous)
     scenario = Scenario(
-        seed=read_number(options.seed, flag="--seed", default=1),
+        seed=read_number(arguments.seed, flag="--seed", default=1),
         workspaces=build_workspaces(
             gateway_count=read_number(
-                options.gateways, flag="--gateways", default=2, most=MAX_GATEWAYS
+                arguments.gateways, flag="--gateways", default=2, most=MAX_GATEWAYS
             ),
-            session_count=read_number(options.sessions, flag="--sessions", default=10_000),
+            session_count=read_number(arguments.sessions, flag="--sessions", default=10_000),
         ),
-        latency_s=read_seconds(options.latency, flag="--latency", default=0.02),
-        jitter_s=read_seconds(options.jitter, flag="--jitter", default=0.0),
-        anonymous=options.anonymous,
+        latency_s=read_seconds(arguments.latency, flag="--latency", default=0.02),
+        jitter_s=read_seconds(arguments.jitter, flag="--jitter", default=0.0),
+        anonymous=arguments.anonymous,
     )
-    return scenario if options.source is None else scenario.serving(Path(options.source))
+    return scenario if arguments.source is None else scenario.serving(Path(arguments.source))
 
 
-def refuse_beside(options: EmulatorOptions, file: str, others: tuple[str, ...]) -> None:
-    """Raise UsageError when an option stands beside the file that decides it."""
+def refuse_beside(arguments: argparse.Namespace, file: str, others: tuple[str, ...]) -> None:
+    """Raise UsageError for an argument beside the file that decides it."""
     names = {"source": "from"}
-    if getattr(options, file) is None:
+    if getattr(arguments, file) is None:
         return
     for other in others:
-        if getattr(options, other) is not None:
+        if getattr(arguments, other) is not None:
             flag, by = names.get(other, other), names.get(file, file)
             raise UsageError(
                 f"--{flag} has no meaning with --{by}",
@@ -74,18 +64,18 @@ def refuse_beside(options: EmulatorOptions, file: str, others: tuple[str, ...]) 
             )
 
 
-async def serve_emulator(options: EmulatorOptions) -> None:
-    """Serve until cancelled; what a client needs to know goes to stdout, for a shell to read.
+async def serve_emulator(arguments: argparse.Namespace) -> None:
+    """Serve until cancelled; prints shell variables that point a client at it.
 
-    Raises UsageError for a value that is none, a file that cannot be served, a port that is taken.
+    Raises UsageError for a wrong value, a file that cannot be served, or a port that is taken.
     """
-    scenario = build_scenario(options)
-    port = read_number(options.port, flag="--port", default=0)
+    scenario = build_scenario(arguments)
+    port = read_number(arguments.port, flag="--port", default=0)
     async with open_emulator(scenario, port=port) as emulator:
         lines = [
             *emulator.shell_lines(),
             *(
-                # Printable: a shell may run these lines, and the ids may be those of a file.
+                # A shell may run these lines, and the ids may come from a file.
                 printable(
                     f"# --workspace {workspace.workspace_id} --gateway {gateway.gateway_id}:"
                     f" {count_of(gateway.session_count, 'session')}"
@@ -122,12 +112,3 @@ def read_seconds(text: str | None, *, flag: str, default: float) -> float:
             f"{flag} {quote(text)}: should be at most {MAX_SECONDS:g}s", hint=f"such as {flag} 20ms"
         )
     return value
-
-
-def run(arguments: argparse.Namespace, _: ErrorReporter) -> int:
-
-    options = EmulatorOptions(
-        **{name: getattr(arguments, name) for name in EmulatorOptions.__slots__}
-    )
-    # To be interrupted is how a server ends: there is nothing to tell.
-    return run_async(lambda: serve_emulator(options), on_interrupt=lambda: None)

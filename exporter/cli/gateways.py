@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from exporter.cli.runner import name_run, read_settings, run_async
+from exporter.cli.runner import read_settings, run_async, start_run
 from exporter.cli.watch import watch
 from exporter.runs.plan import find_gateways
 from exporter.settings.settings import Settings
@@ -18,11 +18,10 @@ logger = logging.getLogger(__name__)
 
 def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
     settings = read_settings(arguments, reporter).settings
-
-    run_id = name_run(reporter)
+    run_id = start_run(reporter)
     return run_async(
         lambda: show_gateways(settings, run_id=run_id, environ=os.environ, as_json=arguments.json),
-        on_interrupt=lambda: reporter.tell_interrupt(""),
+        on_interrupt=reporter.report_interrupt,
     )
 
 

@@ -1,7 +1,7 @@
-"""Where the command line begins: parse it, run its command, report errors, return the exit code.
+"""The entry point: parse the command line, run the command, report errors, return the exit code.
 
-A command is the module of its name in this folder, and its function `run`. Only the standard
-library and the settings' table are imported here: `--help` must be instant.
+A command is the function `run` of the module of its name. Only the standard library and the
+settings are imported here: `--help` must be instant.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from exporter.version import __version__
 
 
 def load_command(name: str) -> Run:
-    """The command's `run`; its module is imported for it alone, as such imports take time."""
+    """The `run` of a command's module, which is imported only now, as that takes time."""
     if name == "":
         return run_bare
     run: Run = import_module(f"exporter.cli.{name.partition(' ')[0]}").run
@@ -44,8 +44,8 @@ def run_bare(arguments: argparse.Namespace, _: ErrorReporter) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code and never raises."""
-    if sys.stderr is None:  # closed by whoever started us; its number must not become a file's
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - till the end
+    if sys.stderr is None:  # closed by the parent process; no other file must get its number
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the process ends
     words = sys.argv[1:] if argv is None else argv
     reporter = guess_reporter(words, environ=os.environ)
     try:
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exc:  # argparse's --help
         return exc.code if isinstance(exc.code, int) else 0
     except KeyboardInterrupt:
-        reporter.tell_interrupt("")
+        reporter.report_interrupt()
         return 128 + signal.SIGINT
-    except BaseException as exc:  # noqa: BLE001 - the last place that can tell the user
-        return reporter.tell_error(exc)
+    except BaseException as exc:  # noqa: BLE001 - the last place that can report it
+        return reporter.report_error(exc)
     return code

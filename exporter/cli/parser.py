@@ -1,37 +1,28 @@
-"""Commands and flags as argparse knows them; what a command does is told elsewhere.
+"""Commands and flags, for argparse.
 
-Only the standard library and the settings' table are imported: `--help` must be instant.
+Only the standard library and the settings are imported: `--help` must be instant.
 """
 
 import argparse
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from exporter.errors import UsageError, quote
+from exporter.errors import UsageError, quote, suggest
 from exporter.settings.annotations import Group
-from exporter.settings.load import suggest
-from exporter.settings.settings import Field, read_fields
+from exporter.settings.fields import Field, read_fields
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 SERVICE_GROUPS: tuple[Group, ...] = ("identity and service", "what to list", "speed", "watching")
-ALL_GROUPS: tuple[Group, ...] = (
-    "identity and service",
-    "what to list",
-    "output",
-    "object store",
-    "run after run",
-    "speed",
-    "watching",
-)
+ALL_GROUPS: tuple[Group, ...] = get_args(Group)
 
 TOP_EPILOG = """\
 start here:
   livy-exporter demo                            no account needed
   livy-exporter gateways --region cn-hangzhou   what this identity can see
-  livy-exporter plan --help                     what an export would take
+  livy-exporter plan --help                     estimate an export
   livy-exporter export --help                   the main job"""
 
 SETTINGS_EPILOG = """\
@@ -58,14 +49,14 @@ It takes every flag of export, so that the same file and flags do for both.
 {SETTINGS_EPILOG}"""
 
 EMULATE_EPILOG = """\
-It prints what points a client at it, and serves until it is interrupted:
+It prints variables for a client, and serves until it is interrupted:
   livy-exporter emulate > emulator.env &
   sleep 1; . ./emulator.env
   livy-exporter plan --workspace all"""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose refusals are errors like all others: one line and a hint."""
+    """A parser that raises UsageError with a hint."""
 
     def error(self, message: str) -> NoReturn:
         hint = f"see `{self.prog} --help`"
@@ -76,8 +67,8 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=hint)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        # `--flag=--` gives the flag this value; the base takes it for the end of all flags, and
-        # would give an empty list.
+        # `--flag=--` gives the flag this value; the base class takes it for the end of all flags,
+        # and would give an empty list.
         if action.option_strings and arg_strings == ["--"]:
             return "--"
         return super()._get_values(action, arg_strings)
@@ -93,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"unknown argument {quote(flag)}", hint=hint)
 
     def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
-        """To stdout like data: a reader that went away, or a full disk, is noticed."""
+        """Print to stdout like data, so that a full disk or a closed pipe is an error."""
         from exporter.ui.stdout import print_text
 
         if file is None:
@@ -122,7 +113,7 @@ def build_parser() -> Parser:
     export.usage = "%(prog)s --workspace ID --output FILE [options]"
     export.epilog = EXPORT_EPILOG
     add_settings(export, ALL_GROUPS)
-    plan = add_command(commands, "plan", "ask for a page a gateway; say what an export takes")
+    plan = add_command(commands, "plan", "read one page of each gateway; estimate an export")
     plan.usage = "%(prog)s --workspace ID [options]"
     plan.epilog = PLAN_EPILOG
     add_settings(plan, ALL_GROUPS)
@@ -134,7 +125,7 @@ def build_parser() -> Parser:
     verify = add_command(commands, "verify", "check an output by its manifest")
     verify.usage = "%(prog)s OUTPUT [options]"
     verify.epilog = "exit codes: 0 as the manifest says, 1 not so, 2 usage"
-    verify.add_argument("target", metavar="OUTPUT", help="what an export wrote")
+    verify.add_argument("target", metavar="OUTPUT", help="output of an export")
     add_settings(verify, ("identity and service", "object store", "watching"))
     add_json(verify)
     add_demo(add_command(commands, "demo", "export from a local emulator; needs no account"))
@@ -142,7 +133,7 @@ def build_parser() -> Parser:
     emulate.epilog = EMULATE_EPILOG
     add_emulate(emulate)
     config = add_command(commands, "config", "show the configuration, or its JSON Schema")
-    config.usage = None  # the names of its kinds are made of it
+    config.usage = None  # the names of its kinds are derived from it
     kinds = config.add_subparsers(metavar="KIND", title="kinds")
     show = add_command(kinds, "show", "print the effective configuration, secrets masked")
     add_settings(show, ALL_GROUPS)
@@ -166,7 +157,7 @@ def add_command(
 
 
 def add_settings(parser: argparse.ArgumentParser, groups: Sequence[Group]) -> None:
-    """A flag for each setting of the groups; values stay text, the settings' model reads them."""
+    """A flag for each setting of the groups; values stay text, for `Settings` to parse."""
     fields = read_fields()
     for title in groups:
         group = parser.add_argument_group(title)
@@ -184,7 +175,7 @@ def add_settings(parser: argparse.ArgumentParser, groups: Sequence[Group]) -> No
 def add_flag(group: argparse._ArgumentGroup, field: Field) -> None:
     names = [field.flag] if field.option.short is None else ["-" + field.option.short, field.flag]
     help_text = field.option.help.replace("%", "%%")
-    # What was not given must be told from what was given as the default is.
+    # A flag given with its default value differs from one that is not given.
     missing = argparse.SUPPRESS
     if field.kind == "switch":
         group.add_argument(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from exporter.cli.runner import name_run, read_settings, run_async
+from exporter.cli.runner import read_settings, run_async, start_run
 from exporter.cli.watch import watch
 from exporter.journal.journal import MAX_BYTES
 from exporter.runs.plan import PlannedListing, plan
@@ -19,11 +19,10 @@ from exporter.ui.text import count_of, format_bytes, format_duration
 
 def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
     settings = read_settings(arguments, reporter).settings
-
-    run_id = name_run(reporter)
+    run_id = start_run(reporter)
     return run_async(
         lambda: show_plan(settings, run_id=run_id, environ=os.environ, as_json=arguments.json),
-        on_interrupt=lambda: reporter.tell_interrupt(""),
+        on_interrupt=reporter.report_interrupt,
     )
 
 
@@ -81,7 +80,7 @@ async def show_plan(
 
 
 def estimate_s(planned: Sequence[PlannedListing], *, concurrency: int) -> float:
-    """Seconds that an export takes at the latency seen, when nothing throttles it."""
+    """Seconds that an export takes at the measured latency without throttling."""
     if not planned:
         return 0.0
     latency_s = sum(each.latency_s for each in planned) / len(planned)
@@ -91,7 +90,7 @@ def estimate_s(planned: Sequence[PlannedListing], *, concurrency: int) -> float:
 
 
 def estimate_journal(planned: Sequence[PlannedListing], settings: Settings) -> int:
-    """Most bytes on disk of what a run has read; none where it could not be resumed."""
+    """The largest size of a run's journal, in bytes; 0 if it cannot be resumed."""
     output = settings.output or ""
     has_place = settings.spool is not None or not is_object_store(output)
     if not settings.resume or output == "-" or not has_place:

@@ -1,4 +1,4 @@
-"""Settings, signals and exit codes that all commands share."""
+"""The steps that all commands share: settings, signals, exit codes."""
 
 import argparse
 import os
@@ -6,17 +6,17 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from exporter.settings.fields import read_fields
 from exporter.settings.load import Loaded, load_settings
-from exporter.settings.settings import read_fields
 from exporter.ui.errors import ErrorReporter
 
 Run = Callable[[argparse.Namespace, ErrorReporter], int]
 
 
 def read_settings(arguments: argparse.Namespace, reporter: ErrorReporter) -> Loaded:
-    """The settings that flags, environment and file make together; errors are told by them."""
-    known = {field.name for field in read_fields()}
-    flags = {name: value for name, value in vars(arguments).items() if name in known}
+    """The settings from flags, environment and file; the reporter follows them from now on."""
+    names = {field.name for field in read_fields()}
+    flags = {name: value for name, value in vars(arguments).items() if name in names}
     if "verbose" in flags:
         flags["verbose"] = min(flags["verbose"], 2)
     loaded = load_settings(
@@ -27,7 +27,8 @@ def read_settings(arguments: argparse.Namespace, reporter: ErrorReporter) -> Loa
     return loaded
 
 
-def name_run(reporter: ErrorReporter) -> str:
+def start_run(reporter: ErrorReporter) -> str:
+    """A new run's id, which the reporter names from now on."""
     from datetime import UTC, datetime
 
     from exporter.runs.prepare import build_run_id
@@ -37,11 +38,10 @@ def name_run(reporter: ErrorReporter) -> str:
 
 
 def tune_memory() -> None:
-    """Settings of the process that pay for an export; the library leaves its host's alone.
+    """Settings of the process, so that only the command line makes them, not the library.
 
-    The collector is spared what cannot be garbage: modules, and pages that live for milliseconds.
-    Arrow's own allocator keeps some 40 MiB more than it uses while threads share it; malloc does
-    not, at the same speed.
+    The garbage collector skips modules, and runs less often: pages live for milliseconds. Arrow's
+    own allocator retains some 40 MiB while threads share it; malloc does not, at the same speed.
     """
     import gc
 
@@ -53,7 +53,7 @@ def tune_memory() -> None:
 def run_async(
     command: Callable[[], Coroutine[Any, Any, None]], *, on_interrupt: Callable[[], None]
 ) -> int:
-    """Run a command until it ends, or until SIGINT or SIGTERM cancels it; the exit code."""
+    """Run a command until it ends, or SIGINT or SIGTERM cancels it; returns the exit code."""
     import anyio
 
     caught: list[signal.Signals] = []
@@ -70,7 +70,7 @@ def run_async(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cancel_on_signal, tasks.cancel_scope)
             await command()
-            # A signal that came too late to stop it changes nothing.
+            # A signal from now on changes nothing.
             finished = True
             tasks.cancel_scope.cancel()
 

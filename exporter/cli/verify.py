@@ -9,7 +9,7 @@ from exporter.api.connect import find_region
 from exporter.cli.runner import read_settings
 from exporter.destinations.access import build_store_access
 from exporter.destinations.resolve import resolve_destination
-from exporter.errors import VerificationError
+from exporter.errors import VerificationError, printable
 from exporter.model import FileFormat
 from exporter.runs.verify import Problem, verify
 from exporter.settings.files import require_name
@@ -17,23 +17,22 @@ from exporter.settings.settings import Settings
 from exporter.stores.url import scheme_of
 from exporter.tables.registry import find_format
 from exporter.ui.errors import ErrorReporter
-from exporter.ui.stdout import print_json, print_line, print_table, printable
+from exporter.ui.stdout import print_json, print_line, print_table
 
 
 def run(arguments: argparse.Namespace, reporter: ErrorReporter) -> int:
     settings = read_settings(arguments, reporter).settings
-
     code = 0
     for each in show_verify(settings, arguments.target, environ=os.environ, as_json=arguments.json):
-        code = reporter.tell_error(VerificationError(each.message, hint=each.hint))
+        code = reporter.report_error(VerificationError(each.message, hint=each.hint))
     return code
 
 
 def show_verify(
     settings: Settings, output: str, *, environ: Mapping[str, str], as_json: bool
 ) -> tuple[Problem, ...]:
-    """Read an output again and print what was counted; returns what is wrong with it."""
-    # The format is the manifest's to tell: any name will do, such as one that tells none.
+    """Read an output and print its counts beside the manifest's; returns its problems."""
+    # The manifest tells the format, so the name need not.
     require_name(output, flag="OUTPUT", is_url=scheme_of(output) is not None)
     access = build_store_access(
         settings, region_id=find_region(settings, environ=environ), environ=environ

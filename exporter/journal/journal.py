@@ -32,6 +32,7 @@ from exporter.listing.interface import Listing, PageRequest
 from exporter.listing.replay import RecordedAnswer, ResumedRun
 from exporter.model import Gateway, SessionPage
 from exporter.stores.posix import make_folders
+from exporter.times import parse_rfc3339
 
 JOURNAL_VERSION: Final = 1
 
@@ -363,7 +364,7 @@ def parse_header(frame: Frame) -> Header | None:
         document = orjson.loads(frame.payload)
         return Header(
             run_id=document["run_id"],
-            started_at=datetime.fromisoformat(document["started_at"]),
+            started_at=parse_rfc3339(document["started_at"]),
             identity=dict(document["identity"]),
         )
     except (ValueError, TypeError, KeyError):

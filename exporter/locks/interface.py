@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from exporter.times import format_second
+from exporter.times import format_second, parse_rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def parse_holder(content: bytes) -> Holder | None:
             host=str(fields["host"]),
             pid=int(fields["pid"]),
             run_id=str(fields["run_id"]),
-            since=datetime.fromisoformat(fields["since"]),
+            since=parse_rfc3339(fields["since"]),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -16,7 +16,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -24,7 +24,7 @@ import orjson
 from exporter.errors import LockLostError, StoreUnfitError
 from exporter.locks.interface import Contention, Holder, dump_holder, parse_holder
 from exporter.stores.interface import Store
-from exporter.times import format_second
+from exporter.times import format_second, parse_rfc3339
 
 DURATION_S: Final = 60.0
 POLL_S: Final = 2.0
@@ -274,7 +274,7 @@ def parse_lease(content: bytes) -> Lease:
     try:
         fields = orjson.loads(content)
         duration_s = float(fields["duration_s"])
-        expires_at = datetime.fromisoformat(fields["expires_at"]).astimezone(UTC)
+        expires_at = parse_rfc3339(fields["expires_at"])
         return Lease(parse_holder(content), duration_s, expires_at, fields["released"] is True)
     except (KeyError, TypeError, ValueError):
         return Lease(parse_holder(content), DURATION_S, None, is_released=False)

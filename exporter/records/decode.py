@@ -1,13 +1,13 @@
-r"""JSON text to values, also of what orjson refuses to read; performs no I/O.
+r"""JSON text to values, including text that orjson refuses; performs no I/O.
 
-A page is one document: one text in it that orjson refuses would hide a hundred sessions. Such a
-document is read once more by the standard library. What no output could hold is replaced there, and
-the object it was in keeps it as `received_<field>`, as the JSON text that came:
+A page is one document: a single value that orjson refuses would hide a hundred sessions. Such a
+document is read again by the standard library. A value that no output could hold is replaced, and
+its object keeps the JSON text that came as `received_<field>`:
 
-- a lone surrogate, or a byte that is no UTF-8 (as `\udc80` to `\udcff`), is escaped in the value:
-  `\ud800` are six characters then;
-- NaN, an infinity, or a number beyond a double is null;
-- a value below the level `MAX_LEVELS` is its own JSON text.
+- a lone surrogate, or a byte that is no UTF-8 (`\udc80` to `\udcff`), is escaped: `\ud800` becomes
+  six characters;
+- NaN, an infinity, or a number beyond a double becomes null;
+- a value below the level `MAX_LEVELS` becomes its own JSON text.
 """
 
 import json
@@ -17,25 +17,25 @@ from typing import Any, Final
 
 import orjson
 
+from exporter.records.encode import MAX_LEVELS, dump_text
+
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 MAX_DIGITS: Final = 300
-"""A whole number of more than these is beyond a double, and costs the square of them to read."""
-MAX_LEVELS: Final = 200
-"""Of lists and objects within each other; orjson writes 254."""
+"""Longer integers hardly fit a double, and parsing takes time by the square of their length."""
 RECEIVED: Final = "received_"
 
 TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
-"""A text, also one that does not end, so that none is begun twice; or a bracket."""
+"""A bracket, or a string, which may lack its end: it is matched once all the same."""
 
 
 class NumberText(str):
-    """A number that no column and no JSON reader holds, as it was written."""
+    """A number that no column and no JSON reader can hold, as its text."""
 
     __slots__ = ()
 
 
 def decode_json(body: bytes) -> Any:
-    """The value of a JSON document. Raises ValueError for what is none."""
+    """The value of a JSON document. Raises ValueError for other bytes."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -47,13 +47,13 @@ def decode_json(body: bytes) -> Any:
         except RecursionError:
             return read_tolerantly("".join(shorten_depths(text)))
     except (ValueError, RecursionError):
-        raise refusal from None  # of the two readers, the first one's word is the usual one
+        raise refusal from None  # orjson's message is the usual one
 
 
 def read_tolerantly(text: str) -> Any:
     return json.loads(
         text,
-        strict=False,  # a bare line break within a text
+        strict=False,  # allows a bare line break within a string
         parse_int=read_integer,
         parse_float=read_float,
         parse_constant=NumberText,
@@ -71,9 +71,9 @@ def read_float(digits: str) -> float | NumberText:
 
 
 def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of values that every output can hold; of a name that comes twice, the last value.
+    """An object of values that every output can hold; the last value wins if a name repeats.
 
-    Objects within it were built before.
+    Inner objects were built before.
     """
     built: dict[str, Any] = {}
     received: dict[str, str] = {}
@@ -82,7 +82,7 @@ def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         built[field] = kept
         if kept is not value:
             is_number = isinstance(value, NumberText)
-            received[field] = str(value) if is_number else json.dumps(value, separators=(",", ":"))
+            received[field] = str(value) if is_number else dump_text(value)
     for field, text in received.items():
         name = f"{RECEIVED}{field}"
         while name in built:
@@ -92,7 +92,7 @@ def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def clean(value: Any) -> Any:
-    """The value itself, or what is kept in its place."""
+    """The value itself, or its replacement."""
     match value:
         case NumberText():
             return None
@@ -107,7 +107,7 @@ def clean(value: Any) -> Any:
 
 
 def escape(text: str) -> str:
-    """The text itself if UTF-8 can hold it, with its surrogates escaped if not."""
+    """The text itself, or a copy with escapes for surrogates, which UTF-8 cannot hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -116,7 +116,7 @@ def escape(text: str) -> str:
 
 
 def shorten_depths(text: str) -> Iterator[str]:
-    """The document in pieces, in which no more than `MAX_LEVELS` are within each other."""
+    """The pieces of a document that nests no deeper than `MAX_LEVELS`."""
     level, start = 0, 0
     for token in TOKEN.finditer(text):
         match token[0]:

@@ -1,4 +1,4 @@
-"""JSON text of what was received, also of what orjson cannot write; performs no I/O."""
+"""Values to JSON text, including values that orjson refuses; performs no I/O."""
 
 import json
 from typing import Any, Final
@@ -8,17 +8,17 @@ import orjson
 from exporter.errors import ExporterError
 
 MAX_LEVELS: Final = 200
-"""Of lists and objects within each other, where the standard library cannot write them all."""
+"""Nesting that all JSON libraries can write; orjson stops at 254."""
 
 
 def encode_json(value: Any) -> bytes:
     """Compact JSON of a decoded value, keys in the order received.
 
     orjson refuses lone surrogates, integers beyond 64 bits and more than 254 levels. The standard
-    library writes them, escaped to ASCII, so that the value survives being read again. Where there
-    are too many levels for that, too (about 1,000), those below `MAX_LEVELS` are a text of JSON.
+    library writes them, escaped to ASCII, so that reading gives the same value. It stops at about
+    1,000 levels: then those below `MAX_LEVELS` become JSON text.
 
-    Raises ExporterError where even that has too many: no decoder of ours lets so many pass.
+    Raises ExporterError if even these are too deep, which no decoder of ours lets pass.
     """
     try:
         return orjson.dumps(value)
@@ -29,7 +29,7 @@ def encode_json(value: Any) -> bytes:
     except RecursionError:
         pass
     try:
-        return dump_text(shorten(value)).encode("ascii")
+        return dump_text(flatten(value)).encode("ascii")
     except RecursionError as exc:
         raise ExporterError(
             "a session holds a value that is nested too deeply to be written",
@@ -41,8 +41,8 @@ def dump_text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def shorten(value: Any) -> Any:
-    """A copy in which what is too deep is its JSON text; not recursive itself."""
+def flatten(value: Any) -> Any:
+    """A copy with JSON text in place of values that are too deep; without recursion."""
     root = [value]
     waiting: list[tuple[Any, Any, int]] = [(root, 0, 0)]
     while waiting:

@@ -1,28 +1,12 @@
 """Fields that are left out of every output; performs no I/O."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Final
 
-from exporter.errors import UsageError
+from exporter.errors import UsageError, suggest
 from exporter.model import RawSession
 from exporter.records.decode import RECEIVED
-
-COLUMNS: Final = {
-    "name": "name",
-    "state": "state",
-    "createTime": "create_time",
-    "endTime": "end_time",
-    "queue": "queue",
-    "cuHours": "cu_hours",
-    "vcoreSeconds": "vcore_seconds",
-    "mbSeconds": "mb_seconds",
-    "info": "info",
-    "webUI": "web_ui",
-    "sparkConf": "spark_conf",
-    "extra": "extra",
-}
-"""What can be left out: the service's name and the column's. `extra` is all fields without one."""
+from exporter.records.fields import FIELDS
 
 KEYS: Final = {
     "sessionId": "session_id",
@@ -31,18 +15,24 @@ KEYS: Final = {
     "computeId": "compute_id",
     "exportedAt": "exported_at",
 }
-NAMED: Final = frozenset({*COLUMNS, "sessionId", "computeId"} - {"extra"})
+"""Fields and columns that every row needs."""
+
+COLUMNS: Final = {
+    **{field: column for field, column in FIELDS.items() if field not in KEYS},
+    "extra": "extra",
+}
+"""Fields and columns that can be left out. `extra` is all fields without a column."""
 
 READ_BY_LISTINGS: Final = frozenset({"createTime", "endTime", "state"})
-"""A listing goes by these: they are left out only on the way to the output."""
+"""Listings need these: they are left out only on the way to the output."""
 
 PARTITIONED_BY: Final = {"dt": "createTime", "state": "state", "queue": "queue"}
 
 
 def resolve_fields(names: Sequence[str], *, partition_by: Sequence[str]) -> tuple[str, ...]:
-    """The service's names of fields that a user names by either, in one order.
+    """The service's names of fields that a user gives by either name, sorted.
 
-    Raises UsageError for a name that is unknown, and for what an output cannot be without.
+    Raises UsageError for an unknown name, and for a field that the output needs.
     """
     by_name = {name: field for field, column in COLUMNS.items() for name in (field, column)}
     for name in names:
@@ -51,11 +41,7 @@ def resolve_fields(names: Sequence[str], *, partition_by: Sequence[str]) -> tupl
                 f"'{name}' cannot be left out", hint="it tells which session a row is of, or when"
             )
         if name not in by_name:
-            near = difflib.get_close_matches(name, [*by_name], n=1, cutoff=0.6)
-            raise UsageError(
-                f"no field '{name:.200}'",
-                hint=f"did you mean {near[0]}?" if near else "known: " + ", ".join(COLUMNS),
-            )
+            raise UsageError(f"no field '{name:.200}'", hint=suggest(name, [*by_name]))
     fields = tuple(sorted({by_name[name] for name in names}))
     for column in partition_by:
         if PARTITIONED_BY.get(column) in fields:
@@ -67,19 +53,17 @@ def resolve_fields(names: Sequence[str], *, partition_by: Sequence[str]) -> tupl
 
 
 class Omission:
-    """Leaves fields out of sessions, and counts the values that go."""
+    """Leaves fields out of sessions, and counts the omitted values."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         """`fields` by the service's names, as `resolve_fields` gives them."""
         self._fields = {normalize(field): field for field in fields}
-        self._known: dict[str, str | None] = {}
+        self._by_name: dict[str, str | None] = {}
         self.counts = dict.fromkeys(fields, 0)
-        """Values, but for nulls, by the service's name of their field."""
+        """Omitted values other than null, by the service's name of their field."""
 
     def blank(self, sessions: Sequence[RawSession]) -> None:
-        """Make no difference between values that will be left out: a session that differs in them
-        alone has not changed.
-        """
+        """Make all omitted values equal: a session that differs only in them has not changed."""
         if not self._fields:
             return
         for session in sessions:
@@ -102,17 +86,17 @@ class Omission:
         return kept
 
     def _find(self, name: str) -> str | None:
-        """The field that is left out with this one; None where it stays."""
-        if name not in self._known:
+        """The omitted field that this name belongs to; None if it is kept."""
+        if name not in self._by_name:
             bare = name
             while bare.startswith(RECEIVED):
                 bare = bare.removeprefix(RECEIVED)
-            # In whatever casing: a secret must not slip through as an unknown field.
+            # In any casing: a secret must not slip through as an unknown field.
             field = self._fields.get(normalize(bare))
-            if field is None and "extra" in self._fields and name not in NAMED:
+            if field is None and "extra" in self._fields and name not in FIELDS:
                 field = "extra"
-            self._known[name] = field
-        return self._known[name]
+            self._by_name[name] = field
+        return self._by_name[name]
 
 
 def normalize(name: str) -> str:

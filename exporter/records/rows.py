@@ -1,4 +1,4 @@
-"""The rows of an answer as sessions, each known by its id; performs no I/O."""
+"""The rows of an answer as sessions that all have an id; performs no I/O."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from exporter.records.decode import RECEIVED
 from exporter.records.encode import encode_json
 
 STAND_IN: Final = "\0row-"
-"""How the id of a stand-in begins: no service gives out such ids."""
+"""The prefix of a stand-in's id, which no service gives out."""
 
 
 def stand_in(rows: Sequence[Any]) -> tuple[list[RawSession], tuple[UnreadableRow, ...]]:
-    """The rows as sessions that all have a text as their id, and what was not readable of them.
+    """The rows as sessions whose ids are text, and the unreadable rows.
 
-    A whole number is an id as good as its digits. Any other row is replaced by a session that has
-    its fields, and an id made from them: the same row has the same one wherever it is met, and two
-    alike on a page have two.
+    An integer id becomes its digits. A row without an id is replaced by a stand-in that has its
+    fields and an id made from them: the same row has the same id on every page, and two equal rows
+    of one page have two.
     """
     sessions: list[RawSession] = []
     unreadable: list[UnreadableRow] = []
-    met: Counter[bytes] = Counter()
+    counts: Counter[bytes] = Counter()
     for place, row in enumerate(rows):
         fields = row if isinstance(row, dict) else {}
         session_id = fields.get("sessionId")
@@ -30,17 +30,17 @@ def stand_in(rows: Sequence[Any]) -> tuple[list[RawSession], tuple[UnreadableRow
             session_id = str(session_id)
         if type(session_id) is not str or not session_id:
             digest = blake2b(encode_json(row), digest_size=8).digest()
-            session_id = f"{STAND_IN}{digest.hex()}-{met[digest]}"
-            met[digest] += 1
+            session_id = f"{STAND_IN}{digest.hex()}-{counts[digest]}"
+            counts[digest] += 1
             unreadable.append(UnreadableRow(place, session_id, describe(row)))
         sessions.append({**fields, "sessionId": session_id})
     return sessions, tuple(unreadable)
 
 
 def describe(row: Any) -> str:
-    """Why a row is no session, for a reader; never with a value that may be a secret."""
+    """The reason why a row is no session; shows no value, as that may be a secret."""
     if not isinstance(row, dict):
-        return "it is null" if row is None else f"it is {NAMES.get(type(row), 'no object')}"
+        return "it is null" if row is None else f"it is {KIND_NAMES.get(type(row), 'no object')}"
     if "sessionId" not in row:
         return "it has no sessionId"
     session_id = row["sessionId"]
@@ -48,10 +48,10 @@ def describe(row: Any) -> str:
         return "its sessionId is null"
     if session_id == "":
         return "its sessionId is empty"
-    return f"its sessionId is {NAMES.get(type(session_id), 'no text')}"
+    return f"its sessionId is {KIND_NAMES.get(type(session_id), 'no text')}"
 
 
-NAMES: Final = {
+KIND_NAMES: Final = {
     str: "a text",
     int: "a number",
     float: "a number with a fraction",

@@ -1,8 +1,7 @@
-"""The table of sessions: its Arrow schema, and raw sessions to rows of it; performs no I/O.
+"""The Arrow schema of the sessions table, and its rows from raw sessions; performs no I/O.
 
-A column is built in one sweep when every value of the batch has the type the service documents.
-Only a column that holds something else is gone through value by value; what does not fit is kept
-in `extra`.
+A column is built in one step if every value of the batch has the type the service documents. Any
+other column is converted value by value; values that do not fit are kept in `extra`.
 """
 
 import math
@@ -11,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from operator import itemgetter
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 from exporter.errors import ExporterError
 from exporter.model import Gateway, RawSession
 from exporter.records.encode import encode_json
+from exporter.records.fields import FIELDS
+from exporter.times import FIRST_MS, LAST_MS
 
 INSTANT: Final = pa.timestamp("ms", tz="UTC")
 
@@ -44,7 +46,7 @@ SCHEMA: Final = pa.schema(
         pa.field("extra", pa.string()),
     ]
 )
-"""One row a session; the key is (region_id, workspace_id, compute_id, session_id)."""
+"""One row per session; the key is (region_id, workspace_id, compute_id, session_id)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +55,24 @@ class Batch:
 
     rows: pa.RecordBatch
     coerced_value_count: int
-    """Values that were converted to fit their column, or kept in `extra` because they did not."""
+    """Values converted to fit their column, or kept in `extra` because they do not fit."""
 
 
 def build_batch(gateway: Gateway, sessions: Sequence[RawSession], exported_at: datetime) -> Batch:
     """Rows of `SCHEMA` from sessions as received.
 
-    A field that no column names, and a value that does not fit its column, stand in `extra` under
-    the name the service gave them. What a row does not tell apart: a field that is absent from one
-    that is null, a time of 0 from none, an `info` of `null` from none, a number from the same one
-    sent as text, a `computeId` that is absent from the gateway's.
+    Fields without a column, and values that do not fit their column, are kept in `extra` under the
+    service's names. A row does not distinguish an absent field from null, a time of 0 from none, an
+    `info` of `null` from none, a number from the same number as text, or an absent `computeId` from
+    the gateway's.
 
     Raises ExporterError for a session whose `sessionId` is not text: it has no key.
     """
     columns: dict[str, pa.Array] = {}
     extras = _unnamed_fields(sessions)
     coerced_count = 0
-    for name, field, kind in _FIELDS:
-        values = _pick(field, sessions)
+    for field, name in FIELDS.items():
+        kind, values = _KINDS.get(name, _TEXT), _pick(field, sessions)
         array = _convert_all(kind, values)
         if array is None:
             array, misfits, converted_count = _convert_each(kind, values)
@@ -95,11 +97,11 @@ def build_batch(gateway: Gateway, sessions: Sequence[RawSession], exported_at: d
 
 
 def build_column(name: str, gateway: Gateway, sessions: Sequence[RawSession]) -> pa.Array:
-    """One column of text or time as `build_batch` would make it."""
+    """One column of text or time, as `build_batch` makes it."""
     if name in ("region_id", "workspace_id"):
         return pa.repeat(pa.scalar(getattr(gateway, name), pa.string()), len(sessions))
-    field, kind = next((field, kind) for column, field, kind in _FIELDS if column == name)
-    values = _pick(field, sessions)
+    field = next(field for field, column in FIELDS.items() if column == name)
+    kind, values = _KINDS.get(name, _TEXT), _pick(field, sessions)
     array = _convert_all(kind, values)
     if array is None:
         array, _, _ = _convert_each(kind, values)
@@ -109,7 +111,7 @@ def build_column(name: str, gateway: Gateway, sessions: Sequence[RawSession]) ->
 
 
 _MISFIT: Final = object()
-"""What a `fit` returns for a value that its column cannot hold."""
+"""The result of a `fit` for a value that its column cannot hold."""
 
 
 def _fit_text(value: Any) -> Any:
@@ -122,7 +124,7 @@ def _fit_text(value: Any) -> Any:
     return value
 
 
-def _fit_integer(value: Any, lowest: int, highest: int) -> Any:
+def _fit_integer(value: Any, *, least: int, most: int) -> Any:
     match value:
         case bool():
             return _MISFIT
@@ -134,18 +136,10 @@ def _fit_integer(value: Any, lowest: int, highest: int) -> Any:
             number = Decimal(value)
         case _:
             return _MISFIT
-    # The range first: the whole number of 1e999999 would fill the memory.
-    if not lowest <= number <= highest or number != number.to_integral_value():
+    # The range comes first: the integer of 1e999999 would fill the memory.
+    if not least <= number <= most or number != number.to_integral_value():
         return _MISFIT
     return int(number)
-
-
-def _fit_count(value: Any) -> Any:
-    return _fit_integer(value, -(2**63), 2**63 - 1)
-
-
-def _fit_time(value: Any) -> Any:
-    return _fit_integer(value, _EARLIEST_MS, _LATEST_MS)
 
 
 def _fit_float(value: Any) -> Any:
@@ -170,21 +164,16 @@ def _fit_float(value: Any) -> Any:
 
 
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,9})?")
-_LONGEST_NUMBER: Final = 64
-"""No 64-bit value needs more characters, and the cost of reading digits grows with their square."""
+_MAX_NUMBER_LENGTH: Final = 64
+"""No 64-bit value needs more, and the cost of parsing digits grows with their square."""
 
 
 def _is_number(text: str) -> bool:
-    return len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) is not None
+    return len(text) <= _MAX_NUMBER_LENGTH and _NUMBER.fullmatch(text) is not None
 
 
 def _has_fraction(number_text: str) -> bool:
     return not number_text.lstrip("-").isdigit()
-
-
-_EARLIEST_MS: Final = -62_135_596_800_000
-_LATEST_MS: Final = 253_402_300_799_999
-"""The years 1 to 9999: what every reader of the file can show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,38 +182,32 @@ class _Kind:
 
     storage: pa.DataType
     native: frozenset[type] | None
-    """Types that are taken over without being counted as coerced.
+    """Types that Arrow converts without loss.
 
     None where Arrow itself refuses all others. For numbers it does not: it takes 1.5 as the
     integer 1 and true as 1.0.
     """
     fit: Callable[[Any], Any]
-    """A value to what the column holds, or `_MISFIT`; never called with None."""
+    """Converts a value for the column, or returns `_MISFIT`; never called with None."""
 
 
 _TEXT: Final = _Kind(pa.string(), None, _fit_text)
-_COUNT: Final = _Kind(pa.int64(), frozenset({int, type(None)}), _fit_count)
-_TIME: Final = _Kind(pa.int64(), frozenset({int, type(None)}), _fit_time)
+_COUNT: Final = _Kind(
+    pa.int64(), frozenset({int, type(None)}), partial(_fit_integer, least=-(2**63), most=2**63 - 1)
+)
+_TIME: Final = _Kind(
+    pa.int64(), frozenset({int, type(None)}), partial(_fit_integer, least=FIRST_MS, most=LAST_MS)
+)
 _FLOAT: Final = _Kind(pa.float64(), frozenset({float, int, type(None)}), _fit_float)
 
-_FIELDS: Final = (
-    ("session_id", "sessionId", _TEXT),
-    ("name", "name", _TEXT),
-    ("compute_id", "computeId", _TEXT),
-    ("state", "state", _TEXT),
-    ("create_time", "createTime", _TIME),
-    ("end_time", "endTime", _TIME),
-    ("queue", "queue", _TEXT),
-    ("cu_hours", "cuHours", _FLOAT),
-    ("vcore_seconds", "vcoreSeconds", _COUNT),
-    ("mb_seconds", "mbSeconds", _COUNT),
-    ("info", "info", _TEXT),
-    ("web_ui", "webUI", _TEXT),
-    ("spark_conf", "sparkConf", _TEXT),
-)
-"""Column, JSON field and kind; a field of any other name goes to `extra`."""
-
-_NAMED: Final = frozenset(field for _, field, _ in _FIELDS)
+_KINDS: Final = {
+    "create_time": _TIME,
+    "end_time": _TIME,
+    "cu_hours": _FLOAT,
+    "vcore_seconds": _COUNT,
+    "mb_seconds": _COUNT,
+}
+"""By column; all others are text."""
 
 
 def _pick(field: str, sessions: Sequence[RawSession]) -> list[Any]:
@@ -235,7 +218,7 @@ def _pick(field: str, sessions: Sequence[RawSession]) -> list[Any]:
 
 
 def _convert_all(kind: _Kind, values: list[Any]) -> pa.Array | None:
-    """The values as they are, or None if one of them needs to be looked at."""
+    """The values as one array; None if they have to be converted one by one."""
     if kind.native is not None and not kind.native.issuperset(map(type, values)):
         return None
     try:
@@ -244,15 +227,13 @@ def _convert_all(kind: _Kind, values: list[Any]) -> pa.Array | None:
         return None
     if kind is _TIME:
         bounds = pc.min_max(array).as_py()
-        if bounds["min"] is not None and (
-            bounds["min"] < _EARLIEST_MS or bounds["max"] > _LATEST_MS
-        ):
+        if bounds["min"] is not None and (bounds["min"] < FIRST_MS or bounds["max"] > LAST_MS):
             return None
     return array
 
 
 def _convert_each(kind: _Kind, values: list[Any]) -> tuple[pa.Array, dict[int, Any], int]:
-    """The array, the values it could not hold by row, and how many others were converted."""
+    """The array, the values that do not fit, by row, and the number of converted ones."""
     fitted: list[Any] = []
     misfits: dict[int, Any] = {}
     converted_count = 0
@@ -272,14 +253,14 @@ def _instants(epoch_ms: pa.Array) -> pa.Array:
 
 
 def _without(array: pa.Array, absent: Any) -> pa.Array:
-    """The array with null where it says `absent`."""
+    """The array with null in place of `absent`."""
     matches = pc.equal(array, absent)
     return pc.if_else(matches, None, array) if matches.true_count > 0 else array
 
 
 def _unnamed_fields(sessions: Sequence[RawSession]) -> dict[int, dict[str, Any]]:
-    """By row, the fields that have no column, in the order of their names."""
-    unnamed = sorted(set[str]().union(*sessions) - _NAMED)
+    """The fields without a column, by row, in the order of their names."""
+    unnamed = sorted(set[str]().union(*sessions) - FIELDS.keys())
     if not unnamed:
         return {}
     extras: dict[int, dict[str, Any]] = {}
@@ -295,7 +276,7 @@ def _extra_texts(extras: dict[int, dict[str, Any]], count: int) -> pa.Array:
         return pa.nulls(count, pa.string())
     texts: list[str | None] = [None] * count
     for row, fields in extras.items():
-        # Decoded at once: orjson's bytes hold on to a kilobyte each while they grow.
+        # Decoded at once: each bytes object of orjson keeps a kilobyte allocated.
         texts[row] = encode_json(fields).decode()
     return pa.array(texts, pa.string())
 

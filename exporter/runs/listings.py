@@ -26,7 +26,7 @@ from exporter.runs.previous import (
 from exporter.runs.state import State, dump_state
 from exporter.runs.unreadable import UnreadableRows
 from exporter.sinks.interface import Output
-from exporter.times import to_ms
+from exporter.times import floor_ms
 from exporter.version import __version__
 
 
@@ -39,7 +39,7 @@ def build_listing(
     if run.state_at is None or run.time_range.has_bounds:
         return FullListing(gateway, page_size=page_size, time_range=run.time_range)
     bookmark = previous.bookmarks.get(gateway)
-    watch = Watch(now_ms=to_ms(began_at), settle_ms=round(settings.settle * 1000))
+    watch = Watch(now_ms=floor_ms(began_at), settle_ms=round(settings.settle * 1000))
     full_because = ""
     if bookmark is not None and settings.full_every is not None:
         full_because = tell_why_due(bookmark, now_ms=watch.now_ms, every_s=settings.full_every)

@@ -5,7 +5,7 @@ I/O.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -25,7 +25,7 @@ from exporter.model import (
 )
 from exporter.sinks.dataset import find_run_id
 from exporter.sinks.interface import WrittenFile
-from exporter.times import format_instant, format_ms, to_ms
+from exporter.times import floor_ms, format_instant, format_ms, parse_rfc3339
 
 T = TypeVar("T")
 
@@ -288,14 +288,14 @@ def _parse_instant(value: Any) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        return datetime.fromisoformat(value).astimezone(UTC)
+        return parse_rfc3339(value)
     except ValueError:
         return None
 
 
 def _parse_ms(value: Any) -> int | None:
     at = _parse_instant(value)
-    return None if at is None else to_ms(at)
+    return None if at is None else floor_ms(at)
 
 
 def _take(document: Mapping[str, Any], key: str, kind: type[T], *, default: T | None = None) -> T:

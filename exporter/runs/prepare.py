@@ -18,7 +18,7 @@ from exporter.settings.annotations import EXAMPLES, parse_instant
 from exporter.settings.settings import Settings
 from exporter.stores.interface import Store
 from exporter.stores.url import StoreAccess
-from exporter.times import format_ms, read_ms
+from exporter.times import ceil_ms, format_ms
 
 
 def build_run_id(started_at: datetime) -> str:
@@ -150,7 +150,7 @@ def resolve_time_range(since: str | None, until: str | None, *, now: datetime) -
         None if text is None else read_setting(flag, text, now=now)
         for flag, text in (("--since", since), ("--until", until))
     )
-    if since_ms is not None and since_ms > read_ms(now):
+    if since_ms is not None and since_ms > ceil_ms(now):
         raise UsageError(
             f"--since {since} is in the future: {format_ms(since_ms)}",
             hint=f"no session was created since; give an earlier one, such as {EXAMPLES}",

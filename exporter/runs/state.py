@@ -13,7 +13,7 @@ import orjson
 from exporter.errors import UsageError
 from exporter.listing.bookmark import Anchor, Bookmark, Unfinished
 from exporter.model import Gateway
-from exporter.times import from_ms, to_ms
+from exporter.times import floor_ms, from_ms
 
 STATE_VERSION = 2
 """Version 1 told neither when anything was seen nor how new the head is; it is still read."""
@@ -53,7 +53,7 @@ def dump_state(state: State) -> bytes:
         "state_version": STATE_VERSION,
         "run_id": state.run_id,
         "exporter_version": state.exporter_version,
-        "exported_at_ms": to_ms(state.exported_at),
+        "exported_at_ms": floor_ms(state.exported_at),
         "source": {"region_id": state.region_id},
         "output": state.output,
         "format": state.format_name,
@@ -134,7 +134,7 @@ def next_exported_at(now: datetime, state: State | None) -> datetime:
     """When the rows of a run are exported: now, to the millisecond, but after the last run's, so
     that the newest version of a session stays the newest where the clock was set back.
     """
-    now = from_ms(to_ms(now))
+    now = from_ms(floor_ms(now))
     return now if state is None else max(now, state.exported_at + timedelta(milliseconds=1))
 
 

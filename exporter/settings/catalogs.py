@@ -1,8 +1,8 @@
 """Catalogs of Paimon tables as the file and the environment describe them; performs no I/O.
 
-Options have the names that Paimon's own manuals give them, such as `dlf.access-key-id`. In the
-environment PAIMON_CATALOG__NAME__DLF__ACCESS_KEY_ID sets this one: `__` stands for a dot, `_` for a
-hyphen, as in pyiceberg's variables.
+Options have the names of Paimon's manuals, such as `dlf.access-key-id`. The variable
+PAIMON_CATALOG__NAME__DLF__ACCESS_KEY_ID sets this one: `__` stands for a dot, `_` for a hyphen, as
+in pyiceberg's variables.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,13 @@ Catalogs = Mapping[str, Options]
 """Options by the catalog's name."""
 
 KEY: Final = "paimon"
-"""Of the file's tables: `[paimon.NAME]`."""
+"""The file's table of catalogs: `[paimon.NAME]`."""
 
 PREFIX: Final = "PAIMON_CATALOG__"
-"""How the names of variables begin."""
+"""The prefix of the variables."""
 
 SIDECARS: Final = "sidecars"
-"""The one option that is ours: where a run keeps its own files, as a folder or a store's URL."""
+"""The one option of ours: the folder, or the store's URL, for a run's own files."""
 
 _PUBLIC: Final = frozenset(
     {
@@ -46,59 +46,59 @@ _PUBLIC: Final = frozenset(
         "warehouse",
     }
 )
-"""What may be shown. Any other option may be a secret: nobody knows all that a catalog takes."""
+"""Options that may be shown. Any other may be a secret: catalogs take options unknown to us."""
 
 _SPELLED: Final = {
     name.lower().replace("-", ""): name
     for name in ("fs.oss.accessKeyId", "fs.oss.accessKeySecret", "fs.oss.securityToken")
 }
-"""Options that have capitals, which a variable cannot tell."""
+"""Options with capitals, which a variable cannot express."""
 
 _MIN_HIDDEN: Final = 4
-"""A shorter value is no secret, and would be found in any text."""
+"""A shorter value is no secret, and masking it would garble any text."""
 
 
 def fold_name(name: str) -> str:
-    """A catalog's name as the file and the environment have it in common."""
+    """The form of a catalog's name that the file and the environment share."""
     return name.lower().replace("_", "-")
 
 
 def read_catalogs(tables: object, *, path: str) -> Catalogs:
-    """What the file's key `paimon` holds. Raises UsageError for what is no table of options."""
-    found: dict[str, Options] = {}
+    """The catalogs of the file's key `paimon`. Raises UsageError for a wrong type."""
+    catalogs: dict[str, Options] = {}
     if not isinstance(tables, dict):
         raise _build_misuse(KEY, path)
     for name, options in tables.items():
         if not isinstance(options, dict):
             raise _build_misuse(f"{KEY}.{name}", path)
-        if fold_name(name) in map(fold_name, found):
+        if fold_name(name) in map(fold_name, catalogs):
             raise UsageError(
                 f"{path} describes the catalog '{name}' twice",
                 hint="capitals, and - for _, make no other name",
             )
-        found[name] = dict(_flatten(options, f"{KEY}.{name}", path))
-    return found
+        catalogs[name] = dict(_flatten(options, f"{KEY}.{name}", path))
+    return catalogs
 
 
 def merge_catalogs(catalogs: Catalogs, environ: Mapping[str, str]) -> Catalogs:
-    """The file's catalogs with what the environment sets, which wins; by folded names."""
+    """The catalogs of the file and the environment, which wins, by their folded names."""
     merged: dict[str, dict[str, str]] = {
         fold_name(name): dict(options) for name, options in catalogs.items()
     }
     for variable, value in environ.items():
         name, _, option = variable.removeprefix(PREFIX).partition("__")
-        # An empty variable is how shells and CI systems say "not set".
+        # Shells and CI systems pass an unset variable as an empty one.
         if variable.startswith(PREFIX) and name and option and value:
             merged.setdefault(fold_name(name), {})[_spell_option(option)] = value
     return merged
 
 
 def find_options(name: str, catalogs: Catalogs, environ: Mapping[str, str]) -> Options:
-    """The options of a catalog. Raises UsageError for one that nothing describes."""
+    """The options of a catalog. Raises UsageError for an unknown one."""
     merged = merge_catalogs(catalogs, environ)
-    found = merged.get(fold_name(name))
-    if found is not None:
-        return found
+    options = merged.get(fold_name(name))
+    if options is not None:
+        return options
     known = ", ".join(sorted(merged))
     variable = f"{PREFIX}{name.upper().replace('-', '_')}__WAREHOUSE"
     raise UsageError(
@@ -110,20 +110,19 @@ def find_options(name: str, catalogs: Catalogs, environ: Mapping[str, str]) -> O
 
 
 def is_public(option: str) -> bool:
-    """Whether the value may be shown."""
     return option in _PUBLIC
 
 
 def mask_option(option: str, value: str) -> str:
-    """The value as it may be shown."""
+    """The value, or its public part."""
     if not is_public(option):
         return "***"
     return mask_url(value) if "://" in value else value
 
 
 def hide_secrets(text: str, options: Options) -> str:
-    """A text, such as a library's error, without what must not be shown of these options."""
-    # A long value may hold a short one.
+    """A text, such as a library's error, with the secrets of these options masked."""
+    # The longest first: it may hold a shorter one.
     for option, value in sorted(options.items(), key=lambda each: -len(each[1])):
         shown = mask_option(option, value)
         if shown != value and (is_public(option) or len(value) >= _MIN_HIDDEN):
@@ -132,7 +131,7 @@ def hide_secrets(text: str, options: Options) -> str:
 
 
 def _flatten(options: Mapping[str, object], at: str, path: str) -> Iterator[tuple[str, str]]:
-    """TOML reads `dlf.region = …` as a table in a table; numbers and booleans are texts here."""
+    """Names and texts of options: TOML reads `dlf.region = …` as a table in a table."""
     for name, value in options.items():
         match value:
             case dict():

@@ -1,23 +1,25 @@
-"""Where the service and the object stores are asked; performs no I/O."""
+"""Endpoints of the service and of object stores: built and checked; performs no I/O."""
 
 import re
 
 from exporter.errors import UsageError, mask_url, quote, shorten
 
 MAX_REGION_LENGTH = 50
-"""With it a host's label is still one."""
+"""So that it fits in a host's label."""
 MAX_HOST_LENGTH = 253
 MAX_LABEL_LENGTH = 63
+BASE_PATTERN = r"(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?"
+"""Scheme, host and port."""
 
 
 def build_endpoint(*, region: str, network: str) -> str:
-    """The service's public or VPC endpoint in a region (the official SDK's endpoint rule)."""
+    """The service's public or VPC endpoint in a region, by the official SDK's rule."""
     suffix = "-vpc" if network == "vpc" else ""
     return f"https://emr-serverless-spark{suffix}.{region}.aliyuncs.com"
 
 
 def check_region(region: str) -> str:
-    """The region as given. Raises UsageError when it cannot be one; a new one needs no release."""
+    """The region as given. Raises UsageError by its form alone: a new region needs no release."""
     is_fit = re.fullmatch(r"[a-z]{2,}(-[a-z0-9]+)+", region) is not None
     if not is_fit or len(region) > MAX_REGION_LENGTH:
         raise UsageError(
@@ -30,20 +32,18 @@ def check_endpoint(url: str) -> str:
     """The endpoint without a trailing slash.
 
     Raises UsageError unless it is https://HOST[:PORT], or http:// to a loopback address: requests
-    carry signatures and STS tokens that must not travel in clear. The error never repeats what may
-    be a password in the URL.
+    carry signatures and STS tokens that must not travel in clear. The error shows no password.
     """
-    match = re.fullmatch(
-        r"(https?)://(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?/?", url, re.ASCII | re.IGNORECASE
-    )
+    match = re.fullmatch(f"{BASE_PATTERN}/?", url, re.ASCII | re.IGNORECASE)
     if match is None:
         raise UsageError(
             f"'{shorten(mask_url(url))}' is no endpoint",
             hint="an endpoint reads like https://HOST:PORT",
         )
     scheme, host = match[1].lower(), match[2].lower()
-    port = "" if match[3] is None else f":{int(match[3][1:])}"
-    if port and not 1 <= int(port[1:]) <= 65535:
+    default_port = {"http": 80, "https": 443}[scheme]
+    port = int(match[3] or default_port)
+    if not 1 <= port <= 65535:
         raise UsageError(f"'{shorten(url)}' has no valid port", hint="ports are 1 to 65535")
     if not is_host(host):
         raise UsageError(
@@ -56,21 +56,17 @@ def check_endpoint(url: str) -> str:
             f"http:// to {host} would send signed requests in clear",
             hint="use https://; http:// is for loopback addresses",
         )
-    # An HTTP client leaves the usual port out of the Host header, which is signed.
-    usual = {"http": ":80", "https": ":443"}[scheme]
-    return f"{scheme}://{host}{'' if port == usual else port}"
+    # HTTP clients leave the default port out of the Host header, which is signed.
+    return f"{scheme}://{host}" if port == default_port else f"{scheme}://{host}:{port}"
 
 
 def require_url(url: str, *, source: str) -> None:
-    """Raises UsageError for what a client could not even ask: the URL of an object store that
-    `source` names, which may have a path and be `http://` to anywhere.
+    """Raises UsageError for a URL that no client can use as an object store's endpoint.
+
+    It may have a path, and be `http://` to anywhere; `source` names the setting.
     """
-    match = re.fullmatch(
-        r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[!-~]*)?",
-        url,
-        re.ASCII | re.IGNORECASE,
-    )
-    is_fit = match is not None and is_host(match[1]) and 1 <= int(match[2] or 443) <= 65535
+    match = re.fullmatch(f"{BASE_PATTERN}(/[!-~]*)?", url, re.ASCII | re.IGNORECASE)
+    is_fit = match is not None and is_host(match[2]) and 1 <= int(match[3] or 443) <= 65535
     if not is_fit or re.search(r"[?#@]", url) is not None:
         raise UsageError(
             f"{source} is '{shorten(mask_url(url))}', which is no endpoint",
@@ -79,7 +75,7 @@ def require_url(url: str, *, source: str) -> None:
 
 
 def is_host(host: str) -> bool:
-    """Whether an address in brackets is one, or a name's labels are as long as DNS has them."""
+    """An IPv6 address in brackets, or a name whose length DNS allows."""
     import ipaddress
 
     if host.startswith("["):

@@ -1,6 +1,6 @@
-"""What a file of this machine can be called, and files that are read only if they are regular ones.
+"""Names that local files can have, and reading of regular files only.
 
-A pipe would be waited for, and a device may be read without end: both are refused unopened.
+A pipe would block, and a device may never end: neither is opened.
 """
 
 import errno
@@ -12,23 +12,23 @@ from typing import Any, BinaryIO, Final
 from exporter.errors import UsageError, quote, shorten
 
 MAX_NAME_BYTES: Final = 255
-"""Of a file or a folder, on all common file systems."""
+"""The limit for a file or a folder on all common file systems."""
 MAX_PATH_BYTES: Final = 4095
 PARTIAL_BYTES: Final = 33
-"""What a file's name is longer by while the file is being written."""
+"""The length of a partial file's suffix."""
 MAX_TOML_BYTES: Final = 1 << 20
 DEEP_KEY: Final = re.compile(rb"(?:[\w\"'-]+[ \t]*\.[ \t]*){100}")
-"""No table of ours is nested so deep, and reading one takes time by the square of its depth."""
+"""No table of ours is nested so deep, and parsing takes time by the square of the depth."""
 
 
 class NotRegularError(OSError):
-    """Raised for a pipe, a device or a socket in the place of a file."""
+    """Raised for a pipe, a device or a socket in place of a file."""
 
 
 def find_fault(path: str, *, reserved_bytes: int = 0, is_url: bool = False) -> str | None:
-    """What is wrong with a path, whatever the disk holds; None where nothing is.
+    """The fault of a path, whatever the disk holds; None if it has none.
 
-    `reserved_bytes` are added to its last name while it is being written.
+    `reserved_bytes` are added to its last name while the file is being written.
     """
     if "\0" in path:
         return "should hold no NUL character"
@@ -48,7 +48,7 @@ def find_fault(path: str, *, reserved_bytes: int = 0, is_url: bool = False) -> s
 
 
 def require_name(path: str, *, flag: str, is_url: bool = False) -> str:
-    """The path. Raises UsageError for one that no file can have."""
+    """The path. Raises UsageError if no file can have it."""
     fault = find_fault(path, is_url=is_url) if path else "should not be empty"
     if fault is not None:
         raise UsageError(f"{flag} {quote(path)}: {fault}", hint="give another name")
@@ -56,7 +56,7 @@ def require_name(path: str, *, flag: str, is_url: bool = False) -> str:
 
 
 def describe_kind(mode: int) -> str:
-    """What is there, for a reader."""
+    """The kind of a file, by its `st_mode`."""
     kinds = (
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISFIFO, "a pipe"),
@@ -67,10 +67,10 @@ def describe_kind(mode: int) -> str:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, unbuffered. Raises OSError, of which NotRegularError is one, never waits."""
+    """A regular file, opened without blocking. Raises OSError, such as NotRegularError."""
     try:
         _require_regular(os.stat(path).st_mode)  # noqa: PTH116 - a text stays as it was typed
-        # It may have been replaced since.
+        # Checked again once it is open: it may have been replaced.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except ValueError as exc:
         raise OSError(errno.EINVAL, "its name holds a NUL character") from exc
@@ -90,7 +90,7 @@ def _require_regular(mode: int) -> None:
 
 
 def read_regular(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
-    """All of a small file. Raises OSError, for a longer one too."""
+    """The content of a regular file. Raises OSError, also if it is over `max_bytes`."""
     with open_regular(path) as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
@@ -99,7 +99,7 @@ def read_regular(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
 
 
 def read_toml(path: str, *, hint: str) -> dict[str, Any]:
-    """The document of a TOML file. Raises UsageError, which names the file."""
+    """The document of a TOML file. Raises UsageError, naming the file."""
     import tomllib
 
     shown = f"'{shorten(path)}'"

@@ -1,66 +1,39 @@
-"""Settings from their sources, the later winning: defaults, TOML file, environment, flags."""
+"""Settings from defaults, TOML file, environment and flags, the later ones winning."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, mask_urls, quote, shorten
+from exporter.errors import UsageError, quote, shorten, suggest
 from exporter.settings import catalogs
-from exporter.settings.catalogs import Catalogs
 from exporter.settings.endpoints import check_endpoint, check_region
+from exporter.settings.fields import ENVIRONMENT_PREFIX, Field, read_fields
 from exporter.settings.files import read_toml
-from exporter.settings.settings import ENVIRONMENT_PREFIX, Field, Settings, read_fields
+from exporter.settings.settings import Settings
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
-"""Names the TOML file, as `--config` does; no setting itself."""
+"""Names the TOML file, like `--config`; not a setting itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value that is not a default, and where it was given."""
+    """A value that is not a default."""
 
     field: Field
     value: object
-    source: Literal["file", "environment", "flag"]
-    file: str = ""
-
-    def __str__(self) -> str:
-        """As the reader wrote it."""
-        match self.source:
-            case "file":
-                return f"{self.field.name} = {quote(self.value)} in {shorten(self.file)}"
-            case "environment":
-                return f"{self.field.variable}={quote(self._text)}"
-            case "flag":
-                return f"{self.field.flag} {quote(self._text)}"
-            case _:
-                assert_never(self.source)
-
-    @property
-    def _text(self) -> str:
-        return ",".join(self.value) if isinstance(self.value, list) else str(self.value)
-
-    @property
-    def origin(self) -> str:
-        match self.source:
-            case "file":
-                return self.file
-            case "environment":
-                return self.field.variable
-            case "flag":
-                return self.field.flag
-            case _:
-                assert_never(self.source)
+    origin: str
+    """The file, the environment variable or the flag."""
+    shown: str
+    """The setting as the user wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and where each one that is not a default came from."""
+    """Settings, and the source of each one that is not a default."""
 
     settings: Settings
     given: Mapping[str, Given]
@@ -72,23 +45,24 @@ def load_settings(
 ) -> Loaded:
     """Merge the four sources and validate them.
 
-    `flags` holds only what was given. Raises UsageError naming the source of the first value that
-    does not fit.
+    `flags` holds only flags that were given. Raises UsageError naming the source of the first wrong
+    value.
     """
     known = {field.name: field for field in read_fields()}
-    path = environ.get(CONFIG_VARIABLE) or None if config_file is None else config_file
-    document = {} if path is None else read_document(path)
-    described = catalogs.read_catalogs(document.pop(catalogs.KEY, {}), path=path or "")
+    path = environ.get(CONFIG_VARIABLE, "") if config_file is None else config_file
+    hint = "`livy-exporter config show` prints a file with every key"
+    document = {} if path == "" and config_file is None else read_toml(path, hint=hint)
+    paimon = catalogs.read_catalogs(document.pop(catalogs.KEY, {}), path=path)
     given = {
         each.field.name: each
         for source in (
-            [] if path is None else read_file(path, document, known),
+            read_file(path, document, known),
             read_environment(environ, known),
             read_flags(flags, known),
         )
         for each in source
     }
-    settings = replace(validate(given), paimon=described)
+    settings = replace(validate(given), paimon=paimon)
     for name, check in (
         ("region", check_region),
         ("endpoint", check_endpoint),
@@ -100,10 +74,6 @@ def load_settings(
     return Loaded(settings, given)
 
 
-def read_document(path: str) -> dict[str, Any]:
-    return read_toml(path, hint="`livy-exporter config show` prints a file with every key")
-
-
 def read_file(
     path: str, document: Mapping[str, object], known: Mapping[str, Field]
 ) -> Iterator[Given]:
@@ -113,7 +83,7 @@ def read_file(
                 f"unknown key '{shorten(key)}' in {shorten(path)}",
                 hint=suggest(key, [*known, catalogs.KEY]),
             )
-        yield Given(known[key], value, "file", path)
+        yield Given(known[key], value, path, f"{key} = {quote(value)} in {shorten(path)}")
 
 
 def read_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> Iterator[Given]:
@@ -127,35 +97,34 @@ def read_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> 
                 hint=suggest(variable, [*by_variable, CONFIG_VARIABLE]),
             )
         field = by_variable[variable]
-        # An empty variable is how shells and CI systems say "not set".
+        # Shells and CI systems pass an unset variable as an empty one.
         if text:
-            yield Given(field, split_lists(field, [text]) or text, "environment")
+            value = split_lists(field, [text]) or text
+            yield Given(field, value, variable, f"{variable}={quote(join_lists(value))}")
 
 
 def read_flags(flags: Mapping[str, object], known: Mapping[str, Field]) -> Iterator[Given]:
     for name, value in flags.items():
-        yield Given(known[name], split_lists(known[name], value) or value, "flag")
+        field = known[name]
+        parsed = split_lists(field, value) or value
+        yield Given(field, parsed, field.flag, f"{field.flag} {quote(join_lists(parsed))}")
 
 
 def split_lists(field: Field, value: object) -> list[str]:
-    """The ids of a list written with commas or given several times; empty for any other setting."""
+    """The parts of a list that is written with commas or repeated; empty for other settings."""
     if field.kind != "list" or not isinstance(value, list):
         return []
-    # An empty id stays one, and is refused: it is mostly a shell variable that is not set.
+    # An empty part is kept and refused later: it mostly comes from an unset shell variable.
     return [part.strip() for text in value for part in text.split(",")]
 
 
-def suggest(word: str, known: list[str]) -> str:
-    """A hint that names the nearest known word, or all of them."""
-    import difflib
-
-    near = difflib.get_close_matches(shorten(word), known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+def join_lists(value: object) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 @cache
 def build_validator() -> "TypeAdapter[Settings]":
-    """Once a process: it takes longer than all validation."""
+    """Cached: it takes longer than all validation."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Settings)
@@ -173,7 +142,7 @@ def validate(given: Mapping[str, Given]) -> Settings:
         hint = f"{field.name}: {field.option.help}"
         if first["type"] == "literal_error" and isinstance(first["input"], str):
             hint = suggest(first["input"], list(field.choices))
-        raise UsageError(f"{wrong}: {reword(first)}", hint=hint) from exc
+        raise UsageError(f"{wrong.shown}: {reword(first)}", hint=hint) from exc
 
 
 REWORDED = {
@@ -190,7 +159,7 @@ REWORDED = {
     "greater_than_equal": "should be at least {ge:.12g}",
     "less_than_equal": "should be at most {le:.12g}",
 }
-"""pydantic's words are for who writes Python, these for who typed the value."""
+"""For whoever typed the value; pydantic's own messages are for Python programmers."""
 
 
 def reword(error: Mapping[str, Any]) -> str:
@@ -198,73 +167,3 @@ def reword(error: Mapping[str, Any]) -> str:
         return REWORDED[error["type"]].format(**error.get("ctx", {}))
     message: str = error["msg"]
     return message.removeprefix("Value error, ").replace("Input should", "should", 1)
-
-
-def build_json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the TOML file."""
-    schema = build_validator().json_schema()
-    properties = {name: without_null(each) for name, each in schema["properties"].items()}
-    # Options may be texts, numbers, booleans, and tables where their names have dots.
-    properties[catalogs.KEY] = {
-        "type": "object",
-        "additionalProperties": {"type": "object"},
-        "description": "catalogs of Paimon tables: [paimon.NAME], and below it their options",
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "livy-exporter configuration",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-def without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A key's schema as TOML has it: there is no null, and what is not set is left out."""
-    kept = {key: value for key, value in schema.items() if key not in {"anyOf", "title"}}
-    if kept.get("default", ...) is None:
-        del kept["default"]
-    kinds = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
-    if len(kinds) == 1:
-        return {**kinds[0], **kept}
-    return {**kept, "anyOf": kinds} if kinds else kept
-
-
-def dump_toml(loaded: Loaded) -> str:
-    """The effective settings as a TOML file, each line with its origin; unset ones are comments.
-
-    A password in a URL is masked.
-    """
-    lines = []
-    for field in read_fields():
-        name, value = field.name, getattr(loaded.settings, field.name)
-        if value is None:
-            lines.append(f"# {name} is not set")
-        else:
-            origin = loaded.given[name].origin if name in loaded.given else "default"
-            lines.append(f"{name} = {toml_value(value)}  # {printable(origin)}")
-    return "\n".join(lines) + "\n"
-
-
-def dump_catalogs(described: Catalogs) -> str:
-    """Tables of a TOML file with the catalogs' options, what may be a secret masked."""
-    lines = []
-    for name, options in described.items():
-        is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
-        lines += ["", f"[{catalogs.KEY}.{name if is_bare else toml_value(name)}]"]
-        lines += [
-            f"{toml_value(option)} = {toml_value(catalogs.mask_option(option, value))}"
-            for option, value in sorted(options.items())
-        ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def toml_value(value: object) -> str:
-    import orjson
-
-    # JSON's texts, numbers, booleans and flat arrays are TOML's as well, but for a bare DEL.
-    return mask_urls(orjson.dumps(value).decode().replace("\x7f", "\\u007F"))
-
-
-def printable(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f]", "?", text)

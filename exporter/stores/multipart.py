@@ -23,6 +23,7 @@ from xml.etree import ElementTree as ET
 from exporter.errors import ExporterError
 from exporter.stores.interface import RUN_ID
 from exporter.stores.url import AccessKey, Address, Endpoint, KeySource
+from exporter.times import parse_rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ def parse_date(text: str | None) -> datetime | None:
 
 def parse_begin(text: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        return parse_rfc3339(text)
     except ValueError:
         return None
 

@@ -1,4 +1,4 @@
-"""One live row at the bottom of a terminal; alone in knowing rich, imported when needed."""
+"""One live row at the bottom of a terminal, drawn with rich."""
 
 import os
 from collections.abc import Callable
@@ -32,12 +32,12 @@ BAR_WIDTH_MIN = 10
 BAR_WIDTH_MAX = 40
 GAP = "  "
 
-# A terminal that is made narrower wraps the row it shows into several and keeps the cursor on the
-# character it was on. So the cursor is parked on the row's first character: whatever it became, it
-# reaches from there to the end of the screen. rich has no name for these codes.
+# A terminal that is made narrower wraps the row into several and keeps the cursor on its character.
+# So the cursor is parked on the row's first character: however many rows it became, they reach from
+# there to the end of the screen. rich has no name for these codes.
 ERASE_BELOW = Segment("\x1b[J", None, [(ControlType.CLEAR,)])
 PARK_CURSOR = Segment("\r", None, [(ControlType.CARRIAGE_RETURN,)])
-# A terminal can be narrower already than it says it is. Cut off there, the row still is one row.
+# A terminal can be narrower than it reports: the row is cut off there, and stays one row.
 WRAP_OFF = Segment("\x1b[?7l", None, [(ControlType.CLEAR,)])
 WRAP_ON = Segment("\x1b[?7h", None, [(ControlType.CLEAR,)])
 
@@ -46,18 +46,18 @@ WRAP_ON = Segment("\x1b[?7h", None, [(ControlType.CLEAR,)])
 class Field:
     text: str
     importance: int
-    """Where a row is too long, the least important field goes first."""
+    """If a row is too long, the least important field is left out first."""
     style: str = ""
     short: str | None = None
-    """What to say instead where the row is too long; None where the text cannot be shorter."""
+    """A shorter text for a row that is too long, if there is one."""
 
 
 BAR_FIELD = Field(" " * BAR_WIDTH_MIN, importance=6)
-"""Where the bar itself goes; it takes what the others leave."""
+"""The place of the bar itself; it gets the width that the others leave."""
 
 
 def build_fields(stats: RunStats, now_s: float) -> list[Field]:
-    """All fields of the row, in order; padded, so that it does not shake as the numbers grow."""
+    """All fields of the row, in order; padded, so that it does not jump as the numbers grow."""
     percent = percent_text(stats)
     if stats.listings_started == 0:
         return [
@@ -68,7 +68,7 @@ def build_fields(stats: RunStats, now_s: float) -> list[Field]:
     throttled = stats.requests_throttled
     return [
         BAR_FIELD,
-        *(_count_new(stats) if percent is None else _measure(stats, percent, now_s)),
+        *(_new_fields(stats) if percent is None else _total_fields(stats, percent, now_s)),
         Field(f"{stats.in_flight:>2} in flight", importance=4),
         Field(
             f"{throttled:,} throttled",
@@ -80,8 +80,8 @@ def build_fields(stats: RunStats, now_s: float) -> list[Field]:
     ]
 
 
-def _measure(stats: RunStats, percent: str, now_s: float) -> list[Field]:
-    """How much of the whole is done."""
+def _total_fields(stats: RunStats, percent: str, now_s: float) -> list[Field]:
+    """The part of the total that is done."""
     expected = expected_text(stats)
     pages_expected = f"{max(stats.pages_expected, stats.pages_read):,}"
     sessions = f"{stats.sessions_written:>{len(expected)},}/{expected}"
@@ -94,8 +94,8 @@ def _measure(stats: RunStats, percent: str, now_s: float) -> list[Field]:
     ]
 
 
-def _count_new(stats: RunStats) -> list[Field]:
-    """What was found so far where nobody knows how much there is."""
+def _new_fields(stats: RunStats) -> list[Field]:
+    """The count so far, if the total is unknown."""
     return [
         Field(
             new_text(stats.sessions_written), importance=8, short=f"{stats.sessions_written:,} new"
@@ -105,9 +105,9 @@ def _count_new(stats: RunStats) -> list[Field]:
 
 
 def fit(fields: list[Field], width: int) -> list[Field]:
-    """The fields that have room in `width` columns, shortened before any is left out.
+    """The fields that fit into `width` columns, shortened before any is left out.
 
-    At least one stays, whatever its width.
+    At least one is kept, whatever its width.
     """
     kept = list(fields)
     if _width_of(kept) > width:
@@ -123,7 +123,7 @@ def _width_of(fields: list[Field]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The row as rich draws it, in as many columns as there are but one: the last one may wrap."""
+    """The row for rich, which leaves the last column free: it may wrap."""
 
     stats: RunStats
     now_s: float
@@ -159,7 +159,7 @@ class Row:
 
 
 class Bar:
-    """Draws the stats some times a second, in a thread of rich's: an event costs nearly nothing."""
+    """Draws the stats several times a second, in a thread of rich, so that events stay cheap."""
 
     def __init__(self, stats: RunStats, *, stream: TextIO, now_s: Callable[[], float]) -> None:
         self._stats = stats
@@ -188,18 +188,18 @@ class Bar:
         self._live.stop()
 
     def draw(self, event: Event, now_s: float) -> None:
-        """Nothing: the next redraw sees the stats."""
+        """Do nothing: the next redraw reads the stats."""
 
     def write_line(self, line: str) -> None:
-        """Put a line above the bar."""
+        """Write a line above the bar."""
         with suppress(OSError):
             self._console.print(
                 Segments([ERASE_BELOW]), Text(line), sep="", soft_wrap=True, crop=False
             )
 
     def _row(self) -> Row:
-        # Asked of the stream itself each time: rich would rather believe $COLUMNS, or stdin. A
-        # terminal that nobody told its size, such as a serial line, says 0: then rich knows better.
+        # The stream itself is asked each time: rich prefers $COLUMNS, or stdin. A serial line
+        # does not know its size and reports 0: then rich's answer is used.
         with suppress(OSError):
             columns = os.get_terminal_size(self._stream.fileno()).columns
             if columns > 0:

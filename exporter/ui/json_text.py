@@ -1,10 +1,23 @@
-"""JSON as text for a terminal or a log, whatever it is made of."""
+"""JSON as text for a terminal or a log, from any value."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
+
+from exporter.errors import mask_urls
+from exporter.times import format_instant
+
+
+def json_line(fields: Mapping[str, object], *, at: datetime, level: str) -> str:
+    """One JSON object: the time, the level, then `fields`, without the passwords of URLs."""
+    shown = {
+        name: mask_urls(each) if isinstance(each, str) else each for name, each in fields.items()
+    }
+    return dump_json({"ts": format_instant(at), "level": level, **shown})
 
 
 def dump_json(value: object, *, indent: bool = False) -> str:
-    """A value as JSON; of a name that is no UTF-8 the other bytes are escaped."""
+    """A value as JSON; bytes of a file name that are no UTF-8 are escaped."""
     import orjson
 
     option = orjson.OPT_INDENT_2 if indent else 0
@@ -15,7 +28,7 @@ def dump_json(value: object, *, indent: bool = False) -> str:
 
 
 def escape_surrogates(value: Any) -> Any:
-    """The value with texts that UTF-8 can hold: Python's for the bytes that are none."""
+    """The value with an escape for each surrogate, by which Python stands in for such bytes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

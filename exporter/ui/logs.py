@@ -1,24 +1,24 @@
 """Log records of this package as text or JSON lines on a stream; other loggers are left alone."""
 
 import logging
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal, TextIO, assert_never
+from typing import TextIO, assert_never
 
-from exporter.errors import mask_urls, one_line, shorten_values
+from exporter.errors import mask_urls, shorten_values
 from exporter.model import Gateway
-from exporter.ui.json_text import dump_json
+from exporter.settings.settings import LogFormat
+from exporter.ui.errors import format_traceback, show
+from exporter.ui.json_text import json_line
 
-LogFormat = Literal["text", "json"]
 WriteLine = Callable[[str], None]
-"""Takes a whole line without its line end."""
+"""Takes a line without its line end."""
 
 EXTRA_FIELDS = ("event", "gateway", "call", "attempt", "wait_s", "error")
-"""What a record's `extra` may add to a JSON line. Nothing else of a record is written: an object
-attached for another purpose must not end up in a log with whatever its repr shows."""
+"""The only fields of a record's `extra` in a JSON line: the repr of any other object attached to a
+record must not end up in a log."""
 
 
 def configure_logging(
@@ -26,8 +26,8 @@ def configure_logging(
 ) -> "LineHandler":
     """Send the records of the `exporter` logger to `stream`, and only there.
 
-    `verbosity` is -1 (errors), 0 (and warnings), 1 (and what happens, such as retries) or 2
-    (everything, with tracebacks). A second call replaces the first one's handler.
+    `verbosity` is -1 (errors), 0 (and warnings), 1 (and events such as retries) or 2 (everything,
+    with tracebacks). A second call replaces the first one's handler.
     """
     match log_format:
         case "text":
@@ -39,8 +39,8 @@ def configure_logging(
     handler = LineHandler(line_writer(stream))
     handler.setFormatter(formatter)
     package_logger = logging.getLogger("exporter")
-    for former in [each for each in package_logger.handlers if isinstance(each, LineHandler)]:
-        package_logger.removeHandler(former)
+    for previous in [each for each in package_logger.handlers if isinstance(each, LineHandler)]:
+        package_logger.removeHandler(previous)
     package_logger.addHandler(handler)
     package_logger.setLevel(level_of(verbosity))
     package_logger.propagate = False
@@ -54,7 +54,9 @@ def level_of(verbosity: int) -> int:
 
 
 def line_writer(stream: TextIO) -> WriteLine:
-    """Lines straight to `stream`, each flushed; a reader that went away is no reason to fail."""
+    """A function that writes lines to `stream` and flushes each; a reader that went away changes
+    nothing.
+    """
 
     def write_line(line: str) -> None:
         with suppress(OSError):
@@ -64,46 +66,30 @@ def line_writer(stream: TextIO) -> WriteLine:
     return write_line
 
 
-def json_line(fields: Mapping[str, object], *, at: datetime, level: str) -> str:
-    """One JSON object: the time (RFC 3339, UTC, milliseconds), the level, then `fields`, whose URLs
-    show no password.
-    """
-    ts = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    shown = {
-        name: mask_urls(each) if isinstance(each, str) else each for name, each in fields.items()
-    }
-    return dump_json({"ts": ts, "level": level, **shown})
-
-
-def gateway_fields(gateway: Gateway) -> dict[str, str]:
-    """A gateway as JSON lines name it."""
-    return asdict(gateway)
-
-
 class LineHandler(logging.Handler):
-    """Gives each record as a line to whoever owns the terminal at the time."""
+    """Hands each record as a line to the present owner of the terminal."""
 
     def __init__(self, write_line: WriteLine) -> None:
         super().__init__()
         self._write_line = write_line
 
     @contextmanager
-    def writing_through(self, write_line: WriteLine) -> Iterator[None]:
-        """While inside, lines go to `write_line`: a bar puts them above itself."""
-        former, self._write_line = self._write_line, write_line
+    def redirect_to(self, write_line: WriteLine) -> Iterator[None]:
+        """Within the block, lines go to `write_line`: a bar puts them above itself."""
+        previous, self._write_line = self._write_line, write_line
         try:
             yield
         finally:
-            self._write_line = former
+            self._write_line = previous
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._write_line(self.format(record))
-        except Exception:  # noqa: BLE001  # as logging asks: a log line never ends the run
+        except Exception:  # noqa: BLE001  # logging's contract: a log line never ends the run
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """Say where the bad call is; the standard library would print its arguments too."""
+        """Log the place of the bad call; the standard library would print its arguments too."""
         substitute = logging.makeLogRecord(
             {
                 "name": record.name,
@@ -129,14 +115,14 @@ class TextFormatter(logging.Formatter):
         error = error_of(record)
         if error is not None:
             parts.append(error)
-        line = shorten_values(one_line(mask_urls(": ".join(parts))))
+        line = show(mask_urls(": ".join(parts)))
         if self._is_full and record.exc_info is not None:
             return f"{line}\n{traceback_of(record)}"
         return line
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a record; `error` names its exception, `traceback` is there with verbosity 2."""
+    """One object a record; `error` is its exception, `traceback` comes with verbosity 2."""
 
     def __init__(self, *, verbosity: int, run_id: str) -> None:
         super().__init__()
@@ -156,7 +142,7 @@ class JsonFormatter(logging.Formatter):
         for name in EXTRA_FIELDS:
             extra = getattr(record, name, None)
             if isinstance(extra, Gateway):
-                fields |= gateway_fields(extra)
+                fields |= asdict(extra)
             elif extra is not None:
                 fields[name] = extra
         if self._is_full and record.exc_info is not None:
@@ -166,12 +152,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def error_of(record: logging.LogRecord) -> str | None:
-    """The exception a record carries, in one line; None when it carries none."""
-    error = None if record.exc_info is None else record.exc_info[1]
+    """The exception a record carries, as one line."""
+    error = exception_of(record)
     return None if error is None else f"{type(error).__name__}: {error}"
 
 
 def traceback_of(record: logging.LogRecord) -> str:
-    error = None if record.exc_info is None else record.exc_info[1]
-    text = "" if error is None else "".join(traceback.format_exception(error))
-    return mask_urls(text.rstrip("\n"))
+    error = exception_of(record)
+    return "" if error is None else format_traceback(error).rstrip("\n")
+
+
+def exception_of(record: logging.LogRecord) -> BaseException | None:
+    return None if record.exc_info is None else record.exc_info[1]

@@ -1,4 +1,4 @@
-"""A run's events drawn as a bar, plain lines or JSON lines, and its summary at the end."""
+"""Progress of a run as a bar, plain lines or JSON lines, and its summary at the end."""
 
 import logging
 import time
@@ -9,27 +9,28 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol, TextIO, assert_never
 
 from exporter.events import Event, ListingFinished, ListingStarted, RetryScheduled, RunFinished
-from exporter.ui.logs import LogFormat, WriteLine, gateway_fields, json_line, line_writer
+from exporter.settings.settings import LogFormat, ProgressMode
+from exporter.ui.json_text import json_line
+from exporter.ui.logs import WriteLine, line_writer
 from exporter.ui.stats import RunStats
 from exporter.ui.text import progress_line, retry_line, summary_lines
 
-ProgressMode = Literal["auto", "bar", "plain", "none"]
 DrawingName = Literal["bar", "plain", "json", "none"]
 
 LINE_INTERVAL_S = 10.0
-"""Between two lines of progress where there is no bar."""
+"""Between two lines of progress without a bar."""
 
 logger = logging.getLogger(__name__)
 
 
 class Drawing(Protocol):
-    """One way to show a stats."""
+    """One way to show a run's stats."""
 
     def draw(self, event: Event, now_s: float) -> None:
-        """Show what `event` changed; the stats has counted it already. Must not wait."""
+        """Show the effect of `event`, which the stats have counted already. Must not block."""
 
     def write_line(self, line: str) -> None:
-        """Show a line that is not progress, without harm to what is drawn."""
+        """Show another line without garbling the drawing."""
 
 
 class Progress:
@@ -74,10 +75,10 @@ def open_progress(
     now_s: Callable[[], float] = time.monotonic,
     now_at: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Iterator[Progress]:
-    """A listener that draws on `stream` until the block ends and then sums up a run that finished.
+    """A listener that draws on `stream` within the block; then a finished run's summary is written.
 
-    With `quiet` nothing is drawn, and only an incomplete run is summed up. `now_s` is a clock in
-    seconds that never goes back, `now_at` the time of day for JSON lines.
+    With `quiet` nothing is drawn, and only an incomplete run has a summary. `now_s` is a monotonic
+    clock in seconds, `now_at` the time of day for JSON lines.
     """
     name = choose_drawing(
         mode, log_format=log_format, is_terminal=stream.isatty(), quiet=quiet, environ=environ
@@ -109,8 +110,10 @@ def choose_drawing(
     quiet: bool,
     environ: Mapping[str, str],
 ) -> DrawingName:
-    """What to draw: JSON lines are never mixed with anything else, a bar needs a terminal that can
-    move its cursor, and where $CI says that nobody watches it has to be asked for.
+    """The drawing to use.
+
+    JSON lines are never mixed with others. A bar needs a terminal that can move its cursor, and
+    with $CI set it is drawn only on request.
     """
     if quiet or mode == "none":
         return "none"
@@ -136,7 +139,7 @@ def _open_drawing(
     now_s: Callable[[], float],
     now_at: Callable[[], datetime],
 ) -> tuple[Drawing, AbstractContextManager[object]]:
-    """A drawing, and the context in which it may be used."""
+    """A drawing, and the context for its use."""
     match name:
         case "bar":
             from exporter.ui.bar import Bar
@@ -164,9 +167,9 @@ class NoDrawing:
 
 
 class Cadence:
-    """When a line is due: once all totals are known or an interval is over, then each interval.
+    """Decides when a line is due: once all totals are known, and after each interval.
 
-    Where only what is new is asked for, a total promises nothing: then not before an interval.
+    If all listings are incremental, the first line too comes after an interval.
     """
 
     def __init__(self, stats: RunStats) -> None:
@@ -175,7 +178,7 @@ class Cadence:
         self._due_s: float | None = None
 
     def is_due(self, now_s: float) -> bool:
-        """Whether to write a line now; asked once an event, it takes a yes as done."""
+        """Asked once per event. True starts the next interval."""
         if self._due_s is None:
             self._due_s = now_s + LINE_INTERVAL_S
         knows_most = self._stats.has_all_totals and self._stats.listings_in_full > 0
@@ -187,7 +190,7 @@ class Cadence:
 
 
 class PlainLines:
-    """A line of text now and then."""
+    """Progress as lines of text, now and then."""
 
     def __init__(self, stats: RunStats, write_line: WriteLine) -> None:
         self._stats = stats
@@ -216,7 +219,7 @@ class JsonLines:
                 self._write(
                     "listing_started",
                     {
-                        **gateway_fields(event.gateway),
+                        **asdict(event.gateway),
                         "total_count": event.total_count,
                         "page_count": event.page_count,
                         "mode": mode_text(event.incremental),
@@ -226,7 +229,7 @@ class JsonLines:
                 self._write(
                     "listing_finished",
                     {
-                        **gateway_fields(event.gateway),
+                        **asdict(event.gateway),
                         "session_count": event.session_count,
                         "proof": event.proof,
                         **asdict(event.movement),
@@ -245,12 +248,12 @@ class JsonLines:
 
 
 def mode_text(incremental: bool) -> str:
-    """As the manifest names it."""
+    """The mode as the manifest names it."""
     return "incremental" if incremental else "full"
 
 
 def progress_fields(stats: RunStats, now_s: float) -> dict[str, object]:
-    """Where the run stands, for a JSON line; null where nothing is known yet."""
+    """The fields of a progress line; null where unknown."""
     rate, eta_s = stats.rate(now_s), stats.eta_s(now_s)
     return {
         "sessions": stats.sessions_written,
@@ -284,7 +287,7 @@ def _finished_json(stats: RunStats, finished: RunFinished, at: datetime) -> str:
         "pages_resumed": stats.pages_resumed,
         "gateways": [
             {
-                **gateway_fields(gateway),
+                **asdict(gateway),
                 "session_count": listing.session_count,
                 "proof": listing.proof,
                 "mode": mode_text(listing.incremental),

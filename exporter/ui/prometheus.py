@@ -1,4 +1,4 @@
-"""A run's events counted for Prometheus: one text file, written whole when the run has ended."""
+"""A run's counts as a Prometheus textfile, written when the run has ended."""
 
 import os
 import stat
@@ -15,21 +15,21 @@ from exporter.ui.stats import RunStats
 
 LAST_SUCCESS = "livy_exporter_last_success_timestamp_seconds"
 MAX_METRICS_BYTES = 1 << 24
-"""No run of ours wrote a longer file: it is somebody else's."""
+"""A longer file is not one of ours."""
 NEWEST_SESSION = "livy_exporter_newest_session_timestamp_seconds"
 
 
 @dataclass(frozen=True, slots=True)
-class Former:
-    """What outlives a run that failed: told by the file of the run before it."""
+class PreviousTimes:
+    """Times in the file of the run before, which a failed run repeats."""
 
     success_s: float | None = None
     newest_session_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended; times are seconds since 1970."""
+class RunEnd:
+    """The end of a run; times are seconds since 1970."""
 
     exit_code: int
     started_s: float
@@ -37,10 +37,9 @@ class Ending:
 
 
 class RunMetrics:
-    """A listener that counts a run's events, and writes the counts to a file at its end.
+    """A listener that counts a run's events, and writes the counts to a file when it has ended.
 
-    Nothing is written before that, so the way of the data knows nothing of it. `now_s` is the time
-    of day in seconds since 1970.
+    `now_s` is the time of day in seconds since 1970.
     """
 
     def __init__(self, path: str, *, output: str, now_s: Callable[[], float] = time.time) -> None:
@@ -54,12 +53,12 @@ class RunMetrics:
         self._stats.apply(event, self._now_s())
 
     def write(self, exit_code: int) -> None:
-        """Replace the file as one act. Raises DestinationError; what is there stays then."""
+        """Replace the file atomically. Raises DestinationError, and leaves the old file."""
         gauges = Gauges(
             self._stats,
-            Ending(exit_code, self._started_s, self._now_s()),
+            RunEnd(exit_code, self._started_s, self._now_s()),
             output=self._output,
-            former=read_former(self._path),
+            previous=read_previous_times(self._path),
         )
         try:
             write_samples(self._path, gauges.samples)
@@ -74,16 +73,16 @@ class RunMetrics:
 def open_metrics(
     path: str | None, *, output: str | None, manifest: str | None
 ) -> RunMetrics | None:
-    """The listener for `--metrics-file`; None where no file is wanted.
+    """The listener for `--metrics-file`, if a file is wanted.
 
-    Raises UsageError for a name that would replace what the run publishes.
+    Raises UsageError for a name that would replace a file that the run publishes.
     """
     if path is None:
         return None
     hint = "give --metrics-file the name of another file, such as livy.prom"
     if path == "-" or "\0" in path:
         raise UsageError(f"the metrics cannot go to {quote(path)}", hint=hint)
-    with suppress(OSError):  # what cannot be looked at cannot be written, which is told at the end
+    with suppress(OSError):  # `write` reports it
         mode = os.stat(path).st_mode  # noqa: PTH116 - a text stays as it was typed
         if not stat.S_ISREG(mode):
             raise UsageError(
@@ -99,24 +98,24 @@ def open_metrics(
     return RunMetrics(path, output=output or "")
 
 
-def read_former(path: str) -> Former:
-    """The times that a former run left in the file; none where it cannot be read as such."""
+def read_previous_times(path: str) -> PreviousTimes:
+    """The times in the file, if it can be read."""
     from prometheus_client.parser import text_string_to_metric_families
 
     found: dict[str, float] = {}
-    # A file of somebody else, or a damaged one, is replaced as if it were not there.
+    # A foreign or damaged file is replaced as if it were not there.
     with suppress(OSError, ValueError, LookupError):
         text = read_regular(path, max_bytes=MAX_METRICS_BYTES).decode()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.value > 0:
                     found[sample.name] = max(sample.value, found.get(sample.name, 0.0))
-    return Former(found.get(LAST_SUCCESS), found.get(NEWEST_SESSION))
+    return PreviousTimes(found.get(LAST_SUCCESS), found.get(NEWEST_SESSION))
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value; samples of a name have the same meaning and the same labels."""
+    """One value; samples of one name have the same meaning and the same labels."""
 
     name: str
     meaning: str
@@ -125,33 +124,35 @@ class Sample:
 
 
 class Gauges:
-    """Every sample of a run; all are gauges, for each run starts from nothing.
+    """Every sample of a run, as gauges: each run starts from zero.
 
-    Each has the label `output`: the files of several jobs are read side by side.
+    All have the label `output`, to tell the files of several jobs apart.
     """
 
-    def __init__(self, stats: RunStats, ending: Ending, *, output: str, former: Former) -> None:
+    def __init__(
+        self, stats: RunStats, end: RunEnd, *, output: str, previous: PreviousTimes
+    ) -> None:
         self._output = output
         self.samples: list[Sample] = []
-        self._add_run(stats, ending)
+        self._add_run(stats, end)
         self._add_requests(stats)
         self._add_gateways(stats)
-        self._add_freshness(stats, ending, former)
+        self._add_freshness(stats, end, previous)
 
     def _add(self, name: str, meaning: str, value: float, **labels: str) -> None:
         self.samples.append(Sample(name, meaning, value, {"output": self._output, **labels}))
 
-    def _add_run(self, stats: RunStats, ending: Ending) -> None:
-        self._add("livy_exporter_run_exit_code", "Exit code of the last run.", ending.exit_code)
+    def _add_run(self, stats: RunStats, end: RunEnd) -> None:
+        self._add("livy_exporter_run_exit_code", "Exit code of the last run.", end.exit_code)
         self._add(
             "livy_exporter_run_start_timestamp_seconds",
             "When the last run began.",
-            ending.started_s,
+            end.started_s,
         )
         self._add(
             "livy_exporter_run_duration_seconds",
             "How long the last run took.",
-            max(0.0, ending.ended_s - ending.started_s),
+            max(0.0, end.ended_s - end.started_s),
         )
         self._add(
             "livy_exporter_run_sessions",
@@ -178,9 +179,7 @@ class Gauges:
                 count,
                 outcome=outcome,
             )
-        self._add(
-            "livy_exporter_run_retries", "Requests that the last run asked again.", stats.retries
-        )
+        self._add("livy_exporter_run_retries", "Retries of the last run.", stats.retries)
 
     def _add_gateways(self, stats: RunStats) -> None:
         for gateway, listing in sorted(stats.gateways.items()):
@@ -201,11 +200,11 @@ class Gauges:
                 proof=listing.proof,
             )
 
-    def _add_freshness(self, stats: RunStats, ending: Ending, former: Former) -> None:
-        """What alerts go by: a run that failed repeats what the last good one told."""
-        success_s, newest_s = former.success_s, former.newest_session_s
-        if ending.exit_code == 0:
-            success_s = ending.ended_s
+    def _add_freshness(self, stats: RunStats, end: RunEnd, previous: PreviousTimes) -> None:
+        """Samples for alerts: a failed run repeats the times of the last good one."""
+        success_s, newest_s = previous.success_s, previous.newest_session_s
+        if end.exit_code == 0:
+            success_s = end.ended_s
             if stats.newest_create_ms is not None:
                 newest_s = stats.newest_create_ms / 1000
         if success_s is not None:
@@ -219,7 +218,7 @@ class Gauges:
             self._add(
                 "livy_exporter_newest_session_lag_seconds",
                 "Age of that session when the last run ended.",
-                ending.ended_s - newest_s,
+                end.ended_s - newest_s,
             )
 
 
@@ -239,9 +238,9 @@ def write_samples(path: str, samples: Sequence[Sample]) -> None:
 def run_with_metrics(
     run: Callable[[], int], metrics: RunMetrics | None, *, reporter: ErrorReporter
 ) -> int:
-    """The exit code of `run`, written to the metrics however it ends.
+    """The exit code of `run`, written to the metrics even if it raises.
 
-    Metrics that cannot be written are told, and change nothing else: the code is that of the run.
+    A failure to write the metrics is reported and does not change the code.
     """
     code = 1
     try:
@@ -255,7 +254,7 @@ def run_with_metrics(
                 metrics.write(code)
             except DestinationError as exc:
                 if code == 0:
-                    reporter.tell_error(exc)
-                else:  # the error is what made the run fail
-                    reporter.tell_warning(str(exc))
+                    reporter.report_error(exc)
+                else:  # the one error is the run's
+                    reporter.report_warning(str(exc))
     return code

@@ -1,4 +1,4 @@
-"""Where a run stands, counted from its events; performs no I/O."""
+"""Counts of a run, from its events; performs no I/O."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -22,23 +22,21 @@ from exporter.events import (
 from exporter.model import Gateway
 
 RATE_WINDOW_S = 10.0
-"""The rate is that of the last seconds: enough for lumpy writes, few enough to show a stall."""
+"""The window of the rate: long enough for lumpy writes, short enough to show a stall."""
 
 SAMPLE_S = 0.25
 RATE_FROM_S = 0.5
-"""A rate of a shorter time says nothing."""
+"""The shortest time that gives a rate."""
 
 
 @dataclass(slots=True)
 class GatewayStats:
-    """One gateway's listing, as far as it is known."""
+    """Counts of one gateway's listing."""
 
     total_count: int
-    """What the first page told, none where only what is new is asked for; once the listing is
-    finished, what it really had.
-    """
+    """By the first page, or 0 for an incremental listing; the real count once it is finished."""
     page_count: int | None = None
-    """None until the first page came."""
+    """None until the first page is read."""
     session_count: int | None = None
     """None until the listing is finished."""
     proof: str | None = None
@@ -49,27 +47,26 @@ class GatewayStats:
 
 @dataclass(slots=True)
 class RunStats:
-    """Counts of one run, brought forward by `apply`.
+    """Counts of one run, updated by `apply`.
 
-    Another thread may read it at any time (a bar does), so what is read while the run goes on is a
-    plain number kept up to date, never a walk over `gateways`.
+    A bar reads them from another thread, so they are plain numbers: it never iterates `gateways`.
     """
 
     run_id: str = ""
     output: str = ""
     gateway_count: int | None = None
-    """Gateways the run will list; None until they are discovered."""
+    """None until the gateways are discovered."""
     gateways: dict[Gateway, GatewayStats] = field(default_factory=dict)
     listings_started: int = 0
     listings_in_full: int = 0
-    """Of those started: the others ask for what is new, and nobody knows how much that will be."""
+    """Full listings among those started; incremental ones do not know how much they will read."""
     listings_finished: int = 0
     sessions_written: int = 0
     sessions_expected: int = 0
-    """Over the gateways whose total is known; a finished listing counts with what it really had."""
+    """Sum of the known totals, or of the real counts of finished listings."""
     pages_read: int = 0
     pages_resumed: int = 0
-    """Of those read: by a run before this one, which was killed."""
+    """Pages read by a killed run before this one; part of `pages_read`."""
     pages_expected: int = 0
     in_flight: int = 0
     requests_sent: int = 0
@@ -78,20 +75,20 @@ class RunStats:
     requests_failed: int = 0
     retries: int = 0
     newest_create_ms: int | None = None
-    """The latest create time on any page; None while none was told."""
+    """The latest create time on any page, if there is one."""
     learnt_rps: float | None = None
-    """What the quota seems to be, in requests a second; None while it was not met."""
+    """The estimated quota in requests a second; None while it is not met."""
     started_s: float | None = None
-    """When the first event came."""
+    """Time of the first event."""
     listing_started_s: float | None = None
-    """When the first total was known: rates count from here."""
+    """Time of the first total: the overall rate counts from here."""
     finished: RunFinished | None = None
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
-    """(seconds, sessions written) from the start of the rate's window on. Once it holds one it is
-    never empty again, so a reader may take the oldest without asking."""
+    """(seconds, sessions written) since the start of the rate's window. Never empty after the first
+    sample, so a reader may take the oldest one unchecked."""
 
     def apply(self, event: Event, now_s: float) -> None:
-        """Count one event that happened at `now_s`, seconds of any clock that never goes back."""
+        """Count one event that happened at `now_s`, by any monotonic clock."""
         if self.started_s is None:
             self.started_s = now_s
         match event:
@@ -111,26 +108,26 @@ class RunStats:
 
     @property
     def has_all_totals(self) -> bool:
-        """Every gateway has told its total."""
+        """Every gateway's total is known."""
         return self.gateway_count is not None and self.listings_started >= self.gateway_count
 
     @property
     def is_exact(self) -> bool:
-        """What is expected is no guess: each listing is finished, or has a total to reach."""
+        """The expected counts are no estimate: each listing is finished, or is a full one."""
         return self.has_all_totals and (
             self.listings_in_full == self.listings_started or self.is_read
         )
 
     @property
     def is_read(self) -> bool:
-        """Every listing is finished; what remains is to close and publish the output."""
+        """Every listing is finished; the output remains to be closed and published."""
         return self.gateway_count is not None and self.listings_finished >= self.gateway_count
 
     @property
     def sessions_estimated(self) -> int | None:
-        """Sessions of the whole run; None until a first total is known of a list that is read.
+        """Sessions of the whole run; None until the total of a full listing is known.
 
-        A gateway whose total is still unknown is taken to be as long as the known ones on average.
+        A gateway with an unknown total counts with the average of the known ones.
         """
         if self.listings_in_full == 0:
             return None
@@ -139,7 +136,7 @@ class RunStats:
 
     @property
     def fraction(self) -> float | None:
-        """How much of the run's sessions is written, 0 to 1; None while nobody can tell."""
+        """The written part of the run's sessions, 0 to 1; None while unknown."""
         sessions = self.sessions_estimated
         if sessions is None:
             return None
@@ -160,7 +157,7 @@ class RunStats:
         return (self.sessions_written - sessions) / (now_s - since_s)
 
     def overall_rate(self, now_s: float) -> float | None:
-        """Sessions a second since the first total came; None while too little time has passed."""
+        """Sessions a second since the first total; None while too little time has passed."""
         if self.listing_started_s is None or now_s - self.listing_started_s < RATE_FROM_S:
             return None
         return self.sessions_written / (now_s - self.listing_started_s)
@@ -203,7 +200,7 @@ class RunStats:
         self.pages_read += 1
         if event.resumed:
             self.pages_resumed += 1
-            # What is read from disk tells nothing about how fast the service will be.
+            # Reading from disk says nothing about the speed of the service.
             self._samples = deque([(now_s, self.sessions_written)])
         if event.newest_create_ms is not None:
             self.newest_create_ms = max(self.newest_create_ms or 0, event.newest_create_ms)
@@ -211,22 +208,22 @@ class RunStats:
     def _apply_listing(self, event: ListingStarted | ListingFinished, now_s: float) -> None:
         match event:
             case ListingStarted():
-                former = self.gateways.get(event.gateway, GatewayStats(total_count=0))
-                self.listings_started += former.page_count is None
+                previous = self.gateways.get(event.gateway, GatewayStats(total_count=0))
+                self.listings_started += previous.page_count is None
                 total_count = 0 if event.incremental else event.total_count
                 self.gateways[event.gateway] = GatewayStats(
                     total_count, event.page_count, incremental=event.incremental
                 )
                 self.listings_in_full += not event.incremental
-                self.sessions_expected += total_count - former.total_count
-                self.pages_expected += event.page_count - (former.page_count or 0)
+                self.sessions_expected += total_count - previous.total_count
+                self.pages_expected += event.page_count - (previous.page_count or 0)
                 if self.listing_started_s is None:
                     self.listing_started_s = now_s
                     self._take_sample(now_s)
             case ListingFinished():
                 gateway = self.gateways.setdefault(event.gateway, GatewayStats(total_count=0))
                 self.listings_finished += 1
-                # Sessions came and went while the list was read: what it really had counts now.
+                # The list may have changed since its first page.
                 self.sessions_expected += event.session_count - gateway.total_count
                 gateway.total_count = event.session_count
                 gateway.session_count = event.session_count
@@ -254,6 +251,6 @@ class RunStats:
         if samples and now_s - samples[-1][0] < SAMPLE_S:
             return
         samples.append((now_s, self.sessions_written))
-        # The oldest kept is the last one at or before the window's start, so that it is full.
+        # The oldest one kept is at or before the start of the window, so that it is full.
         while len(samples) > 1 and samples[1][0] <= now_s - RATE_WINDOW_S:
             samples.popleft()

@@ -1,4 +1,4 @@
-"""What a command says on stdout: text, tables and JSON, whole or refused."""
+"""Text, tables and JSON on stdout, with an error if it cannot be written."""
 
 import os
 import sys
@@ -6,16 +6,16 @@ import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 
-from exporter.errors import DestinationError
+from exporter.errors import DestinationError, printable
 from exporter.ui.json_text import dump_json
 
 
 def print_text(text: str) -> None:
-    """Write text to stdout at once, so that a failure shows here and not at exit.
+    """Write text to stdout and flush it, so that it fails here and not at exit.
 
     Raises DestinationError, and BrokenPipeError when the reader has gone.
     """
-    if sys.stdout is None:  # closed by whoever started us
+    if sys.stdout is None:  # closed by the parent process
         raise DestinationError("stdout is closed", hint="redirect it to a file, or to /dev/null")
     encoding = sys.stdout.encoding
     try:
@@ -31,7 +31,7 @@ def print_text(text: str) -> None:
 
 
 def drop_stdout() -> None:
-    """Let what could not be written go: Python would try, and complain, once more at exit."""
+    """Drop the unwritten text: Python would try to write it again at exit, and complain."""
     with suppress(OSError):
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, sys.stdout.fileno())
@@ -51,37 +51,27 @@ def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def build_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell; numbers keep to the right."""
+    """Columns as wide as their widest cell; columns of numbers are aligned to the right."""
     table = [head, *(tuple(map(printable, row)) for row in rows)]
-    widths = [max(map(cell_width, column)) for column in zip(*table, strict=True)]
-    numeric = [
-        bool(column[1:]) and all(is_number(cell) for cell in column[1:])
-        for column in zip(*table, strict=True)
+    columns = [align(column) for column in zip(*table, strict=True)]
+    return "".join("  ".join(row).rstrip() + "\n" for row in zip(*columns, strict=True))
+
+
+def align(column: tuple[str, ...]) -> list[str]:
+    """The cells padded to the width of the widest."""
+    width = max(map(cell_width, column))
+    is_numeric = len(column) > 1 and all(map(is_number, column[1:]))
+    return [
+        f"{space}{cell}" if is_numeric else f"{cell}{space}"
+        for cell in column
+        for space in [" " * (width - cell_width(cell))]
     ]
-    return "".join(
-        "  ".join(
-            pad(cell, width, right=right)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        + "\n"
-        for row in table
-    )
-
-
-def printable(text: str) -> str:
-    """Part of it is what a server sent: that must not steer the terminal or break a row."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def is_number(cell: str) -> bool:
     return cell.replace(",", "").replace(".", "", 1).isdecimal()
 
 
-def pad(cell: str, width: int, *, right: bool) -> str:
-    space = " " * (width - cell_width(cell))
-    return space + cell if right else cell + space
-
-
 def cell_width(text: str) -> int:
-    """Columns that a text takes on a terminal: Chinese characters take two each."""
+    """Columns of a text on a terminal: Chinese characters take two each."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,4 +1,4 @@
-"""What progress and the summary say, in words and numbers; performs no I/O."""
+"""Text of progress lines and of the summary; performs no I/O."""
 
 from collections import Counter
 from math import ceil
@@ -7,18 +7,18 @@ from exporter.events import Movement, RetryScheduled, RunFinished
 from exporter.ui.stats import GatewayStats, RunStats
 
 GATEWAYS_LISTED = 10
-"""A summary names each gateway of a run of at most this many."""
+"""Up to so many gateways, the summary has a line for each."""
 
 ETA_UNKNOWN = "ETA -"
 
 
 def format_rate(rate: float) -> str:
-    """Of something a second: `3.2/s` below ten, `1,240/s` above."""
+    """A rate: `3.2/s` below ten, `1,240/s` above."""
     return f"{rate:.1f}/s" if 0 < rate < 9.95 else f"{rate:,.0f}/s"
 
 
 def format_bytes(size_bytes: int) -> str:
-    """In the largest binary unit that leaves at least one of it: `512 B`, `1.9 MiB`."""
+    """A size in the largest binary unit that it fills: `512 B`, `1.9 MiB`."""
     if size_bytes < 1024:
         return f"{size_bytes} B"
     size = float(size_bytes)
@@ -30,12 +30,12 @@ def format_bytes(size_bytes: int) -> str:
 
 
 def format_duration(duration_s: float) -> str:
-    """A time that has passed, to two figures or so: `3.2s`, `42s`, `6m 05s`, `1h 02m`, `2d 03h`."""
+    """Elapsed time, to about two figures: `3.2s`, `42s`, `6m 05s`, `1h 02m`, `2d 03h`."""
     return f"{duration_s:.1f}s" if duration_s < 9.95 else _format_seconds(round(duration_s))
 
 
 def format_eta(eta_s: float) -> str:
-    """A time to come, in whole seconds, rounded up: `6s`, `6m 05s`, `1h 02m`, `2d 03h`."""
+    """Remaining time, in whole seconds, rounded up: `6s`, `6m 05s`, `1h 02m`, `2d 03h`."""
     return _format_seconds(ceil(eta_s))
 
 
@@ -56,18 +56,18 @@ def count_of(count: int, noun: str) -> str:
 
 
 def expected_text(stats: RunStats) -> str:
-    """The sessions expected, with a `+` while some gateway may have more of them: `20,000+`."""
+    """The expected sessions, with a `+` while there may be more: `20,000+`."""
     expected = max(stats.sessions_expected, stats.sessions_written)
     return f"{expected:,}" if stats.is_exact else f"{expected:,}+"
 
 
 def percent_text(stats: RunStats) -> str | None:
-    """Rounded down: 100% is not said before it is true; None while nobody can tell."""
+    """Rounded down, so that 100% is true; None while unknown."""
     return None if stats.fraction is None else f"{int(stats.fraction * 100)}%"
 
 
 def eta_text(stats: RunStats, now_s: float) -> str:
-    """`ETA 6s`; `~6s` while some gateway may have more, `-` while nothing is known."""
+    """`ETA 6s`; `~6s` while there may be more sessions, `-` while it is unknown."""
     if stats.is_read:
         return "finishing"
     eta_s = stats.eta_s(now_s)
@@ -77,14 +77,14 @@ def eta_text(stats: RunStats, now_s: float) -> str:
 
 
 def waiting_text(stats: RunStats) -> str:
-    """What the run waits for before the first total is known."""
+    """The step before the first total is known."""
     if stats.gateway_count is None:
         return "finding gateways"
     return f"asking {count_of(stats.gateway_count, 'gateway')}"
 
 
 def progress_line(stats: RunStats, now_s: float) -> str:
-    """Where the run stands, as one line without a line end."""
+    """The progress of the run, as one line."""
     if stats.listings_started == 0:
         return f"{waiting_text(stats)}, {format_duration(stats.elapsed_s(now_s))}"
     percent, rate, eta = percent_text(stats), stats.rate(now_s), eta_text(stats, now_s)
@@ -122,7 +122,7 @@ def quota_text(learnt_rps: float) -> str:
 
 
 def summary_lines(stats: RunStats, finished: RunFinished) -> list[str]:
-    """What a finished run did: what was written, from where, how it was proven, at what cost."""
+    """The summary of a finished run: its output, its source, its proof and its cost."""
     lines = [_written_line(stats, finished)]
     if finished.status == "incomplete":
         lines.insert(0, "INCOMPLETE: not every session is proven to be in the output")
@@ -157,7 +157,7 @@ def _written_line(stats: RunStats, finished: RunFinished) -> str:
         what, act = new_text(finished.session_count), "added"
     else:
         what, act = count_of(finished.session_count, "session"), "added"
-    # Of a table nothing is known but its rows.
+    # The size of a table is unknown.
     size = f" ({format_bytes(finished.size_bytes)})" if finished.size_bytes > 0 else ""
     return f"{what} of {source} {act} to {output}{size} in {format_duration(finished.elapsed_s)}"
 
@@ -186,7 +186,7 @@ def _gateway_lines(stats: RunStats) -> list[str]:
 
 
 def _movement_texts(movement: Movement) -> list[str]:
-    """At most one text: none of a list that held still."""
+    """At most one text: none for a list that did not change."""
     if movement == Movement():
         return []
     came = count_of(movement.inserted_count, "session")
@@ -197,7 +197,7 @@ def _movement_texts(movement: Movement) -> list[str]:
 
 
 def _full_texts(listing: GatewayStats) -> list[str]:
-    """At most one text: why a list was read in full where only what is new was asked for."""
+    """At most one text: the reason why an incremental run read a list in full."""
     return [f"listed in full: {listing.full_because}"] if listing.full_because else []
 
 

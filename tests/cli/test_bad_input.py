@@ -241,7 +241,7 @@ def test_full_disk_leaves_nothing_behind(full_disk: Path, program: "Program") ->
 
 
 @pytest.mark.parametrize("command", [["plan", "--workspace", "w-1"], ["gateways"], ["--help"]])
-def test_full_stdout_is_told(command: list[str], program: "Program") -> None:
+def test_full_stdout_is_reported(command: list[str], program: "Program") -> None:
     quoted = " ".join([sys.executable, "-m", "exporter", *command])
 
     ended = program.run(command=("/bin/sh", "-c", f"{quoted} > /dev/full"))
@@ -252,7 +252,7 @@ def test_full_stdout_is_told(command: list[str], program: "Program") -> None:
 @pytest.mark.parametrize(
     "command", [["plan", "--workspace", "w-1"], ["export", *EXPORT[1:3], "-o-"]]
 )
-def test_closed_stdout_is_told(command: list[str], program: "Program") -> None:
+def test_closed_stdout_is_reported(command: list[str], program: "Program") -> None:
     quoted = " ".join([sys.executable, "-m", "exporter", *command])
 
     ended = program.run(command=("/bin/sh", "-c", f"{quoted} >&-"))
@@ -291,7 +291,7 @@ def test_unknown_workspace_or_gateway_is_refused(
 
 
 @pytest.mark.parametrize("command", ["export", "plan", "gateways"])
-def test_no_credentials_are_told(command: str, program: "Program") -> None:
+def test_missing_credentials_are_reported(command: str, program: "Program") -> None:
     nobody = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": ""}
     output = ["--output", "out.parquet"] if command != "gateways" else []
 
@@ -301,14 +301,14 @@ def test_no_credentials_are_told(command: str, program: "Program") -> None:
     assert program.listing() == {}
 
 
-def test_half_a_key_is_told(program: "Program") -> None:
+def test_half_a_key_is_reported(program: "Program") -> None:
     ended = program.run(*EXPORT, environ={"ALIBABA_CLOUD_ACCESS_KEY_SECRET": ""})
 
     refuse(program, ended, code=3, says="ALIBABA_CLOUD_ACCESS_KEY_SECRET is not", hints="both")
     assert program.listing() == {}
 
 
-def test_unknown_profile_is_told(program: "Program") -> None:
+def test_unknown_profile_is_reported(program: "Program") -> None:
     ended = program.run(*EXPORT, "--profile", "nobody")
 
     refuse(program, ended, code=3, says="profile 'nobody'", hints="aliyun configure")
@@ -316,7 +316,7 @@ def test_unknown_profile_is_told(program: "Program") -> None:
 
 
 @pytest.mark.parametrize("gateways", [["lc-a"], ["lc-a", "lc-b"], ["all"]], ids=" ".join)
-def test_wrong_secret_is_told_once_and_not_repeated(
+def test_wrong_secret_is_reported_once_and_not_repeated(
     gateways: list[str], program: "Program"
 ) -> None:
     named = [word for gateway in gateways for word in ("--gateway", gateway)]
@@ -329,7 +329,7 @@ def test_wrong_secret_is_told_once_and_not_repeated(
     assert program.listing() == {}
 
 
-def test_security_token_that_does_not_belong_is_told_and_not_repeated(program: "Program") -> None:
+def test_security_token_of_another_key_is_reported_and_not_repeated(program: "Program") -> None:
     ended = program.run(*EXPORT, environ={"ALIBABA_CLOUD_SECURITY_TOKEN": "hunter2"})
 
     refuse(program, ended, code=3, says="InvalidSecurityToken", hints="token")
@@ -344,7 +344,7 @@ def closed_port() -> int:
 
 
 @pytest.mark.parametrize("gateways", [[], ["--gateway", "lc-a", "--gateway", "lc-b"]])
-def test_nothing_listening_is_told(gateways: list[str], program: "Program") -> None:
+def test_nothing_listening_is_reported(gateways: list[str], program: "Program") -> None:
     port = closed_port()
 
     ended = program.run(*EXPORT, *gateways, "--endpoint", f"http://127.0.0.1:{port}")
@@ -353,7 +353,7 @@ def test_nothing_listening_is_told(gateways: list[str], program: "Program") -> N
     assert program.listing() == {}
 
 
-def test_unknown_host_is_told(program: "Program") -> None:
+def test_unknown_host_is_reported(program: "Program") -> None:
     ended = program.run(*EXPORT, "--endpoint", "https://emr.invalid")
 
     refuse(program, ended, code=1, says="emr.invalid", hints="--endpoint")
@@ -399,7 +399,7 @@ def answering(body: bytes, *, status: int = 200) -> Iterator[str]:
     ],
 )
 @pytest.mark.parametrize("gateway", ["lc-a", "all"])
-def test_answer_that_is_none_is_told(
+def test_broken_answer_is_reported(
     body: bytes, status: int, says: str, gateway: str, program: "Program"
 ) -> None:
     with answering(body, status=status) as url:
@@ -482,7 +482,7 @@ def test_reader_that_is_gone_ends_every_command_quietly(command: str, program: "
     ],
     ids=" ".join,
 )
-def test_interrupted_export_leaves_what_was_there(
+def test_interrupted_export_leaves_the_old_output(
     number: int, code: int, arguments: list[str], slow_program: "Program"
 ) -> None:
     (slow_program.folder / arguments[1]).write_bytes(b"the former output")
@@ -497,11 +497,11 @@ def test_interrupted_export_leaves_what_was_there(
     stdout, stderr = process.communicate(timeout=HANG_S)
 
     last = stderr.decode().splitlines()[-1]
-    told = json.loads(last)["message"] if "json" in arguments else last
+    shown = json.loads(last)["message"] if "json" in arguments else last
     assert len(working) > len(before)
     assert process.returncode == code
     assert stdout == b""
-    assert told == "interrupted: nothing was published"
+    assert shown == "interrupted: nothing was published"
     assert b"Traceback" not in stderr
     assert "pages read are kept: the next run goes on" in stderr.decode()
     left = slow_program.listing()
@@ -509,7 +509,7 @@ def test_interrupted_export_leaves_what_was_there(
     assert left == before
 
 
-def test_interrupted_plan_tells_no_tale_of_publishing(program_for: "ProgramFor") -> None:
+def test_interrupted_plan_does_not_mention_publishing(program_for: "ProgramFor") -> None:
     program, emulator = program_for(Scenario(latency_s=3600))
     process = program.start("plan", "--workspace", "all", "-vv")
     wait_until(lambda: emulator.stats().in_flight > 0)
@@ -547,7 +547,7 @@ def test_traceback_stays_json_among_json(program: "Program") -> None:
     assert "Traceback" in events[-1]["traceback"]
 
 
-def test_failed_export_leaves_what_was_published_before(program: "Program") -> None:
+def test_failed_export_leaves_the_published_output(program: "Program") -> None:
     program.run(*EXPORT)
     before = program.listing()
 

@@ -1,4 +1,4 @@
-"""Each command as a user runs it: a process and an emulator, what is printed, what is written."""
+"""Each command as a user runs it: its output in a process of its own, against an emulator."""
 
 import gzip
 import hashlib
@@ -183,7 +183,7 @@ def test_two_exports_of_an_unchanged_gateway_are_equal(program: "Program") -> No
     assert tables[0].drop(["exported_at"]).equals(tables[1].drop(["exported_at"]))
 
 
-def test_manifest_stands_beside_the_output_and_tells_its_facts(
+def test_manifest_is_beside_the_output_and_has_its_facts(
     program: "Program", emulator: Emulator
 ) -> None:
     program.run("export", "--workspace", "all", "--output", "out.parquet")
@@ -219,7 +219,7 @@ def test_manifest_goes_to_a_second_place_when_asked_for(program: "Program") -> N
     assert files["copy.json"] == files["out.ndjson.manifest.json"]
 
 
-def test_manifest_of_stdout_goes_where_it_is_told(program: "Program") -> None:
+def test_manifest_of_stdout_goes_to_the_named_file(program: "Program") -> None:
     ended = program.run("export", "--workspace", "w-1", "-o", "-", "--manifest", "it.json")
 
     manifest = json.loads((program.folder / "it.json").read_bytes())
@@ -258,7 +258,7 @@ def test_settings_come_from_file_environment_and_flags(program: "Program") -> No
     assert pq.read_table(program.folder / "right.parquet").num_rows == 936
 
 
-def test_incremental_run_tells_what_it_added_and_why_it_listed_in_full(
+def test_incremental_run_reports_its_additions_and_its_full_listing(
     program: "Program",
 ) -> None:
     flags = ("export", "--workspace", "w-1", "--gateway", "lc-b", "--incremental", "-o", "out/")
@@ -277,7 +277,7 @@ def test_incremental_run_tells_what_it_added_and_why_it_listed_in_full(
     )
 
 
-def test_resumed_run_tells_what_it_took_over(slow_program: "Program") -> None:
+def test_resumed_run_reports_the_pages_it_took_over(slow_program: "Program") -> None:
     flags = ("export", "--workspace", "w-1", "--gateway", "lc-b", "-o", "out.parquet")
     cut_short = slow_program.run(*flags, "--concurrency", "1", "--deadline", "1800ms", "-q")
     resumed = slow_program.run(*flags)
@@ -338,7 +338,7 @@ def test_plan_counts_no_journal_where_there_will_be_none(
 
 
 @pytest.mark.parametrize("flags", [["--since", "7d"], ["--incremental", "-o", "sessions/"]])
-def test_plan_says_that_it_is_about_all_sessions(program: "Program", flags: list[str]) -> None:
+def test_plan_notes_that_it_is_about_all_sessions(program: "Program", flags: list[str]) -> None:
     ended = program.run("plan", "--workspace", "w-1", *flags)
 
     assert ended.code == 0, ended.stderr
@@ -372,7 +372,7 @@ def test_gateways_are_listed_in_columns_that_chinese_names_do_not_break(
     ]
 
 
-def test_gateways_as_json_have_what_the_service_tells(program: "Program") -> None:
+def test_gateways_as_json_have_names_and_states(program: "Program") -> None:
     ended = program.run("gateways", "--json", "--gateway", "lc-a", "--workspace", "all")
 
     assert json.loads(ended.stdout) == [
@@ -451,7 +451,7 @@ def read_exports(announced: str) -> dict[str, str]:
     return {name: found[name] for name in found if name.startswith(("ALIBABA_", "LIVY_"))}
 
 
-def test_emulator_announces_what_a_client_needs(program: "Program") -> None:
+def test_emulator_prints_variables_for_a_client(program: "Program") -> None:
     with emulating(program, "--gateways", "1", "--sessions", "30") as (announced, _):
         exports = read_exports(announced)
         ended = program.run("export", "--workspace", "all", "-o", "-", environ=exports)
@@ -524,7 +524,7 @@ def test_query_of_the_demo_can_be_run(program: "Program", monkeypatch: pytest.Mo
     assert all(len(line) <= 80 for line in ended.stdout.splitlines())
 
 
-def test_quiet_export_says_nothing(program: "Program") -> None:
+def test_quiet_export_is_silent(program: "Program") -> None:
     ended = program.run("export", "--workspace", "all", "--output", "out.parquet", "-q")
 
     assert (ended.code, ended.stdout, ended.stderr) == (0, "", "")

@@ -1,4 +1,4 @@
-"""Whatever flags, keys and variables say: one error, one hint, the right code, and no waiting.
+"""Any flags, keys and variables: one error, one hint, the right code, and no waiting.
 
 In this process, up to where an export would ask the service; the named cases as a program, too.
 """
@@ -25,7 +25,7 @@ import exporter.runs.plan
 from exporter.cli.main import main
 from exporter.cli.parser import ALL_GROUPS, SERVICE_GROUPS
 from exporter.errors import ExporterError
-from exporter.settings.settings import Field, read_fields
+from exporter.settings.fields import Field, read_fields
 from tests.support.program import Program
 
 REACHED: Final = 77
@@ -285,7 +285,7 @@ def test_flag_of_any_text_ends_well(text: str, command: str, field: Field, run: 
     command=st.sampled_from(["plan", "gateways"]),
     as_json=st.booleans(),
 )
-def test_flag_of_any_text_ends_well_for_what_only_asks(
+def test_flag_of_any_text_ends_well_for_commands_that_only_read(
     text: str, field: Field, command: str, run: Run, *, as_json: bool
 ) -> None:
     words, groups = COMMANDS[command]
@@ -387,7 +387,7 @@ NAMES: Final = st.text(st.characters(exclude_characters="=\0"), max_size=30).fil
 
 @OFTEN
 @given(name=NAMES)
-def test_unknown_variable_is_told(name: str, run: Run) -> None:
+def test_unknown_variable_is_reported(name: str, run: Run) -> None:
     if any(field.variable == f"LIVY_EXPORTER_{name}" for field in FIELDS) or name == "CONFIG":
         return
 
@@ -584,14 +584,14 @@ ODD: Final[Mapping[str, Callable[[Path], object]]] = {
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
-def test_what_is_no_file_is_refused_in_the_place_of_one(
+def test_special_file_is_refused_in_place_of_a_file(
     words: list[str], name: str, kind: str, run: Run
 ) -> None:
     run(*words, prepare=lambda folder: ODD[kind](folder / name)).assert_told(2)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
-def test_verify_refuses_what_is_no_file(kind: str, run: Run) -> None:
+def test_verify_refuses_a_special_file(kind: str, run: Run) -> None:
     run(
         "verify", "odd.parquet", prepare=lambda folder: ODD[kind](folder / "odd.parquet")
     ).assert_told(2)

@@ -21,7 +21,7 @@ def collector() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_cancels_the_command_and_is_told(number: signal.Signals, code: int) -> None:
+def test_signal_cancels_the_command_and_is_reported(number: signal.Signals, code: int) -> None:
     steps: list[str] = []
 
     async def work() -> None:
@@ -33,10 +33,10 @@ def test_signal_cancels_the_command_and_is_told(number: signal.Signals, code: in
         finally:
             steps.append("cleaned up")
 
-    ended = run_async(work, on_interrupt=lambda: steps.append("told"))
+    ended = run_async(work, on_interrupt=lambda: steps.append("reported"))
 
     assert ended == code
-    assert steps == ["cleaned up", "told"]
+    assert steps == ["cleaned up", "reported"]
 
 
 def test_second_signal_does_not_disturb_the_cleaning_up() -> None:
@@ -60,7 +60,7 @@ def test_second_signal_does_not_disturb_the_cleaning_up() -> None:
 
 
 def test_signal_that_comes_too_late_changes_nothing() -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     async def work() -> None:
         await anyio.lowlevel.checkpoint()
@@ -68,10 +68,10 @@ def test_signal_that_comes_too_late_changes_nothing() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             await anyio.sleep(0.01)
 
-    ended = run_async(work, on_interrupt=lambda: told.append("told"))
+    ended = run_async(work, on_interrupt=lambda: reported.append("reported"))
 
     assert ended == 0
-    assert told == []
+    assert reported == []
 
 
 def test_failure_of_the_command_is_raised() -> None:
@@ -91,7 +91,7 @@ def test_failure_of_the_command_is_raised() -> None:
         ("a\nb", "error: unknown command 'a\\nb'"),
     ],
 )
-def test_odd_command_is_told_in_one_line(
+def test_odd_command_is_reported_in_one_line(
     argument: str, error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = main([argument])

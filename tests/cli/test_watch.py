@@ -1,4 +1,4 @@
-"""Claims about what an unattended run leaves to be watched by: metrics, JSON lines, silence."""
+"""Claims about watching an unattended run: metrics, JSON lines, silence."""
 
 import json
 import signal
@@ -29,23 +29,23 @@ def read_metrics(program: "Program", name: str = "livy.prom") -> dict[str, float
     return found
 
 
-def test_metrics_of_a_good_run_tell_what_it_did(program: "Program") -> None:
+def test_metrics_of_a_good_run_agree_with_its_manifest(program: "Program") -> None:
     before_s = time.time()
 
     ended = program.run(*EXPORT, *METRICS, "-q")
 
     manifest = json.loads((program.folder / "o.parquet.manifest.json").read_bytes())
-    told = read_metrics(program)
+    shown = read_metrics(program)
     assert (ended.code, ended.stderr) == (0, "")
-    assert told["livy_exporter_run_exit_code"] == 0
-    assert told["livy_exporter_run_sessions"] == manifest["session_count"] == 936
-    assert told["livy_exporter_gateway_sessions"] == 936
-    assert told["livy_exporter_gateway_proof"] == 4
-    assert told["livy_exporter_run_requests"] == manifest["requests"]["sent"]
-    assert told["livy_exporter_run_published_bytes"] == manifest["files"][0]["size_bytes"]
-    assert before_s <= told[LAST_SUCCESS] <= time.time()
-    assert told["livy_exporter_newest_session_lag_seconds"] == pytest.approx(
-        told[LAST_SUCCESS] - told["livy_exporter_newest_session_timestamp_seconds"], abs=0.01
+    assert shown["livy_exporter_run_exit_code"] == 0
+    assert shown["livy_exporter_run_sessions"] == manifest["session_count"] == 936
+    assert shown["livy_exporter_gateway_sessions"] == 936
+    assert shown["livy_exporter_gateway_proof"] == 4
+    assert shown["livy_exporter_run_requests"] == manifest["requests"]["sent"]
+    assert shown["livy_exporter_run_published_bytes"] == manifest["files"][0]["size_bytes"]
+    assert before_s <= shown[LAST_SUCCESS] <= time.time()
+    assert shown["livy_exporter_newest_session_lag_seconds"] == pytest.approx(
+        shown[LAST_SUCCESS] - shown["livy_exporter_newest_session_timestamp_seconds"], abs=0.01
     )
 
 
@@ -124,7 +124,7 @@ def unprovable() -> Scenario:
     )
 
 
-def test_quiet_says_what_could_not_be_proven(program_for: "ProgramFor") -> None:
+def test_quiet_reports_an_unproven_listing(program_for: "ProgramFor") -> None:
     program, _ = program_for(unprovable())
 
     ended = program.run(*EXPORT, *METRICS, "-q")
@@ -136,7 +136,7 @@ def test_quiet_says_what_could_not_be_proven(program_for: "ProgramFor") -> None:
     assert 'proof="unproven"' in text
 
 
-def test_quiet_sums_up_what_was_published_incomplete(program_for: "ProgramFor") -> None:
+def test_quiet_sums_up_an_incomplete_output(program_for: "ProgramFor") -> None:
     program, _ = program_for(unprovable())
 
     ended = program.run(*EXPORT, "-q", "--allow-incomplete")
@@ -145,7 +145,7 @@ def test_quiet_sums_up_what_was_published_incomplete(program_for: "ProgramFor") 
     assert ended.stderr_lines[0].startswith("INCOMPLETE: ")
 
 
-def test_quiet_json_says_one_line_for_what_was_published_incomplete(
+def test_quiet_json_has_one_line_for_an_incomplete_output(
     program_for: "ProgramFor",
 ) -> None:
     program, _ = program_for(unprovable())
@@ -210,17 +210,17 @@ def test_published_outputs_are_verified(program: "Program") -> None:
         assert all(len(line) <= 80 for line in ended.stdout.splitlines())
 
 
-def test_verified_output_is_told_as_json(program: "Program") -> None:
+def test_verified_output_is_shown_as_json(program: "Program") -> None:
     export_both(program)
     (program.folder / "o.parquet").unlink()
 
     ended = program.run("verify", "o.parquet", "--json")
 
-    told = json.loads(ended.stdout)
+    shown = json.loads(ended.stdout)
     assert ended.code == 1
-    assert told["is_as_promised"] is False
-    assert told["problems"] == ["'o.parquet' is missing"]
-    assert told["checked"][0] == {"what": "files", "promised": 1, "found": 0}
+    assert shown["is_as_promised"] is False
+    assert shown["problems"] == ["'o.parquet' is missing"]
+    assert shown["checked"][0] == {"what": "files", "promised": 1, "found": 0}
 
 
 def flip(path: Path) -> None:
@@ -256,7 +256,7 @@ def test_damage_is_json_where_errors_are(program: "Program") -> None:
     ("arguments", "code"),
     [([], 2), (["-"], 2), (["none.parquet"], 1), (["none/"], 1), (["a", "b"], 2)],
 )
-def test_what_cannot_be_verified_is_told(
+def test_output_that_cannot_be_verified_is_reported(
     arguments: list[str], code: int, program: "Program"
 ) -> None:
     ended = program.run("verify", *arguments)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.records.decode import MAX_LEVELS, decode_json
-from exporter.records.encode import encode_json
+from exporter.records.decode import decode_json
+from exporter.records.encode import MAX_LEVELS, encode_json
 
 PLAIN = b'{"sessions":[{"sessionId":"a","cuHours":1.5}],"totalCount":1}'
 
@@ -94,7 +94,7 @@ def test_name_of_a_field_is_escaped_and_takes_no_other_fields_place() -> None:
         ),
     ],
 )
-def test_document_is_read_whatever_stands_around_it(body: bytes) -> None:
+def test_bytes_around_a_document_are_ignored(body: bytes) -> None:
     assert decode_json(body) == orjson.loads(PLAIN)
 
 
@@ -148,7 +148,7 @@ def test_no_more_levels_than_others_can_read_are_left_of_a_document_too_deep() -
         b"[NaN",
     ],
 )
-def test_what_is_no_json_is_told_as_such(body: bytes) -> None:
+def test_other_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"line 1|empty|zero-length|EOF"):
         decode_json(body)
 
@@ -166,7 +166,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_what_the_standard_library_writes_is_read_and_can_be_written_strictly(value: Any) -> None:
+def test_json_of_the_standard_library_is_read_and_can_be_written_strictly(value: Any) -> None:
     found = decode_json(json.dumps([value, float("nan")]).encode())
 
     assert json.loads(encode_json(found), parse_constant=pytest.fail) == found

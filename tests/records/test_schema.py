@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from exporter.errors import ExporterError
 from exporter.model import Gateway, RawSession
 from exporter.records import schema
+from exporter.records.fields import FIELDS
 from exporter.records.schema import SCHEMA, build_batch
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -165,7 +166,7 @@ def test_number_in_another_guise_is_converted_and_counted(
     ],
 )
 def test_value_that_does_not_fit_is_null_kept_and_counted(field: str, sent: Any) -> None:
-    column = {name: column for column, name, _ in schema._FIELDS}[field]
+    column = FIELDS[field]
 
     row, coerced_count = only_row(raw_session(**{field: sent}))
 
@@ -268,7 +269,8 @@ OTHER_FIELDS = ["extra", "regionId", "session_id", "exportedAt", "weird \ud800"]
 def raw_sessions(draw: Callable[[st.SearchStrategy[Any]], Any]) -> RawSession:
     """Mostly as documented, so that many columns are built in one sweep, and many are not."""
     session: RawSession = {}
-    for _, field, kind in schema._FIELDS:
+    for field, column in FIELDS.items():
+        kind = schema._KINDS.get(column, schema._TEXT)
         choice = draw(st.sampled_from("ddddddddoa"))
         if choice != "a":
             session[field] = draw(DOCUMENTED[kind] if choice == "d" else JSON_VALUES)
@@ -281,7 +283,7 @@ def raw_sessions(draw: Callable[[st.SearchStrategy[Any]], Any]) -> RawSession:
 def rebuilt(row: dict[str, Any]) -> dict[str, Any]:
     """What the service sent, as far as a row tells it."""
     session = {}
-    for column, field, _ in schema._FIELDS:
+    for field, column in FIELDS.items():
         value = row[column]
         if isinstance(value, datetime):
             value = round((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
@@ -332,13 +334,13 @@ def test_every_value_sent_can_be_rebuilt_from_its_row(sessions: list[RawSession]
 
 
 @given(st.sampled_from([schema._TEXT, schema._COUNT, schema._TIME, schema._FLOAT]), st.data())
-def test_one_sweep_and_value_by_value_agree(kind: schema._Kind, choices: st.DataObject) -> None:
+def test_one_step_and_value_by_value_agree(kind: schema._Kind, choices: st.DataObject) -> None:
     values = choices.draw(st.lists(st.none() | DOCUMENTED[kind] | JSON_VALUES, max_size=4))
 
-    swept = schema._convert_all(kind, values)
+    whole = schema._convert_all(kind, values)
     stepped, misfits, converted_count = schema._convert_each(kind, values)
 
-    assert swept is None or (swept.equals(stepped) and misfits == {} and converted_count == 0)
+    assert whole is None or (whole.equals(stepped) and misfits == {} and converted_count == 0)
 
 
 @given(st.sampled_from([schema._TEXT, schema._COUNT, schema._TIME]), st.data())
@@ -349,7 +351,7 @@ def test_documented_values_need_no_second_look(kind: schema._Kind, choices: st.D
 
 
 @pytest.mark.parametrize("values", [[1.5, True], [True], [math.pi, "1"]])
-def test_float_column_is_not_taken_from_what_arrow_would_convert(values: list[Any]) -> None:
+def test_float_column_refuses_values_that_arrow_would_convert(values: list[Any]) -> None:
     assert schema._convert_all(schema._FLOAT, values) is None
 
 

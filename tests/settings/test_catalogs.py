@@ -15,7 +15,8 @@ from exporter.settings.catalogs import (
     merge_catalogs,
     read_catalogs,
 )
-from exporter.settings.load import dump_catalogs, load_settings
+from exporter.settings.dump import dump_catalogs
+from exporter.settings.load import load_settings
 from exporter.settings.settings import Settings
 from exporter.tables.paimon_names import resolve_name
 
@@ -94,7 +95,7 @@ def test_environment_wins_over_the_file_and_names_meet_in_one_spelling() -> None
     assert merge_catalogs(catalogs, environ).keys() == {"my-lake", "other"}
 
 
-def test_catalog_that_nothing_describes_is_told_with_those_that_are() -> None:
+def test_unknown_catalog_is_reported_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="no Paimon catalog is called 'prod'") as caught:
         find_options("prod", {"lake": {}, "Dev": {}}, {})
     assert caught.value.hint == "there is dev, lake"
@@ -116,7 +117,7 @@ def test_catalog_that_nothing_describes_is_told_with_those_that_are() -> None:
         ("[paimon.lake]\n[paimon.LAKE]", "describes the catalog 'LAKE' twice"),
     ],
 )
-def test_what_is_no_table_of_options_is_told_with_its_file(
+def test_wrong_type_of_options_is_reported_with_its_file(
     toml: str, says: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "livy.toml"
@@ -163,7 +164,7 @@ def test_example_and_readme_describe_a_catalog_that_loads(tmp_path: Path) -> Non
         assert all(is_public(option) for option in name.options)
 
 
-def test_options_that_nobody_knows_are_secret() -> None:
+def test_unknown_options_are_secret() -> None:
     assert is_public("dlf.region")
     assert not is_public("dlf.security-token")
     assert mask_option("header.Authorization", "Bearer x") == "***"

@@ -41,7 +41,7 @@ def test_name_that_no_file_can_have_is_faulty(path: str, fault: str | None) -> N
     assert fault is None or fault in str(found)
 
 
-def test_room_is_left_for_what_is_added_to_a_name() -> None:
+def test_room_is_left_for_the_suffix_of_a_name() -> None:
     assert find_fault("n" * 222, reserved_bytes=33) is None
     assert find_fault("n" * 223, reserved_bytes=33) is not None
 
@@ -68,7 +68,7 @@ def test_kind_is_described(make: Callable[[Path], object], kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_what_is_no_file_is_not_opened(make: Callable[[Path], object], tmp_path: Path) -> None:
+def test_special_file_is_not_opened(make: Callable[[Path], object], tmp_path: Path) -> None:
     make(tmp_path / "it")
 
     with pytest.raises(NotRegularError, match="not a file"):

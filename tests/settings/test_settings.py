@@ -7,9 +7,11 @@ import pytest
 
 from exporter.errors import UsageError
 from exporter.settings.annotations import format_size, parse_duration, parse_size
+from exporter.settings.dump import build_json_schema, dump_toml
 from exporter.settings.endpoints import build_endpoint, check_endpoint, check_region
-from exporter.settings.load import build_json_schema, dump_toml, load_settings
-from exporter.settings.settings import Field, Settings, read_fields
+from exporter.settings.fields import Field, read_fields
+from exporter.settings.load import load_settings
+from exporter.settings.settings import Settings
 
 FIELDS = {field.name: field for field in read_fields()}
 
@@ -272,7 +274,7 @@ def test_duration_is_refused(text: str) -> None:
         ({"output": "\udcff"}, "--output '\\udcff': should be text", "output:"),
     ],
 )
-def test_wrong_flag_is_told_with_its_value(
+def test_wrong_flag_is_reported_with_its_value(
     flags: dict[str, object], message: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -282,7 +284,7 @@ def test_wrong_flag_is_told_with_its_value(
     assert hint in (caught.value.hint or "")
 
 
-def test_wrong_variable_is_told_by_its_name() -> None:
+def test_wrong_variable_is_reported_by_its_name() -> None:
     with pytest.raises(UsageError, match=r"^LIVY_EXPORTER_QUIET='maybe': should be true or false$"):
         load(environ={"LIVY_EXPORTER_QUIET": "maybe"})
 
@@ -307,7 +309,7 @@ def test_wrong_variable_is_told_by_its_name() -> None:
         ("region = { id = 1 }", "text"),
     ],
 )
-def test_wrong_type_in_the_file_is_told_with_key_and_file(
+def test_wrong_type_in_the_file_is_reported_with_key_and_file(
     line: str, should: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -371,9 +373,7 @@ def test_unknown_variable_names_the_nearest(variable: str, hint: str) -> None:
         (None, "^cannot read '.*': No such file or directory$"),
     ],
 )
-def test_file_that_cannot_be_read_is_told(
-    content: bytes | None, message: str, tmp_path: Path
-) -> None:
+def test_unreadable_file_is_reported(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "livy.toml"
     if content is not None:
         path.write_bytes(content)
@@ -480,7 +480,7 @@ def test_endpoint_and_region_are_checked_when_they_are_loaded() -> None:
 
 
 @pytest.mark.parametrize("region", ["cn-hangzhou", "us-east-1", "cn-shanghai-finance-1"])
-def test_region_is_passed_whether_it_is_known_or_not(region: str) -> None:
+def test_region_need_not_be_known(region: str) -> None:
     assert check_region(region) == region
 
 
@@ -528,7 +528,7 @@ def test_size_that_is_shown_reads_the_same(size_bytes: int) -> None:
     assert parse_size(format_size(size_bytes)) == size_bytes
 
 
-def test_json_schema_has_each_key_with_what_it_is_for() -> None:
+def test_json_schema_describes_each_key() -> None:
     schema = build_json_schema()
 
     assert list(schema["properties"]) == [*FIELDS, "paimon"]
@@ -602,7 +602,7 @@ def test_dumped_settings_are_the_same_when_loaded_again(tmp_path: Path) -> None:
     }
 
 
-def test_dumped_settings_tell_where_each_came_from(tmp_path: Path) -> None:
+def test_dumped_settings_name_their_origins(tmp_path: Path) -> None:
     path = tmp_path / "livy\n.toml"
     path.write_text("retries = 3", encoding="utf-8")
     loaded = load_settings(

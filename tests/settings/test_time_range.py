@@ -9,7 +9,7 @@ from exporter.model import ALL_TIME, TimeRange
 from exporter.runs.prepare import resolve_time_range
 from exporter.settings.annotations import check_instant, parse_instant
 from exporter.settings.load import load_settings
-from exporter.times import LAST_MS, format_ms, read_ms
+from exporter.times import LAST_MS, ceil_ms, format_ms
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 NOW_MS = 1_795_348_800_000
@@ -70,19 +70,19 @@ def test_other_text_is_refused(text: str) -> None:
         parse_instant(text, now=NOW)
 
 
-def test_time_without_an_offset_is_refused_since_nobody_knows_whose_it_is() -> None:
+def test_time_without_an_offset_is_refused() -> None:
     with pytest.raises(ValueError, match="such as 2026-11-01T08:00:00Z"):
         parse_instant("2026-11-01T08:00:00", now=NOW)
 
 
 @given(at=INSTANTS)
 def test_time_means_the_same_in_every_offset(at: datetime) -> None:
-    assert parse_instant(at.isoformat(), now=NOW) == read_ms(at)
-    assert parse_instant(at.astimezone(UTC).isoformat(), now=NOW) == read_ms(at)
+    assert parse_instant(at.isoformat(), now=NOW) == ceil_ms(at)
+    assert parse_instant(at.astimezone(UTC).isoformat(), now=NOW) == ceil_ms(at)
 
 
 @given(at_ms=st.integers(0, LAST_MS))
-def test_what_the_manifest_states_is_read_back(at_ms: int) -> None:
+def test_time_of_the_manifest_is_read_back(at_ms: int) -> None:
     text = format_ms(at_ms)
 
     assert text is not None
@@ -107,7 +107,7 @@ def test_spans_that_follow_each_other_part_the_sessions(
 
 
 @pytest.mark.parametrize("create_time", [None, 0, "2026-11-01", True])
-def test_session_that_does_not_tell_its_time_is_kept(create_time: object) -> None:
+def test_session_without_a_create_time_is_kept(create_time: object) -> None:
     assert TimeRange(NOVEMBER_MS, NOW_MS).wants(create_time)
 
 

@@ -13,50 +13,52 @@ from exporter.errors import (
 from exporter.model import Gateway
 from exporter.ui.errors import ErrorReporter, guess_reporter
 
+SECRET = "http://user:pa?s/s@word@host:3128/"
 
-def tell(
+
+def report(
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
     *,
     reporter: ErrorReporter | None = None,
 ) -> tuple[int, list[str]]:
-    code = (reporter or ErrorReporter(as_json=False, with_traceback=False)).tell_error(error)
-    said = capsys.readouterr()
-    assert said.out == ""
-    return code, said.err.splitlines()
+    code = (reporter or ErrorReporter(as_json=False, with_traceback=False)).report_error(error)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return code, captured.err.splitlines()
 
 
 def test_error_is_one_line_and_its_hint_another(capsys: pytest.CaptureFixture[str]) -> None:
-    code, lines = tell(capsys, UsageError("no region", hint="name it"))
+    code, lines = report(capsys, UsageError("no region", hint="name it"))
 
     assert (code, lines) == (2, ["error: no region", "hint: name it"])
 
 
 def test_error_without_a_remedy_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    _, lines = tell(capsys, DestinationError("cannot write 'x': Input/output error"))
+    _, lines = report(capsys, DestinationError("cannot write 'x': Input/output error"))
 
     assert lines == ["error: cannot write 'x': Input/output error"]
 
 
 def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
-    _, lines = tell(capsys, ExporterError("a\nb\x1b[2J\x9b", hint="c\td"))
+    _, lines = report(capsys, ExporterError("a\nb\x1b[2J\x9b", hint="c\td"))
 
     assert lines == ["error: a\\x0ab\\x1b[2J\\x9b", "hint: c\\x09d"]
 
 
-def test_errors_that_are_alike_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_that_are_alike_are_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
     errors = [NetworkError(f"page {n}: no answer", hint="wait") for n in (1, 2, 2, 3)]
 
-    code, lines = tell(capsys, ExceptionGroup("", [errors[0], ExceptionGroup("", errors[1:])]))
+    code, lines = report(capsys, ExceptionGroup("", [errors[0], ExceptionGroup("", errors[1:])]))
 
     assert code == 1
     assert lines == ["error: page 1: no answer (and 2 more like it)", "hint: wait"]
 
 
-def test_errors_that_differ_are_each_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_that_differ_are_each_reported(capsys: pytest.CaptureFixture[str]) -> None:
     refused = AuthenticationError("wrong secret", hint="check it", status=403)
 
-    code, lines = tell(
+    code, lines = report(
         capsys, ExceptionGroup("", [NetworkError("no answer", hint="wait"), refused])
     )
 
@@ -65,21 +67,21 @@ def test_errors_that_differ_are_each_told(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_exit_code_is_that_of_the_error(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _ = tell(capsys, IncompleteError("cannot prove it", hint="again"))
+    code, _ = report(capsys, IncompleteError("cannot prove it", hint="again"))
 
     assert code == 4
 
 
-def test_reader_that_has_gone_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_reported_to_a_reader_that_has_gone(capsys: pytest.CaptureFixture[str]) -> None:
     errors = [BrokenPipeError(), NetworkError("cancelled")]
 
-    code, lines = tell(capsys, ExceptionGroup("", errors))
+    code, lines = report(capsys, ExceptionGroup("", errors))
 
     assert (code, lines) == (1, [])
 
 
-def test_bug_is_told_with_the_way_to_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    code, lines = tell(capsys, KeyError("page"))
+def test_bug_is_reported_with_the_way_to_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = report(capsys, KeyError("page"))
 
     assert code == 1
     assert lines == [
@@ -91,7 +93,7 @@ def test_bug_is_told_with_the_way_to_its_traceback(capsys: pytest.CaptureFixture
 def test_traceback_follows_the_error(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = ErrorReporter(as_json=False, with_traceback=True)
 
-    _, lines = tell(capsys, UsageError("no region"), reporter=reporter)
+    _, lines = report(capsys, UsageError("no region"), reporter=reporter)
 
     assert lines[0] == "error: no region"
     assert lines[-1] == "exporter.errors.UsageError: no region"
@@ -99,10 +101,10 @@ def test_traceback_follows_the_error(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_json_has_the_run_once_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = ErrorReporter(as_json=True, with_traceback=False)
-    _, (early,) = tell(capsys, UsageError("no region", hint="name it"), reporter=reporter)
+    _, (early,) = report(capsys, UsageError("no region", hint="name it"), reporter=reporter)
     reporter.run_id = "r-1"
 
-    _, (late,) = tell(capsys, UsageError("no region"), reporter=reporter)
+    _, (late,) = report(capsys, UsageError("no region"), reporter=reporter)
 
     assert json.loads(early) | {"ts": ""} == {
         "ts": "",
@@ -114,11 +116,11 @@ def test_json_has_the_run_once_it_is_known(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(late)["run_id"] == "r-1"
 
 
-def test_interrupt_is_told_with_what_became_of_the_output(
+def test_interrupt_is_reported_with_the_fate_of_the_output(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ErrorReporter(as_json=False, with_traceback=False).tell_interrupt("nothing was published")
-    ErrorReporter(as_json=True, with_traceback=False, run_id="r-1").tell_interrupt("")
+    ErrorReporter(as_json=False, with_traceback=False).report_interrupt("nothing was published")
+    ErrorReporter(as_json=True, with_traceback=False, run_id="r-1").report_interrupt("")
 
     text, line = capsys.readouterr().err.splitlines()
     assert text == "interrupted: nothing was published"
@@ -139,7 +141,7 @@ def test_json_names_the_gateway_that_all_alike_are_about(
     third.gateway = Gateway("cn-hangzhou", "w-1", "lc-2")
 
     for group in ([first, second], [first, third]):
-        ErrorReporter(as_json=True, with_traceback=False).tell_error(ExceptionGroup("two", group))
+        ErrorReporter(as_json=True, with_traceback=False).report_error(ExceptionGroup("two", group))
 
     same, mixed = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert (same["region_id"], same["workspace_id"], same["gateway_id"]) == (
@@ -165,9 +167,23 @@ def test_json_names_the_gateway_that_all_alike_are_about(
         ([], {"LIVY_EXPORTER_VERBOSE": "2"}, False, True),
     ],
 )
-def test_way_of_telling_is_guessed_from_what_was_typed(
+def test_reporter_is_guessed_from_the_arguments(
     arguments: list[str], environ: dict[str, str], as_json: bool, with_traceback: bool
 ) -> None:
     reporter = guess_reporter(arguments, environ=environ)
 
     assert (reporter.as_json, reporter.with_traceback) == (as_json, with_traceback)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_error_its_hint_and_its_causes_are_reported_with_urls_masked(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = NetworkError(f"cannot reach {SECRET}", hint=f"check {SECRET}")
+    error.__cause__ = OSError(f"no way to {SECRET}")
+
+    ErrorReporter(as_json=as_json, with_traceback=True).report_error(error)
+
+    shown = capsys.readouterr().err
+    assert "word" not in shown
+    assert shown.count("http://***@host:3128/") == 4

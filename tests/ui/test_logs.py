@@ -1,4 +1,4 @@
-"""Claims about what reaches the log, and in which form."""
+"""Claims about the lines of the log."""
 
 import json
 import logging
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from exporter.model import Gateway
-from exporter.ui.logs import LineHandler, LogFormat, configure_logging, line_writer
+from exporter.settings.settings import LogFormat
+from exporter.ui.logs import LineHandler, configure_logging, line_writer
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 
@@ -50,8 +51,8 @@ def log_failure() -> None:
 
 def only_object(stream: StringIO) -> dict[str, Any]:
     (line,) = stream.getvalue().splitlines()
-    told: dict[str, Any] = json.loads(line)
-    return told
+    shown: dict[str, Any] = json.loads(line)
+    return shown
 
 
 @pytest.mark.parametrize(
@@ -122,9 +123,9 @@ def test_json_has_time_level_run_and_message() -> None:
 
     logger.warning("slowed down by %s", "Throttling.User")
 
-    told = only_object(stream)
-    assert told.pop("ts").endswith("Z")
-    assert told == {
+    shown = only_object(stream)
+    assert shown.pop("ts").endswith("Z")
+    assert shown == {
         "level": "warning",
         "event": "log",
         "run_id": "r-1",
@@ -138,13 +139,13 @@ def test_json_names_the_gateway_and_the_event_it_was_given() -> None:
 
     logger.warning("slow", extra={"gateway": GATEWAY, "event": "retry", "wait_s": 1.5})
 
-    told = only_object(stream)
-    assert (told["region_id"], told["workspace_id"], told["gateway_id"]) == (
+    shown = only_object(stream)
+    assert (shown["region_id"], shown["workspace_id"], shown["gateway_id"]) == (
         "cn-hangzhou",
         "w-1",
         "lc-1",
     )
-    assert (told["event"], told["wait_s"]) == ("retry", 1.5)
+    assert (shown["event"], shown["wait_s"]) == ("retry", 1.5)
 
 
 @pytest.mark.parametrize("verbosity", [0, 2])
@@ -153,9 +154,9 @@ def test_json_has_a_traceback_only_when_everything_is_written(verbosity: int) ->
 
     log_failure()
 
-    told = only_object(stream)
-    assert told["error"] == "OSError: disk is full"
-    assert ("traceback" in told) == (verbosity == 2)
+    shown = only_object(stream)
+    assert shown["error"] == "OSError: disk is full"
+    assert ("traceback" in shown) == (verbosity == 2)
 
 
 @pytest.mark.parametrize("verbosity", [0, 2])
@@ -207,7 +208,7 @@ def test_lines_go_to_whoever_owns_the_terminal_and_back() -> None:
     stream, handler = configured()
     above_the_bar: list[str] = []
 
-    with handler.writing_through(above_the_bar.append):
+    with handler.redirect_to(above_the_bar.append):
         logger.warning("during")
     logger.warning("after")
 
@@ -218,7 +219,7 @@ def test_lines_go_to_whoever_owns_the_terminal_and_back() -> None:
 def test_lines_go_back_although_the_run_failed() -> None:
     stream, handler = configured()
 
-    with pytest.raises(KeyboardInterrupt), handler.writing_through(lambda line: None):
+    with pytest.raises(KeyboardInterrupt), handler.redirect_to(lambda line: None):
         raise KeyboardInterrupt
     logger.warning("after")
 

@@ -1,4 +1,4 @@
-"""Claims about which drawing is chosen, when it speaks, and what fits in a row."""
+"""Claims about the choice of a drawing, its lines and its row."""
 
 import json
 import logging
@@ -24,12 +24,12 @@ from exporter.events import (
     SessionsWritten,
 )
 from exporter.model import Gateway
+from exporter.settings.settings import LogFormat, ProgressMode
 from exporter.ui.bar import build_fields, fit
-from exporter.ui.logs import LogFormat, configure_logging
+from exporter.ui.logs import configure_logging
 from exporter.ui.progress import (
     LINE_INTERVAL_S,
     Progress,
-    ProgressMode,
     choose_drawing,
     open_progress,
 )
@@ -153,7 +153,7 @@ def test_the_first_line_comes_when_the_total_is_known() -> None:
     assert stream.getvalue() == "0 of 200 sessions (0%), 0 of 2 pages, 0 in flight\n"
 
 
-def test_no_line_comes_at_once_where_only_what_is_new_is_asked_for() -> None:
+def test_first_line_of_an_incremental_run_waits_for_an_interval() -> None:
     stream = StringIO()
 
     with opened(stream, mode="plain") as progress:
@@ -228,7 +228,7 @@ def test_no_progress_still_gets_a_summary() -> None:
 
 
 @pytest.mark.parametrize("log_format", get_args(LogFormat))
-def test_quiet_says_nothing_about_a_complete_run(log_format: LogFormat) -> None:
+def test_quiet_is_silent_about_a_complete_run(log_format: LogFormat) -> None:
     stream = StringIO()
 
     with opened(stream, quiet=True, log_format=log_format) as progress:
@@ -239,7 +239,7 @@ def test_quiet_says_nothing_about_a_complete_run(log_format: LogFormat) -> None:
 
 
 @pytest.mark.parametrize("log_format", get_args(LogFormat))
-def test_quiet_still_says_that_a_run_is_incomplete(log_format: LogFormat) -> None:
+def test_quiet_still_reports_an_incomplete_run(log_format: LogFormat) -> None:
     stream = StringIO()
 
     with opened(stream, quiet=True, log_format=log_format) as progress:
@@ -249,7 +249,7 @@ def test_quiet_still_says_that_a_run_is_incomplete(log_format: LogFormat) -> Non
     assert "incomplete" in stream.getvalue().lower()
 
 
-def test_json_lines_tell_the_run_in_order() -> None:
+def test_json_lines_follow_the_run_in_order() -> None:
     stream, clock = StringIO(), Clock()
 
     with opened(stream, clock=clock, log_format="json") as progress:
@@ -258,19 +258,19 @@ def test_json_lines_tell_the_run_in_order() -> None:
         progress(ListingFinished(ONE, 200, "quiescent"))
         progress(COMPLETE)
 
-    told = objects(stream)
-    assert [each["event"] for each in told] == [
+    shown = objects(stream)
+    assert [each["event"] for each in shown] == [
         "listing_started",
         "progress",
         "listing_finished",
         "run_finished",
     ]
-    assert {each["run_id"] for each in told} == {"r-1"}
-    assert {each["ts"] for each in told} == {"2026-01-01T12:00:00.000Z"}
+    assert {each["run_id"] for each in shown} == {"r-1"}
+    assert {each["ts"] for each in shown} == {"2026-01-01T12:00:00.000Z"}
     ids = {"region_id": "cn-hangzhou", "workspace_id": "w-1", "gateway_id": "lc-1"}
-    assert told[0] == told[0] | ids
-    assert told[2] == told[2] | ids
-    assert told[3]["gateways"] == [
+    assert shown[0] == shown[0] | ids
+    assert shown[2] == shown[2] | ids
+    assert shown[3]["gateways"] == [
         {
             **ids,
             "session_count": 200,
@@ -281,7 +281,7 @@ def test_json_lines_tell_the_run_in_order() -> None:
     ]
 
 
-def test_json_lines_tell_what_was_listed_in_full_and_why() -> None:
+def test_json_lines_name_full_listings_and_their_reasons() -> None:
     stream = StringIO()
 
     with opened(stream, log_format="json") as progress:
@@ -293,20 +293,20 @@ def test_json_lines_tell_what_was_listed_in_full_and_why() -> None:
         progress(ListingFinished(TWO, 7, "anchored", incremental=True))
         progress(replace(COMPLETE, incremental=True))
 
-    told = [each for each in objects(stream) if each["event"] != "progress"]
-    modes = [each["mode"] for each in told]
+    shown = [each for each in objects(stream) if each["event"] != "progress"]
+    modes = [each["mode"] for each in shown]
     assert modes == ["incremental", "full", "full", "incremental", "incremental", "incremental"]
-    assert [each["full_because"] for each in told if "full_because" in each] == [
+    assert [each["full_because"] for each in shown if "full_because" in each] == [
         "it was pruned",
         None,
     ]
-    assert [(each["mode"], each["full_because"]) for each in told[-1]["gateways"]] == [
+    assert [(each["mode"], each["full_because"]) for each in shown[-1]["gateways"]] == [
         ("full", "it was pruned"),
         ("incremental", None),
     ]
 
 
-def test_json_progress_expects_no_number_where_only_what_is_new_is_asked_for() -> None:
+def test_json_progress_of_an_incremental_run_expects_no_number() -> None:
     stream, clock = StringIO(), Clock()
 
     with opened(stream, clock=clock, log_format="json") as progress:
@@ -344,7 +344,7 @@ def test_an_incomplete_run_is_a_warning_in_json() -> None:
     assert objects(stream)[-1]["status"] == "incomplete"
 
 
-def test_each_retry_is_a_record_of_what_happens(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_retry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     stream = StringIO()
     caplog.set_level(logging.INFO, logger="exporter.ui.progress")
 
@@ -363,8 +363,8 @@ def test_a_retry_in_json_names_its_run_and_its_gateway() -> None:
     with opened(StringIO(), mode="none") as progress:
         progress(RetryScheduled("page 2 of w-1/lc-1", 1, 0.5, "busy", ONE))
 
-    (told,) = objects(stream)
-    assert told == told | {
+    (shown,) = objects(stream)
+    assert shown == shown | {
         "event": "retry",
         "run_id": "r-1",
         "region_id": "cn-hangzhou",
@@ -381,7 +381,7 @@ def test_a_reader_that_went_away_does_not_fail_the_run() -> None:
     assert progress.stats.finished == COMPLETE
 
 
-def running_tally(*, throttled: bool = False) -> RunStats:
+def running_stats(*, throttled: bool = False) -> RunStats:
     stats = RunStats()
     stats.apply(GatewaysDiscovered(1), 0.0)
     stats.apply(ListingStarted(ONE, 20_000, 200), 0.0)
@@ -398,13 +398,13 @@ def row(stats: RunStats, width: int) -> str:
 @pytest.mark.parametrize("width", range(5, 130))
 @pytest.mark.parametrize("throttled", [True, False])
 def test_a_row_fits_whatever_the_width(width: int, throttled: bool) -> None:
-    fields = fit(build_fields(running_tally(throttled=throttled), 10.0), width)
+    fields = fit(build_fields(running_stats(throttled=throttled), 10.0), width)
 
     assert len("  ".join(field.text for field in fields)) <= width
 
 
 def test_a_wide_row_has_everything() -> None:
-    assert row(running_tally(), 119).split("  ") == [
+    assert row(running_stats(), 119).split("  ") == [
         "",
         "62%",
         "12,400/20,000 sessions",
@@ -416,7 +416,7 @@ def test_a_wide_row_has_everything() -> None:
     ]
 
 
-def test_a_row_counts_what_is_new_and_measures_it_by_nothing() -> None:
+def test_a_row_of_an_incremental_run_has_a_count_and_no_percentage() -> None:
     stats = RunStats()
     stats.apply(GatewaysDiscovered(1), 0.0)
     stats.apply(ListingStarted(ONE, 20_033, 1, incremental=True), 0.0)
@@ -430,8 +430,8 @@ def test_a_row_counts_what_is_new_and_measures_it_by_nothing() -> None:
     assert not any("20,033" in field or "%" in field for field in fields)
 
 
-def test_a_narrow_row_keeps_what_matters_most() -> None:
-    assert row(running_tally(), 79).split("  ") == [
+def test_a_narrow_row_keeps_the_most_important_fields() -> None:
+    assert row(running_stats(), 79).split("  ") == [
         "",
         "62%",
         "12,400/20,000",
@@ -439,17 +439,17 @@ def test_a_narrow_row_keeps_what_matters_most() -> None:
         "0 in flight",
         "ETA 7s",
     ]
-    assert row(running_tally(), 20) == "62%  ETA 7s"
-    assert row(running_tally(), 5) == "62%"
+    assert row(running_stats(), 20) == "62%  ETA 7s"
+    assert row(running_stats(), 5) == "62%"
 
 
 def test_throttling_is_worth_its_place_only_when_it_happens() -> None:
-    assert "throttled" not in row(running_tally(), 79)
-    assert "1 throttled" in row(running_tally(throttled=True), 79)
+    assert "throttled" not in row(running_stats(), 79)
+    assert "1 throttled" in row(running_stats(throttled=True), 79)
 
 
 def test_a_row_does_not_change_its_width_as_numbers_grow() -> None:
-    early, late = RunStats(), running_tally()
+    early, late = RunStats(), running_stats()
     early.apply(GatewaysDiscovered(1), 0.0)
     early.apply(ListingStarted(ONE, 20_000, 200), 0.0)
 

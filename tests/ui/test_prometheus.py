@@ -1,4 +1,4 @@
-"""Claims about what the metrics file tells of a run, and what outlives a run that failed."""
+"""Claims about the metrics file of a run, and the times that outlive a failed one."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +72,7 @@ def ended(
     metrics.write(exit_code)
 
 
-def test_every_count_of_a_run_is_told(tmp_path: Path) -> None:
+def test_every_count_of_a_run_is_written(tmp_path: Path) -> None:
     path, clock = tmp_path / "livy.prom", Clock()
     metrics = RunMetrics(str(path), output="out.parquet", now_s=clock)
 
@@ -150,7 +150,7 @@ def test_a_good_run_replaces_all_times(tmp_path: Path) -> None:
     assert value_of(path, NEWEST_SESSION) == 2
 
 
-def test_a_first_run_that_failed_tells_no_success(tmp_path: Path) -> None:
+def test_a_first_run_that_failed_has_no_time_of_success(tmp_path: Path) -> None:
     path = tmp_path / "livy.prom"
 
     ended(path, 1, newest_ms=1000)
@@ -168,11 +168,11 @@ def test_a_good_run_that_saw_no_session_keeps_the_newest_that_was_seen(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "former", [b"", b"\x00\xff\xfe", b"livy_exporter{", b"# HELP x\nx{a=} 1\n", b"{}"]
+    "content", [b"", b"\x00\xff\xfe", b"livy_exporter{", b"# HELP x\nx{a=} 1\n", b"{}"]
 )
-def test_a_damaged_file_is_replaced(former: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file_is_replaced(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "livy.prom"
-    path.write_bytes(former)
+    path.write_bytes(content)
 
     ended(path, 1)
 
@@ -212,16 +212,16 @@ def test_a_name_with_quotes_and_line_ends_is_a_label_like_any_other(tmp_path: Pa
     assert {sample.labels["output"] for each in families for sample in each.samples} == {output}
 
 
-def test_a_folder_that_is_not_there_is_told_with_its_name(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "none" / "livy.prom"
 
-    with pytest.raises(DestinationError, match=r"livy\.prom.*No such file") as told:
+    with pytest.raises(DestinationError, match=r"livy\.prom.*No such file") as caught:
         RunMetrics(str(path), output="out.parquet").write(0)
 
-    assert "--metrics-file" in (told.value.hint or "")
+    assert "--metrics-file" in (caught.value.hint or "")
 
 
-def test_a_folder_in_the_place_of_the_file_is_told_and_left(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_reported_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "livy.prom"
     path.mkdir()
 
@@ -232,7 +232,7 @@ def test_a_folder_in_the_place_of_the_file_is_told_and_left(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "./out.parquet", "out.parquet.manifest.json"])
-def test_metrics_never_replace_what_is_exported(
+def test_metrics_never_replace_the_output(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -244,7 +244,7 @@ def test_metrics_never_replace_what_is_exported(
 
 
 @pytest.mark.parametrize("name", ["-", "a\0b"])
-def test_what_is_no_file_is_refused(name: str) -> None:
+def test_a_special_file_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="the metrics cannot go to"):
         open_metrics(name, output="out.parquet", manifest=None)
 
@@ -264,7 +264,7 @@ def test_no_file_is_no_listener() -> None:
     ],
     ids=repr,
 )
-def test_the_exit_code_of_an_error_is_told(
+def test_the_exit_code_of_an_error_is_written(
     error: BaseException, exit_code: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "livy.prom"

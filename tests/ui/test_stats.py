@@ -43,7 +43,7 @@ ONE_OF_EACH: list[Event] = [
 ]
 
 
-def tally_of(events: Iterable[Event], *, at_s: float = 0.0) -> RunStats:
+def stats_of(events: Iterable[Event], *, at_s: float = 0.0) -> RunStats:
     stats = RunStats()
     for event in events:
         stats.apply(event, at_s)
@@ -57,7 +57,7 @@ def steady(stats: RunStats, *, from_s: float, to_s: float, per_s: int) -> None:
 
 
 def test_every_kind_of_event_can_be_counted() -> None:
-    stats = tally_of(ONE_OF_EACH)
+    stats = stats_of(ONE_OF_EACH)
 
     assert {type(event) for event in ONE_OF_EACH} == set(get_args(Event))
     assert (stats.run_id, stats.output) == ("r-1", "out.parquet")
@@ -65,7 +65,7 @@ def test_every_kind_of_event_can_be_counted() -> None:
     assert stats.finished == ONE_OF_EACH[-1]
 
 
-def test_a_new_tally_knows_nothing() -> None:
+def test_new_stats_are_empty() -> None:
     stats = RunStats()
 
     assert stats.fraction is None
@@ -76,7 +76,7 @@ def test_a_new_tally_knows_nothing() -> None:
 
 
 def test_requests_are_counted_by_outcome() -> None:
-    stats = tally_of(
+    stats = stats_of(
         [
             RequestStarted(in_flight=1),
             RequestStarted(in_flight=2),
@@ -97,8 +97,8 @@ def test_requests_are_counted_by_outcome() -> None:
 
 
 def test_expected_counts_are_summed_over_gateways() -> None:
-    some = tally_of([GatewaysDiscovered(2), ListingStarted(ONE, 12_000, 120)])
-    stats = tally_of(
+    some = stats_of([GatewaysDiscovered(2), ListingStarted(ONE, 12_000, 120)])
+    stats = stats_of(
         [GatewaysDiscovered(2), ListingStarted(ONE, 12_000, 120), ListingStarted(TWO, 8_000, 80)]
     )
 
@@ -108,7 +108,7 @@ def test_expected_counts_are_summed_over_gateways() -> None:
 
 
 def test_gateways_without_a_total_are_taken_to_be_average() -> None:
-    stats = tally_of([GatewaysDiscovered(4), ListingStarted(ONE, 300, 3)])
+    stats = stats_of([GatewaysDiscovered(4), ListingStarted(ONE, 300, 3)])
 
     assert stats.sessions_estimated == 1_200
 
@@ -117,8 +117,8 @@ def test_gateways_without_a_total_are_taken_to_be_average() -> None:
     assert stats.sessions_estimated == 800
 
 
-def test_a_finished_listing_counts_with_what_it_really_had() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(103)])
+def test_a_finished_listing_counts_with_its_real_number() -> None:
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(103)])
 
     stats.apply(ListingFinished(ONE, session_count=103, proof="anchored"), 1.0)
 
@@ -128,21 +128,21 @@ def test_a_finished_listing_counts_with_what_it_really_had() -> None:
 
 
 def test_a_listing_that_finishes_unannounced_is_counted() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingFinished(ONE, 0, "quiescent")])
+    stats = stats_of([GatewaysDiscovered(1), ListingFinished(ONE, 0, "quiescent")])
 
     assert stats.is_read
     assert stats.gateways[ONE].session_count == 0
 
 
 def test_fraction_never_passes_one_when_sessions_appear_meanwhile() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(150)])
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(150)])
 
     assert stats.fraction == 1.0
     assert not stats.is_read
 
 
 def test_an_empty_gateway_is_done_when_its_listing_is() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 0, 1)])
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 0, 1)])
 
     assert stats.fraction == 0.0
 
@@ -152,8 +152,8 @@ def test_an_empty_gateway_is_done_when_its_listing_is() -> None:
     assert stats.eta_s(1.0) == 0.0
 
 
-def test_rate_waits_until_it_says_something() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
+def test_rate_waits_for_enough_time() -> None:
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
 
     stats.apply(SessionsWritten(100), 0.01)
 
@@ -162,7 +162,7 @@ def test_rate_waits_until_it_says_something() -> None:
 
 
 def test_rate_follows_the_last_seconds_and_overall_rate_the_whole() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
 
     steady(stats, from_s=0, to_s=50, per_s=1_000)
     steady(stats, from_s=50, to_s=70, per_s=100)
@@ -172,7 +172,7 @@ def test_rate_follows_the_last_seconds_and_overall_rate_the_whole() -> None:
 
 
 def test_rate_falls_while_nothing_comes() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000)])
 
     steady(stats, from_s=0, to_s=20, per_s=1_000)
 
@@ -182,13 +182,13 @@ def test_rate_falls_while_nothing_comes() -> None:
 
 
 def test_eta_is_unknown_until_something_is_written() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000, 10)])
 
     assert stats.eta_s(5.0) is None
 
 
 def test_eta_counts_down_at_a_steady_rate() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200)])
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200)])
 
     steady(stats, from_s=0, to_s=5, per_s=1_000)
     eta_early_s = stats.eta_s(5)
@@ -200,7 +200,7 @@ def test_eta_counts_down_at_a_steady_rate() -> None:
 
 
 def test_eta_includes_gateways_whose_total_is_unknown() -> None:
-    stats = tally_of([GatewaysDiscovered(2), ListingStarted(ONE, 10_000, 100)])
+    stats = stats_of([GatewaysDiscovered(2), ListingStarted(ONE, 10_000, 100)])
 
     steady(stats, from_s=0, to_s=5, per_s=1_000)
 
@@ -208,7 +208,7 @@ def test_eta_includes_gateways_whose_total_is_unknown() -> None:
 
 
 def test_samples_are_bounded_however_many_writes_come() -> None:
-    stats = tally_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000_000, 10_000)])
+    stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 1_000_000, 10_000)])
 
     for step in range(100_000):
         stats.apply(SessionsWritten(1), step / 1_000)
@@ -238,7 +238,7 @@ def test_samples_are_bounded_however_many_writes_come() -> None:
     ),
     steps_s=st.lists(st.floats(0, 20), min_size=40, max_size=40),
 )
-def test_whatever_comes_what_is_told_makes_sense(events: list[Event], steps_s: list[float]) -> None:
+def test_numbers_make_sense_after_any_events(events: list[Event], steps_s: list[float]) -> None:
     stats = RunStats()
     now_s = 0.0
 

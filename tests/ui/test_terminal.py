@@ -41,7 +41,7 @@ try:
         open_progress(
             mode="auto", log_format=log_format, stream=sys.stderr, quiet=False, environ=os.environ
         ) as progress,
-        handler.writing_through(progress.write_line),
+        handler.redirect_to(progress.write_line),
     ):
         progress(RunStarted("r-1", "out.parquet", datetime.now(UTC)))
         progress(GatewaysDiscovered(1))

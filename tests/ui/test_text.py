@@ -34,7 +34,7 @@ ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
 
 
-def tally_of(*events: Event) -> RunStats:
+def stats_of(*events: Event) -> RunStats:
     stats = RunStats()
     for event in events:
         stats.apply(event, 0.0)
@@ -111,8 +111,8 @@ def test_one_is_singular_and_none_is_plural() -> None:
     assert count_of(0, "session") == "0 sessions"
 
 
-def test_line_says_what_is_waited_for_before_a_total_is_known() -> None:
-    stats = tally_of(RequestStarted(in_flight=1))
+def test_line_names_the_step_before_a_total_is_known() -> None:
+    stats = stats_of(RequestStarted(in_flight=1))
     before = progress_line(stats, 2.0)
 
     stats.apply(GatewaysDiscovered(3), 2.0)
@@ -123,7 +123,7 @@ def test_line_says_what_is_waited_for_before_a_total_is_known() -> None:
 
 
 def test_line_has_counts_rate_and_eta() -> None:
-    stats = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
+    stats = stats_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
     for page_num in range(1, 125):
         stats.apply(PageRead(ONE, page_num, 100), 1.0)
     stats.apply(RequestStarted(in_flight=32), 1.0)
@@ -137,7 +137,7 @@ def test_line_has_counts_rate_and_eta() -> None:
 
 
 def test_line_names_throttles_and_retries_only_where_there_are_some() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 100, 1),
         RequestEnded("throttled", in_flight=0, elapsed_s=0.1),
@@ -149,8 +149,8 @@ def test_line_names_throttles_and_retries_only_where_there_are_some() -> None:
     assert line == ("0 of 100 sessions (0%), 0 of 1 pages, 0 in flight, 1 throttled, 1 retried")
 
 
-def test_line_marks_what_is_a_guess_while_totals_are_missing() -> None:
-    stats = tally_of(GatewaysDiscovered(2), ListingStarted(ONE, 100, 1), SessionsWritten(50))
+def test_line_marks_guesses_while_totals_are_missing() -> None:
+    stats = stats_of(GatewaysDiscovered(2), ListingStarted(ONE, 100, 1), SessionsWritten(50))
 
     line = progress_line(stats, 1.0)
 
@@ -159,15 +159,15 @@ def test_line_marks_what_is_a_guess_while_totals_are_missing() -> None:
 
 
 def test_percent_is_not_rounded_up_to_100() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(1), ListingStarted(ONE, 100_000, 1_000), SessionsWritten(99_999)
     )
 
     assert "(99%)" in progress_line(stats, 0.0)
 
 
-def test_counts_above_what_was_expected_read_well() -> None:
-    stats = tally_of(
+def test_counts_above_the_expected_ones_read_well() -> None:
+    stats = stats_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 100, 1),
         PageRead(ONE, 1, 100),
@@ -180,8 +180,8 @@ def test_counts_above_what_was_expected_read_well() -> None:
     assert line.startswith("101 of 101 sessions (100%), 2 of 2 pages")
 
 
-def test_line_says_that_only_the_output_remains() -> None:
-    stats = tally_of(
+def test_line_shows_that_only_the_output_remains() -> None:
+    stats = stats_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 1, 1),
         SessionsWritten(1),
@@ -192,7 +192,7 @@ def test_line_says_that_only_the_output_remains() -> None:
 
 
 def test_summary_of_one_gateway_is_two_lines() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(1),
         ListingStarted(ONE, 1, 1),
         RequestStarted(1),
@@ -208,8 +208,8 @@ def test_summary_of_one_gateway_is_two_lines() -> None:
     ]
 
 
-def test_summary_of_a_table_tells_no_size() -> None:
-    stats = tally_of(GatewaysDiscovered(1), ListingFinished(ONE, 1, "quiescent"))
+def test_summary_of_a_table_has_no_size() -> None:
+    stats = stats_of(GatewaysDiscovered(1), ListingFinished(ONE, 1, "quiescent"))
 
     lines = summary_lines(stats, replace(finished(session_count=1, output="t/"), size_bytes=0))
 
@@ -217,7 +217,7 @@ def test_summary_of_a_table_tells_no_size() -> None:
 
 
 def test_summary_names_each_of_a_few_gateways() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(2),
         ListingFinished(TWO, 8_000, "anchored"),
         ListingFinished(ONE, 12_000, "quiescent"),
@@ -233,12 +233,12 @@ def test_summary_names_each_of_a_few_gateways() -> None:
     ]
 
 
-def test_summary_tells_how_a_list_moved_while_it_was_read() -> None:
+def test_summary_shows_how_a_list_changed_while_it_was_read() -> None:
     moved = ListingFinished(ONE, 12_000, "stitched", Movement(1_500, 1, 20, 1))
     still = ListingFinished(TWO, 8_000, "quiescent")
 
-    alone = summary_lines(tally_of(moved), finished())
-    both = summary_lines(tally_of(moved, still), finished())
+    alone = summary_lines(stats_of(moved), finished())
+    both = summary_lines(stats_of(moved, still), finished())
 
     text = "1,500 sessions came, 1 went, 20 rows seen again, 1 page read in repair"
     assert alone[1] == f"while it was read: {text}"
@@ -250,7 +250,7 @@ def test_summary_tells_how_a_list_moved_while_it_was_read() -> None:
 
 def test_summary_of_many_gateways_counts_proofs_instead() -> None:
     gateways = [Gateway("cn-hangzhou", "w-1", f"lc-{number}") for number in range(11)]
-    stats = tally_of(*(ListingFinished(gateway, 5, "quiescent") for gateway in gateways[:10]))
+    stats = stats_of(*(ListingFinished(gateway, 5, "quiescent") for gateway in gateways[:10]))
     stats.apply(ListingFinished(gateways[10], 5, "stitched"), 1.0)
 
     lines = summary_lines(stats, finished(session_count=55))
@@ -259,8 +259,8 @@ def test_summary_of_many_gateways_counts_proofs_instead() -> None:
     assert lines[1].endswith("; proofs: 10 quiescent, 1 stitched")
 
 
-def test_summary_says_first_and_loudly_that_a_run_is_incomplete() -> None:
-    stats = tally_of(ListingFinished(ONE, 5, "unproven"))
+def test_summary_of_an_incomplete_run_begins_with_that() -> None:
+    stats = stats_of(ListingFinished(ONE, 5, "unproven"))
 
     lines = summary_lines(stats, finished(status="incomplete"))
 
@@ -268,8 +268,8 @@ def test_summary_says_first_and_loudly_that_a_run_is_incomplete() -> None:
     assert lines[-1].endswith("proof: unproven")
 
 
-def test_line_of_a_run_for_what_is_new_expects_no_number() -> None:
-    stats = tally_of(
+def test_line_of_an_incremental_run_expects_no_number() -> None:
+    stats = stats_of(
         GatewaysDiscovered(2),
         ListingStarted(ONE, 20_033, 1, incremental=True),
         PageRead(ONE, 1, 100),
@@ -285,7 +285,7 @@ def test_line_of_a_run_for_what_is_new_expects_no_number() -> None:
 
 
 def test_line_expects_all_sessions_once_a_list_is_read_in_full() -> None:
-    stats = tally_of(
+    stats = stats_of(
         GatewaysDiscovered(2),
         ListingStarted(TWO, 500, 1, incremental=True),
         ListingStarted(ONE, 20_000, 3, incremental=True),
@@ -302,8 +302,8 @@ def test_line_expects_all_sessions_once_a_list_is_read_in_full() -> None:
     assert "5,000 of 20,004 sessions" in progress_line(stats, 10.0)
 
 
-def test_line_tells_what_an_earlier_run_had_read_and_takes_no_rate_from_it() -> None:
-    stats = tally_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
+def test_line_counts_resumed_pages_and_takes_no_rate_from_them() -> None:
+    stats = stats_of(GatewaysDiscovered(1), ListingStarted(ONE, 20_000, 200))
     for page_num in range(1, 101):
         stats.apply(SessionsWritten(100), 1.0)
         stats.apply(PageRead(ONE, page_num, 100, resumed=True), 1.0)
@@ -317,8 +317,8 @@ def test_line_tells_what_an_earlier_run_had_read_and_takes_no_rate_from_it() -> 
     )
 
 
-def test_summary_of_what_is_new_says_where_it_was_added() -> None:
-    stats = tally_of(
+def test_summary_of_an_incremental_run_names_its_output() -> None:
+    stats = stats_of(
         ListingStarted(ONE, 20_033, 1, incremental=True),
         ListingFinished(ONE, 33, "quiescent", incremental=True),
     )
@@ -332,22 +332,22 @@ def test_summary_of_what_is_new_says_where_it_was_added() -> None:
     assert one[0].startswith("1 new or changed session of w-1/lc-1 added to sessions/ ")
 
 
-def test_summary_says_that_nothing_is_new() -> None:
-    stats = tally_of(ListingFinished(ONE, 0, "quiescent", incremental=True))
+def test_summary_of_an_incremental_run_without_news_is_one_line() -> None:
+    stats = stats_of(ListingFinished(ONE, 0, "quiescent", incremental=True))
 
     lines = summary_lines(stats, finished(session_count=0, output="sessions/", incremental=True))
 
     assert lines[0] == "nothing new or changed in w-1/lc-1; sessions/ stays as it is"
 
 
-def test_summary_says_why_a_list_was_read_in_full() -> None:
+def test_summary_names_the_reason_of_a_full_listing() -> None:
     full = ListingFinished(ONE, 12_000, "quiescent", full_because="it was pruned")
     new = ListingFinished(TWO, 8, "quiescent", incremental=True)
     many = [replace(full, gateway=Gateway("cn-hangzhou", "w-1", f"lc-{n}")) for n in range(11)]
 
-    alone = summary_lines(tally_of(full), finished(output="sessions/", incremental=True))
-    both = summary_lines(tally_of(full, new), finished(output="sessions/", incremental=True))
-    all_of_them = summary_lines(tally_of(*many), finished(output="sessions/", incremental=True))
+    alone = summary_lines(stats_of(full), finished(output="sessions/", incremental=True))
+    both = summary_lines(stats_of(full, new), finished(output="sessions/", incremental=True))
+    all_of_them = summary_lines(stats_of(*many), finished(output="sessions/", incremental=True))
 
     assert alone[0].startswith("20,000 sessions of w-1/lc-1 added to sessions/ ")
     assert alone[1] == "listed in full: it was pruned"
@@ -355,8 +355,8 @@ def test_summary_says_why_a_list_was_read_in_full() -> None:
     assert all_of_them[1] == "11 gateways listed in full: it was pruned"
 
 
-def test_summary_tells_what_was_taken_over_from_an_earlier_run() -> None:
-    stats = tally_of(
+def test_summary_counts_pages_taken_over_from_an_earlier_run() -> None:
+    stats = stats_of(
         ListingStarted(ONE, 200, 2),
         PageRead(ONE, 1, 100, resumed=True),
         PageRead(ONE, 2, 100),
@@ -369,14 +369,14 @@ def test_summary_tells_what_was_taken_over_from_an_earlier_run() -> None:
 
 
 def test_summary_counts_failures_only_where_there_are_some() -> None:
-    stats = tally_of(RequestStarted(1), RequestEnded("failed", 0, 0.1))
+    stats = stats_of(RequestStarted(1), RequestEnded("failed", 0, 0.1))
 
     lines = summary_lines(stats, finished())
 
     assert lines[-1] == "requests: 1 sent, 0 ok, 0 throttled, 1 failed, 0 retried; proof: none"
 
 
-def test_retry_line_says_what_failed_and_when_it_is_tried_again() -> None:
+def test_retry_line_has_the_error_and_the_wait() -> None:
     event = RetryScheduled("page 17 of w-1/lc-2", 2, 1.52, "page 17 of w-1/lc-2: HTTP 429")
 
     line = retry_line(event)

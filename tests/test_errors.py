@@ -1,8 +1,32 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.errors import MAX_MESSAGE, MAX_SHOWN, one_line, quote, shorten, shorten_values
+from exporter import errors
+from exporter.errors import (
+    MAX_MESSAGE,
+    MAX_SHOWN,
+    mask_url,
+    mask_urls,
+    one_line,
+    quote,
+    shorten,
+    shorten_values,
+)
+
+SECRET = "http://user:pa?s/s@word@host:3128/"
+
+
+def test_tree_in_the_docstring_is_that_of_the_classes() -> None:
+    lines = re.findall(r"^\W*([A-Z]\w+) +(\d)(.*)$", errors.__doc__ or "", re.MULTILINE)
+
+    assert {(name, int(code), "(retryable)" in rest) for name, code, rest in lines} == {
+        (each.__name__, each.exit_code, each.retryable)
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.ExporterError)
+    }
 
 
 def test_short_text_stays() -> None:
@@ -92,3 +116,32 @@ def test_any_text_becomes_one_line_that_utf8_can_hold(text: str) -> None:
 )
 def test_what_steers_a_terminal_is_escaped(text: str, line: str) -> None:
     assert one_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("https://host:1/path", "https://host:1/path"),
+        ("https://user:word@host:1/path", "***@host:1/path"),
+        (SECRET, "***@host:3128/"),
+        ("https://host/path?token=1", "https://host/path"),
+        ("https://u:p@host/path?token=1", "***@host/path"),
+        ("", ""),
+    ],
+)
+def test_url_is_shown_without_what_may_be_a_password(url: str, masked: str) -> None:
+    assert mask_url(url) == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("no URL, but a@b", "no URL, but a@b"),
+        ("at http://host:1/ and a@b", "at http://host:1/ and a@b"),
+        (f"at {SECRET}, twice: {SECRET}", "at http://***@host:3128/, twice: http://***@host:3128/"),
+        ("url='HTTP://u:p@h', s3a://k:s@b/x", "url='HTTP://***@h', s3a://***@b/x"),
+        ("postgresql+psycopg2://u:p@h", "postgresql+psycopg2://***@h"),
+    ],
+)
+def test_text_is_shown_with_its_urls_masked(text: str, masked: str) -> None:
+    assert mask_urls(text) == masked
