@@ -7,18 +7,11 @@ from typing import Any
 import pytest
 
 from exporter.emulator.server import Emulator
-from tests.support.forks import Forks, forking
 from tests.support.lake import Account, Bucket, Disk, Place, newest_first
 from tests.support.object_server import ObjectServer
 from tests.support.program import serving
 
 pytest.register_assert_rewrite("tests.support.lake_contract")  # imported after this file
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    with forking() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,8 @@ from tests.support.forks import (
     STATED,
     TOLD,
     Ended,
-    Forks,
     Stage,
+    run_forked,
 )
 from tests.support.lake import (
     Account,
@@ -72,12 +72,10 @@ class LakeContract:
         place: Place,
         account: Account,
         served: tuple[Account, Emulator],
-        forks: Forks,
         tmp_path: Path,
     ) -> None:
         self.place = place
         self.account = account
-        self.forks = forks
         self.home = tmp_path / "home"
         self.home.mkdir()
         self.environ = {**environ_for(served[1], self.home), **place.environ, **self.more_environ()}
@@ -95,7 +93,7 @@ class LakeContract:
         stage: Stage | None = None,
         number: signal.Signals = signal.SIGKILL,
     ) -> Ended:
-        return self.forks.run(
+        return run_forked(
             *("export", "--workspace", "all", "-q", "--output", self.output),
             *("--keep-leftovers", "0s"),  # a killed run is not asleep
             *(*self.flags, *self.place.arguments, *flags),
