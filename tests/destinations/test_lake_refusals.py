@@ -20,6 +20,8 @@ from tests.support.object_server import ELSEWHERE, READ_ONLY_KEY, WRONG_KEY, Obj
 from tests.support.paimon_catalog import PaimonServer, put_file, serve
 from tests.support.program import COMMAND, Program, environ_for
 
+pytestmark = pytest.mark.campaign
+
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "sessions.parquet": (),
     "sessions/": (),

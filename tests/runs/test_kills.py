@@ -30,6 +30,8 @@ from tests.support.forks import ForkedProgram
 from tests.support.patience import HANG_S, AnswerClock
 from tests.support.program import Program, environ_for
 
+pytestmark = pytest.mark.campaign
+
 GATEWAYS = ("lc-a", "lc-b")
 CHURNS = (
     Churn(insertions=Flow(per_s=10), run_s=1.0),

@@ -23,6 +23,8 @@ from tests.support.object_server import ObjectServer
 from tests.support.patience import HANG_S, AnswerClock
 from tests.support.program import environ_for
 
+pytestmark = pytest.mark.campaign
+
 LEASE_S = 3.0
 """A dead holder's lease is watched for so long: a minute would make hours of a hundred kills."""
 

@@ -23,6 +23,8 @@ from tests.support.object_server import ObjectServer
 from tests.support.program import environ_for, serving
 from tests.support.stopped import Case, Outcome, run_cases
 
+pytestmark = pytest.mark.campaign
+
 SESSION_COUNT = 120
 SCENARIO = Scenario(
     seed=5,

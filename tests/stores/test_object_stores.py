@@ -23,6 +23,8 @@ from tests.support.forks import Ended
 from tests.support.object_server import ELSEWHERE, IGNORING, READ_ONLY_KEY, WRONG_KEY, ObjectServer
 from tests.support.program import Program
 
+pytestmark = pytest.mark.campaign
+
 EXPORT = ("export", "--workspace", "w-1", "--retries", "1", "-q")
 SESSION_COUNT = 935
 

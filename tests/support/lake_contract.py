@@ -36,6 +36,7 @@ from tests.support.lake import (
     is_hidden,
     newest_first,
     odd_sessions,
+    param_place,
     typed_row,
 )
 from tests.support.program import environ_for
@@ -353,10 +354,10 @@ class AddingContract(LakeContract):
     @pytest.mark.parametrize(
         ("place", "stage"),
         [
-            *(("local", each) for each in (LISTED, CLOSED, INTENDED)),
-            *(("local", each) for each in (SHOWN, DESCRIBED, STATED, TOLD)),
-            *(("s3", each) for each in (INTENDED, SHOWN, DESCRIBED, STATED)),
-            *(("oss", each) for each in (INTENDED, SHOWN)),
+            *(param_place("local", each) for each in (LISTED, CLOSED, INTENDED)),
+            *(param_place("local", each) for each in (SHOWN, DESCRIBED, STATED, TOLD)),
+            *(param_place("s3", each) for each in (INTENDED, SHOWN, DESCRIBED, STATED)),
+            *(param_place("oss", each) for each in (INTENDED, SHOWN)),
         ],
         indirect=["place"],
         ids=str,
@@ -382,7 +383,7 @@ class AddingContract(LakeContract):
 
     @pytest.mark.parametrize(
         ("place", "stage"),
-        [("local", SHOWN), ("local", TOLD), ("s3", SHOWN)],
+        [param_place("local", SHOWN), param_place("local", TOLD), param_place("s3", SHOWN)],
         indirect=["place"],
         ids=str,
     )
