@@ -23,6 +23,22 @@ settings.register_profile("exploring", AT_ANY_PACE, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+OF_THE_CAMPAIGN = "\npytestmark = pytest.mark.campaign\n"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A module of the campaign alone is not imported without it: it may need what is not there."""
+    if collection_path.suffix != ".py" or "not campaign" not in config.option.markexpr:
+        return None
+    return OF_THE_CAMPAIGN in collection_path.read_text() or None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What needs moto is of the campaign."""
+    if isinstance(item, pytest.Function) and "object_server" in item.fixturenames:
+        item.add_marker("campaign")
+
+
 @pytest.fixture(autouse=True)
 def package_logger() -> Iterator[logging.Logger]:
     """The package's logger, put back as it is without a program: tests run one in their process."""

@@ -19,6 +19,8 @@ from exporter.emulator.scenario import (
 )
 from exporter.emulator.server import Emulator, open_emulator
 
+pytestmark = pytest.mark.campaign
+
 SCENARIO = Scenario(workspaces=build_workspaces(workspace_count=3, session_count=250))
 ODD_ID = "a*b/c:~ d@%+ü"
 """Needs escaping in a path; no service id looks like this, but its signature is defined."""

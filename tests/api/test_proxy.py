@@ -12,7 +12,8 @@ from exporter.api.proxy import parse_proxy
 from exporter.emulator.server import Emulator
 from exporter.errors import UsageError
 from tests.support.connect_proxy import ConnectProxy, open_proxy, open_tls_front, write_certificate
-from tests.support.program import Ended, Program
+from tests.support.forks import Ended
+from tests.support.program import Program
 
 PASSWORD = "s3cr/t@p:ss"
 USER = f"user:{PASSWORD}"

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from exporter.emulator.scenario import Scenario
+from tests.support.forks import Ended
 from tests.support.patience import HANG_S, wait_until
-from tests.support.program import Ended, Program, ProgramFor
+from tests.support.program import Program, ProgramFor
 
 EXPORT = ("export", "--workspace", "w-1", "--output", "out.parquet")
 

@@ -21,6 +21,7 @@ import pytest
 import zstandard
 
 from exporter.emulator.server import Emulator
+from tests.support.forks import ForkedProgram
 from tests.support.patience import HANG_S
 from tests.support.program import Program
 
@@ -424,7 +425,7 @@ def test_schema_of_the_configuration_is_json(program: "Program") -> None:
 
 
 @contextmanager
-def emulating(program: "Program", *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def emulating(program: "Program", *arguments: str) -> Iterator[tuple[str, ForkedProgram]]:
     """What `emulate` announces, while it serves."""
     process = program.start("emulate", *arguments)
     assert process.stdout is not None

@@ -2,23 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from exporter.emulator.server import Emulator
-from tests.support.forks import Forks, forking
-from tests.support.lake import Account, Bucket, Disk, Place, newest_first
-from tests.support.object_server import ObjectServer
+from tests.support.lake import Account, Bucket, Disk, Place, newest_first, param_place
 from tests.support.program import serving
 
 pytest.register_assert_rewrite("tests.support.lake_contract")  # imported after this file
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    with forking() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +26,11 @@ def account(served: tuple[Account, Emulator]) -> Account:
     return account
 
 
-@pytest.fixture(params=["local", "s3", "oss"])
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, object_server: ObjectServer, judge: Any
-) -> Place:
+@pytest.fixture(params=[param_place("local"), param_place("s3"), param_place("oss")])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "local":
         folder = tmp_path / "lake"
         folder.mkdir()
         return Disk(folder)
-    bucket = request.getfixturevalue("bucket")
-    return Bucket(request.param, bucket, object_server, judge, tmp_path / "fetched")
+    bucket, server, judge = map(request.getfixturevalue, ("bucket", "object_server", "judge"))
+    return Bucket(request.param, bucket, server, judge, tmp_path / "fetched")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.support.program import Ended, Program
+from tests.support.forks import Ended
+from tests.support.program import Program
 
 EXPORT = ("export", "--workspace", "w-1", "-q")
 

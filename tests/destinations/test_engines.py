@@ -32,6 +32,8 @@ from tests.support.lake import (
 from tests.support.program import environ_for, serving
 from tests.support.spark_reader import Spark, running_spark
 
+pytestmark = pytest.mark.campaign
+
 CATALOG = "PYICEBERG_CATALOG__ENGINES__"
 
 

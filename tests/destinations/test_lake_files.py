@@ -7,7 +7,7 @@ import pytest
 
 from exporter.emulator.generated_list import RawSession
 from tests.support.forks import CLOSED, DESCRIBED, HALF_SHOWN, INTENDED, LISTED, SHOWN, TOLD, Stage
-from tests.support.lake import Disk, Key, Row, raw_row, read_ndjson, read_parquet
+from tests.support.lake import Disk, Key, Row, param_place, raw_row, read_ndjson, read_parquet
 from tests.support.lake_contract import AddingContract, LakeContract
 
 
@@ -25,9 +25,10 @@ class FileContract(LakeContract):
     @pytest.mark.parametrize(
         ("place", "stage"),
         [
-            *(("local", each) for each in (LISTED, CLOSED, INTENDED, SHOWN, DESCRIBED, TOLD)),
-            *(("s3", each) for each in (INTENDED, SHOWN, DESCRIBED)),
-            ("oss", SHOWN),
+            *(param_place("local", each) for each in (LISTED, CLOSED, INTENDED)),
+            *(param_place("local", each) for each in (SHOWN, DESCRIBED, TOLD)),
+            *(param_place("s3", each) for each in (INTENDED, SHOWN, DESCRIBED)),
+            param_place("oss", SHOWN),
         ],
         indirect=["place"],
         ids=str,
@@ -66,7 +67,7 @@ class DatasetContract(AddingContract):
 
 
 class PartitionedContract(DatasetContract):
-    @pytest.mark.parametrize("place", ["s3", "oss"], indirect=True)
+    @pytest.mark.parametrize("place", [param_place("s3"), param_place("oss")], indirect=True)
     def test_run_that_is_killed_when_it_has_shown_one_part_of_many_is_undone(self) -> None:
         self.replace_after_a_kill(HALF_SHOWN)
 

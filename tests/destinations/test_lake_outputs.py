@@ -37,6 +37,8 @@ from tests.support.tables import (
     raw_sessions,
 )
 
+pytestmark = pytest.mark.campaign
+
 EITHER_MODE = pytest.mark.parametrize("mode", ["replace", "upsert"])
 
 

@@ -14,11 +14,13 @@ from pyiceberg.types import NestedField, StringType
 from pypaimon_rust.datafusion import SQLContext
 
 from exporter.emulator.server import Emulator
-from tests.support.forks import Ended, Forks
+from tests.support.forks import Ended, run_forked
 from tests.support.lake import Account
 from tests.support.object_server import ELSEWHERE, READ_ONLY_KEY, WRONG_KEY, ObjectServer
 from tests.support.paimon_catalog import PaimonServer, put_file, serve
-from tests.support.program import Program, environ_for
+from tests.support.program import COMMAND, Program, environ_for
+
+pytestmark = pytest.mark.campaign
 
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "sessions.parquet": (),
@@ -36,11 +38,10 @@ class Runner:
     """Runs exports in a folder, and checks their output and the folder's files."""
 
     folder: Path
-    forks: Forks
     environ: Mapping[str, str]
 
     def run(self, *arguments: str, **environ: str) -> Ended:
-        return self.forks.run(
+        return run_forked(
             *("export", "--workspace", "all", "--retries", "1", *arguments),
             environ={**self.environ, **environ},
             folder=self.folder,
@@ -68,9 +69,7 @@ class Runner:
 
 
 @pytest.fixture
-def runner(
-    account: Account, served: tuple[Account, Emulator], forks: Forks, tmp_path: Path
-) -> Runner:
+def runner(account: Account, served: tuple[Account, Emulator], tmp_path: Path) -> Runner:
     folder, home = tmp_path / "work", tmp_path / "home"
     folder.mkdir()
     home.mkdir()
@@ -79,7 +78,7 @@ def runner(
         f"{CATALOG}WAREHOUSE": f"file://{folder}/warehouse",
         f"{PAIMON}WAREHOUSE": f"{folder}/paimon",
     }
-    return Runner(folder, forks, {**environ_for(served[1], home), **configured})
+    return Runner(folder, {**environ_for(served[1], home), **configured})
 
 
 @pytest.fixture
@@ -317,9 +316,9 @@ def test_extra_that_is_not_installed_is_named(
     (hidden / package / "__init__.py").write_text(missing)
     program = Program(runner.folder, {**runner.environ, "PYTHONPATH": str(hidden)})
 
-    ended = program.run("export", "--workspace", "all", "--output", name, *FLAGS[name])
-
-    runner.refuse(
-        Ended(ended.code, ended.stdout, ended.stderr), code=2, says=says, hints="pip install"
+    ended = program.run(
+        "export", "--workspace", "all", "--output", name, *FLAGS[name], command=COMMAND
     )
+
+    runner.refuse(ended, code=2, says=says, hints="pip install")
     assert runner.listing() == {}

@@ -17,6 +17,8 @@ from tests.support.lake import Row, odd_sessions, read_table
 from tests.support.lake_contract import AddingContract
 from tests.support.paimon_catalog import serve
 
+pytestmark = pytest.mark.campaign
+
 
 class TableContract(AddingContract):
     seen_when_shown = "new"

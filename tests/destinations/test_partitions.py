@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import polars as pl
 import pyarrow.dataset as ds
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -88,8 +87,11 @@ def test_duckdb_reads_all_rows(by_path: str, dataset: Path) -> None:
     assert rows == ROWS
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("by_path", [True, False])
 def test_polars_reads_all_rows(by_path: bool, dataset: Path) -> None:
+    import polars as pl
+
     frame = pl.read_parquet(f"{dataset}/**/*.parquet", hive_partitioning=by_path)
 
     ordered = frame.sort("session_id").with_columns(pl.col("create_time").dt.epoch("ms"))

@@ -3,7 +3,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable
 
 from exporter.destinations.destination import Kind
 from exporter.destinations.open import open_output
@@ -149,7 +148,10 @@ def test_output_of_another_kind_is_a_usage_error(output: str) -> None:
     assert caught.value.hint is not None
 
 
+@pytest.mark.campaign
 def test_folder_of_a_delta_table_need_not_be_named_as_such() -> None:
+    from deltalake import DeltaTable
+
     Path("table").mkdir()
     DeltaTable.create("table", SCHEMA)
 

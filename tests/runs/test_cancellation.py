@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -31,6 +30,7 @@ from exporter.emulator.stats import EmulatorStats
 from exporter.events import Event, RunFinished
 from exporter.runs.export import export
 from exporter.settings.settings import Settings
+from tests.support.forks import ForkedProgram
 from tests.support.patience import HANG_S, wait_until
 from tests.support.program import Program, ProgramFor
 
@@ -109,7 +109,7 @@ def read_stats(emulator: Emulator) -> EmulatorStats:
 
 
 @contextmanager
-def started(program: "Program", *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+def started(program: "Program", *arguments: str) -> Iterator[ForkedProgram]:
     process = program.start(*arguments)
     try:
         yield process
@@ -118,7 +118,7 @@ def started(program: "Program", *arguments: str) -> "Iterator[subprocess.Popen[b
         process.communicate()
 
 
-def stop(process: "subprocess.Popen[bytes]", number: signal.Signals) -> tuple[int, bytes]:
+def stop(process: ForkedProgram, number: signal.Signals) -> tuple[int, bytes]:
     """The exit code and what stderr got; nobody reads stdout."""
     assert process.stderr is not None
     process.send_signal(number)
@@ -167,7 +167,7 @@ def test_signal_stops_an_export_whose_reader_has_fallen_asleep(
     assert program.listing() == {}
 
 
-def pipe_is_full(process: "subprocess.Popen[bytes]") -> bool:
+def pipe_is_full(process: ForkedProgram) -> bool:
     """Whether about as much as a pipe holds waits to be read."""
     assert process.stdout is not None
     waiting = fcntl.ioctl(process.stdout, termios.FIONREAD, b"\0" * 4)

@@ -23,7 +23,8 @@ from exporter.emulator.churn import Churn, Flow, Order
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import Emulator, open_emulator
 from exporter.runs.state import State, dump_state, read_state
-from tests.support.program import Ended, Program, environ_for
+from tests.support.forks import Ended
+from tests.support.program import Program, environ_for
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 QUERY = re.search(

@@ -7,7 +7,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -28,8 +27,11 @@ from exporter.runs.manifest_log import read_manifest
 from exporter.runs.publish import Publisher
 from exporter.runs.verify import verify
 from exporter.stores.hashing import digest
+from tests.support.forks import ForkedProgram
 from tests.support.patience import HANG_S, AnswerClock
 from tests.support.program import Program, environ_for
+
+pytestmark = pytest.mark.campaign
 
 GATEWAYS = ("lc-a", "lc-b")
 CHURNS = (
@@ -137,7 +139,7 @@ class Campaign:
             process.send_signal(signal.SIGKILL)
             _, stderr = process.communicate(timeout=HANG_S)
         # So much comes and goes, between two runs too, that one may find no proof.
-        end = {0: "too late", 4: "unproven", -signal.SIGKILL: moment}.get(process.returncode)
+        end = {0: "too late", 4: "unproven", -signal.SIGKILL: moment}.get(process.wait())
         assert end is not None, stderr.decode()
         self.ends[end] += 1
         if end == "unproven":
@@ -234,7 +236,7 @@ class Campaign:
         return {(row["computeId"], row["sessionId"]): row for row in rows}, len(rows)
 
 
-def watch(process: "subprocess.Popen[bytes]", path: Path, *, is_there: bool) -> None:
+def watch(process: ForkedProgram, path: Path, *, is_there: bool) -> None:
     """Until the file is there, or is not; or the process has ended."""
     until_s = time.monotonic() + HANG_S
     while path.exists() != is_there and process.poll() is None:

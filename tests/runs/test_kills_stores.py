@@ -6,8 +6,6 @@ import hashlib
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -20,12 +18,14 @@ import pytest
 
 from exporter.emulator.server import Emulator, open_emulator
 from tests.runs.test_kills import FLAGS, GATEWAYS, KILLS_TO_A_FINISH, SCENARIO
+from tests.support.forks import ForkedProgram, Run
 from tests.support.object_server import ObjectServer
 from tests.support.patience import HANG_S, AnswerClock
 from tests.support.program import environ_for
 
-REPOSITORY = Path(__file__).parents[2]
-LEASE_S = "3"
+pytestmark = pytest.mark.campaign
+
+LEASE_S = 3.0
 """A dead holder's lease is watched for so long: a minute would make hours of a hundred kills."""
 
 Row = dict[str, Any]
@@ -40,22 +40,17 @@ class Campaign:
     judge: Any
     bucket: str
     environ: Mapping[str, str]
+    folder: Path
     flags: Sequence[str]
     chance: random.Random
     whole_s: float = 2.0
     ends: Counter[str] = field(default_factory=Counter)
 
-    def start(self) -> "subprocess.Popen[bytes]":
+    def start(self) -> ForkedProgram:
         flags = ["--wait", "1m", "--keep-leftovers", "0s", "--partition-by", "state", *self.flags]
         output = ["--format", "ndjson", "-o", f"s3://{self.bucket}/set/"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.support.short_lease", LEASE_S, *FLAGS, *flags, *output],
-            cwd=REPOSITORY,
-            env=dict(self.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        arguments = (*FLAGS, *flags, *output)
+        return ForkedProgram(Run(arguments, self.environ, self.folder, lease_s=LEASE_S))
 
     def run(self, codes: Container[int]) -> None:
         with self.start() as process:
@@ -77,7 +72,7 @@ class Campaign:
             time.sleep(delay_s)
             process.send_signal(signal.SIGKILL)
             _, stderr = process.communicate(timeout=HANG_S)
-        end = {0: "too late", 4: "unproven", -signal.SIGKILL: moment}.get(process.returncode)
+        end = {0: "too late", 4: "unproven", -signal.SIGKILL: moment}.get(process.wait())
         assert end is not None, stderr.decode()
         self.ends[end] += 1
         self._read_rows()
@@ -92,7 +87,7 @@ class Campaign:
             self._assert_complete()
         self._assert_tidy()
 
-    def _watch(self, process: "subprocess.Popen[bytes]", prefix: str, *, is_there: bool) -> None:
+    def _watch(self, process: ForkedProgram, prefix: str, *, is_there: bool) -> None:
         until_s = time.monotonic() + HANG_S
         while (self._list(prefix) != []) != is_there and process.poll() is None:
             assert time.monotonic() < until_s
@@ -169,7 +164,7 @@ def run_campaign(
             "AWS_ENDPOINT_URL": server.url,
         }
         chance = random.Random(seed)  # noqa: S311 - the same moments each time
-        campaign = Campaign(emulator, clock, judge, bucket, environ, flags, chance)
+        campaign = Campaign(emulator, clock, judge, bucket, environ, tmp_path, flags, chance)
         for number in range(kill_count):
             campaign.kill()
             if number % KILLS_TO_A_FINISH == KILLS_TO_A_FINISH - 1:

@@ -10,7 +10,8 @@ import pytest
 
 from exporter.emulator.scenario_file import read_scenario
 from exporter.emulator.server import Emulator
-from tests.support.program import Ended, Program, ProgramFor, serving
+from tests.support.forks import Ended
+from tests.support.program import Program, ProgramFor, serving
 
 HEAD = """
 seed = 3

@@ -15,8 +15,7 @@ from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scena
 from tests.support.patience import HANG_S, wait_until
 
 if TYPE_CHECKING:  # pytest finds the fixtures by their names; this folder is no package
-    import subprocess
-
+    from tests.support.forks import ForkedProgram
     from tests.support.program import Program, ProgramFor
 
 OUTPUTS = pytest.mark.parametrize("output", ["out.parquet", "lake/"])
@@ -34,7 +33,7 @@ def flags_of(output: str) -> list[str]:
 
 
 @contextmanager
-def holding(program: "Program", output: str) -> "Iterator[subprocess.Popen[bytes]]":
+def holding(program: "Program", output: str) -> "Iterator[ForkedProgram]":
     """A run that has the output's lock, and stands still until it is told to go on."""
     lock = program.folder / ("lake/_exporter/lock" if output == "lake/" else f".{output}.lock")
     process = program.start(*flags_of(output))
@@ -47,7 +46,7 @@ def holding(program: "Program", output: str) -> "Iterator[subprocess.Popen[bytes
         process.communicate()
 
 
-def finish(process: "subprocess.Popen[bytes]") -> bytes:
+def finish(process: "ForkedProgram") -> bytes:
     """Let it go on, to its end; what it said."""
     process.send_signal(signal.SIGCONT)
     return process.communicate(timeout=HANG_S)[1]
@@ -89,7 +88,7 @@ def test_of_two_runs_that_start_together_one_publishes(program_for: "ProgramFor"
     assert (winner.returncode, loser.returncode) == (0, 5), (stderr, told)
 
 
-def start(program: "Program") -> "subprocess.Popen[bytes]":
+def start(program: "Program") -> "ForkedProgram":
     return program.start(*flags_of("out.parquet"))
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import duckdb
 import pytest
 
+from tests.support.forks import Ended
 from tests.support.object_server import ObjectServer
-from tests.support.program import Ended, Program
+from tests.support.program import Program
 
 SESSION_COUNT = 936
 EXPORT = ("export", "--workspace", "all", "--output", "set/")

@@ -56,7 +56,7 @@ class Rig:
         wait_until(lambda: self.page_count >= former + PAGE_COUNT // 2, glance_s=0.005)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=HANG_S)
-        return self.page_count - former, process.returncode, stderr.decode()
+        return self.page_count - former, process.wait(), stderr.decode()
 
     def run(self, *flags: str) -> tuple[int, str]:
         """The pages that a whole run asks for, and what it says."""

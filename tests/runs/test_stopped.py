@@ -14,10 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
+from exporter.runs.manifest_log import ManifestLog
+from exporter.runs.publish import Publisher
+from exporter.sinks.file import FileOutput
+from exporter.stores.objects import ObjectStore
 from tests.support.forks import CLOSED, HALF_SHOWN, INTENDED, TOLD, Stage
 from tests.support.object_server import ObjectServer
 from tests.support.program import environ_for, serving
 from tests.support.stopped import Case, Outcome, run_cases
+
+pytestmark = pytest.mark.campaign
 
 SESSION_COUNT = 120
 SCENARIO = Scenario(
@@ -32,19 +38,19 @@ SCENARIO = Scenario(
 )
 EXPORT = ("export", "--workspace", "w-1", "--progress", "none", "--wait", "2m")
 
-NOTING = Stage("about to note what it publishes", ("ObjectStore.replace",), "Publisher.publish")
-SENDING_PART = Stage("sending a part", ("ObjectStore._put",), "put", count=2)
-COMMITTING = Stage("about to commit", ("ManifestLog.commit",))
-SENDING_COMMIT = Stage("sending the commit", ("ObjectStore.create",), "ManifestLog.commit")
-COMMITTED = Stage("committed", ("ManifestLog.list_numbers",), "ManifestLog.commit")
-SENDING_COPY = Stage("sending the copy", ("ObjectStore.replace_version",), "write_copy")
-SENDING_STATE = Stage("sending the state", ("ObjectStore.replace_version",), "Publisher._put")
-REMOVING = Stage("removing former parts", ("ObjectStore.remove",), "Publisher._complete")
-FORGETTING = Stage("removing the note", ("ObjectStore.remove",), "Publisher._complete", count=2)
-SHOWING = Stage("about to show the object", ("FileOutput.publish",))
-SENDING_OBJECT = Stage("sending the object", ("ObjectStore.replace_version",), "put_version")
-SENDING_MANIFEST = Stage("sending the manifest", ("ObjectStore.replace_version",), "Publisher._put")
-FORGETTING_OBJECT = Stage("removing the note", ("ObjectStore.remove",), "Publisher._complete")
+NOTING = Stage("about to note what it publishes", (ObjectStore.replace,), Publisher.publish)
+SENDING_PART = Stage("sending a part", (ObjectStore._put,), ObjectStore.stage, count=2)
+COMMITTING = Stage("about to commit", (ManifestLog.commit,))
+SENDING_COMMIT = Stage("sending the commit", (ObjectStore.create,), ManifestLog.commit)
+COMMITTED = Stage("committed", (ManifestLog.list_numbers,), ManifestLog.commit)
+SENDING_COPY = Stage("sending the copy", (ObjectStore.replace_version,), ManifestLog.write_copy)
+SENDING_STATE = Stage("sending the state", (ObjectStore.replace_version,), Publisher._put)
+REMOVING = Stage("removing former parts", (ObjectStore.remove,), Publisher._complete)
+FORGETTING = Stage("removing the note", (ObjectStore.remove,), Publisher._complete, count=2)
+SHOWING = Stage("about to show the object", (FileOutput.publish,))
+SENDING_OBJECT = Stage("sending the object", (ObjectStore.replace_version,), ObjectStore.stage)
+SENDING_MANIFEST = Stage("sending the manifest", (ObjectStore.replace_version,), Publisher._put)
+FORGETTING_OBJECT = Stage("removing the note", (ObjectStore.remove,), Publisher._complete)
 
 Judge = Callable[[Any, str, str], tuple[str, int]]
 

@@ -7,6 +7,8 @@ from pyiceberg.catalog import load_catalog
 
 from tests.support.program import Program
 
+pytestmark = pytest.mark.campaign
+
 TABLE = "iceberg://lake/ops.sessions"
 
 

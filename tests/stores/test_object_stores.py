@@ -19,8 +19,11 @@ from exporter.locks.lock import hold_lock
 from exporter.stores.aws_identity import AwsKey
 from exporter.stores.registry import open_store
 from exporter.stores.url import StoreAccess
+from tests.support.forks import Ended
 from tests.support.object_server import ELSEWHERE, IGNORING, READ_ONLY_KEY, WRONG_KEY, ObjectServer
-from tests.support.program import Ended, Program
+from tests.support.program import Program
+
+pytestmark = pytest.mark.campaign
 
 EXPORT = ("export", "--workspace", "w-1", "--retries", "1", "-q")
 SESSION_COUNT = 935

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import duckdb
 import orjson
 import pyarrow as pa
+import pytest
 
 from exporter.emulator.generated_list import RawSession
 from exporter.emulator.recorded_list import RecordedSessions
@@ -314,6 +315,11 @@ class Disk:
 
     def end_leases(self) -> None:
         pass
+
+
+def param_place(place: str, *others: object) -> Any:
+    """A place as a parameter; what is not on the disk is of the campaign."""
+    return pytest.param(place, *others, marks=[] if place == "local" else pytest.mark.campaign)
 
 
 @dataclass(frozen=True)

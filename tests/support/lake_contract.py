@@ -25,8 +25,8 @@ from tests.support.forks import (
     STATED,
     TOLD,
     Ended,
-    Forks,
     Stage,
+    run_forked,
 )
 from tests.support.lake import (
     Account,
@@ -36,6 +36,7 @@ from tests.support.lake import (
     is_hidden,
     newest_first,
     odd_sessions,
+    param_place,
     typed_row,
 )
 from tests.support.program import environ_for
@@ -72,12 +73,10 @@ class LakeContract:
         place: Place,
         account: Account,
         served: tuple[Account, Emulator],
-        forks: Forks,
         tmp_path: Path,
     ) -> None:
         self.place = place
         self.account = account
-        self.forks = forks
         self.home = tmp_path / "home"
         self.home.mkdir()
         self.environ = {**environ_for(served[1], self.home), **place.environ, **self.more_environ()}
@@ -95,7 +94,7 @@ class LakeContract:
         stage: Stage | None = None,
         number: signal.Signals = signal.SIGKILL,
     ) -> Ended:
-        return self.forks.run(
+        return run_forked(
             *("export", "--workspace", "all", "-q", "--output", self.output),
             *("--keep-leftovers", "0s"),  # a killed run is not asleep
             *(*self.flags, *self.place.arguments, *flags),
@@ -355,10 +354,10 @@ class AddingContract(LakeContract):
     @pytest.mark.parametrize(
         ("place", "stage"),
         [
-            *(("local", each) for each in (LISTED, CLOSED, INTENDED)),
-            *(("local", each) for each in (SHOWN, DESCRIBED, STATED, TOLD)),
-            *(("s3", each) for each in (INTENDED, SHOWN, DESCRIBED, STATED)),
-            *(("oss", each) for each in (INTENDED, SHOWN)),
+            *(param_place("local", each) for each in (LISTED, CLOSED, INTENDED)),
+            *(param_place("local", each) for each in (SHOWN, DESCRIBED, STATED, TOLD)),
+            *(param_place("s3", each) for each in (INTENDED, SHOWN, DESCRIBED, STATED)),
+            *(param_place("oss", each) for each in (INTENDED, SHOWN)),
         ],
         indirect=["place"],
         ids=str,
@@ -384,7 +383,7 @@ class AddingContract(LakeContract):
 
     @pytest.mark.parametrize(
         ("place", "stage"),
-        [("local", SHOWN), ("local", TOLD), ("s3", SHOWN)],
+        [param_place("local", SHOWN), param_place("local", TOLD), param_place("s3", SHOWN)],
         indirect=["place"],
         ids=str,
     )

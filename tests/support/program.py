@@ -13,6 +13,7 @@ from anyio.from_thread import start_blocking_portal
 
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import Emulator, open_emulator
+from tests.support.forks import Ended, ForkedProgram, Run, run_forked
 from tests.support.patience import HANG_S, AnswerClock
 
 SCENARIO = Scenario(
@@ -38,22 +39,15 @@ SCENARIO = Scenario(
 )
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A process that has ended, and what it said."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def stderr_lines(self) -> list[str]:
-        return self.stderr.splitlines()
+COMMAND = (sys.executable, "-m", "exporter")
 
 
 @dataclass(frozen=True)
 class Program:
-    """Starts livy-exporter in a folder, with nothing in its environment but what is given."""
+    """Runs livy-exporter in a folder, with nothing in its environment but what is given.
+
+    It is forked where no command line is asked for, and nothing else that takes a whole process.
+    """
 
     folder: Path
     environ: Mapping[str, str]
@@ -62,13 +56,15 @@ class Program:
         self,
         *arguments: str,
         environ: Mapping[str, str] | None = None,
-        command: tuple[str, ...] = (sys.executable, "-m", "exporter"),
+        command: tuple[str, ...] | None = None,
         preexec: Callable[[], None] | None = None,
         stdout: int = subprocess.PIPE,
     ) -> Ended:
         """Run it to its end; variables of `environ` that are empty are taken away."""
+        if command is None and preexec is None and stdout == subprocess.PIPE:
+            return run_forked(*arguments, environ=self._environ(environ or {}), folder=self.folder)
         ended = subprocess.run(
-            [*command, *arguments],
+            [*(command or COMMAND), *arguments],
             cwd=self.folder,
             env=self._environ(environ or {}),
             stdin=subprocess.DEVNULL,
@@ -80,15 +76,8 @@ class Program:
         )
         return Ended(ended.returncode, (ended.stdout or b"").decode(), ended.stderr.decode())
 
-    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "exporter", *arguments],
-            cwd=self.folder,
-            env=self._environ({}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    def start(self, *arguments: str) -> ForkedProgram:
+        return ForkedProgram(Run(arguments, self._environ({}), self.folder))
 
     def listing(self) -> dict[str, bytes]:
         """Every file below the folder, hidden ones too, with its bytes."""

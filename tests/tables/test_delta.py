@@ -50,6 +50,8 @@ from tests.support.tables import (
     raw_sessions,
 )
 
+pytestmark = pytest.mark.campaign
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -9,6 +9,8 @@ from deltalake import DeltaTable as Reader
 from tests.support.object_server import ObjectServer
 from tests.support.program import Program
 
+pytestmark = pytest.mark.campaign
+
 EXPORT = ("export", "--workspace", "w-1", "--format", "delta", "-q")
 
 

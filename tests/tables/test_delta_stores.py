@@ -21,6 +21,8 @@ from exporter.tables.output import TableOutput
 from tests.support.object_server import READ_ONLY_KEY, WRONG_KEY, ObjectServer
 from tests.support.tables import open_table_output, publish_sessions
 
+pytestmark = pytest.mark.campaign
+
 HOME = Gateway("cn-hangzhou", "w-1", "lc-1")
 
 

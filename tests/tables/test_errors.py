@@ -14,6 +14,8 @@ from exporter.tables import delta, delta_folder, iceberg_catalog, paimon_names
 from exporter.tables.interface import TableRequest
 from exporter.tables.registry import find_format
 
+pytestmark = pytest.mark.campaign
+
 PASSWORD = "pass@w0rd-of-a-proxy"
 URL = f"http://user:{PASSWORD}@proxy.example:3128/x"
 OPTIONS = {"metastore": "rest", "uri": "http://x", "warehouse": "w"}

@@ -48,6 +48,8 @@ from tests.support.tables import (
     raw_sessions,
 )
 
+pytestmark = pytest.mark.campaign
+
 OUTPUT = "iceberg://lake/ops.sessions"
 OpenTable = Callable[..., IcebergTable]
 

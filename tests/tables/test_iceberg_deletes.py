@@ -27,6 +27,8 @@ from exporter.tables.iceberg import IcebergTable
 from exporter.tables.interface import TableMode, TableRequest
 from tests.support.tables import open_table_output
 
+pytestmark = pytest.mark.campaign
+
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 
 

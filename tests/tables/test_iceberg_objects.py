@@ -15,6 +15,8 @@ from exporter.tables.interface import TableMode, TableRequest
 from tests.support.object_server import READ_ONLY_KEY, WRONG_KEY, ObjectServer
 from tests.support.tables import open_table_output
 
+pytestmark = pytest.mark.campaign
+
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OUTPUT = "iceberg://lake/ops.sessions"
 

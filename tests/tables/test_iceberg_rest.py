@@ -14,6 +14,8 @@ from exporter.tables.interface import TableMode, TableRequest
 from tests.support.rest_catalog import serve
 from tests.support.tables import open_table_output
 
+pytestmark = pytest.mark.campaign
+
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OUTPUT = "iceberg://dlf/ops.sessions"
 

@@ -21,6 +21,8 @@ from tests.support.object_server import ObjectServer
 from tests.support.patience import HANG_S, wait_until
 from tests.support.table_writer import MERGED, PUBLISHED, PUBLISHING, open_output, open_table
 
+pytestmark = pytest.mark.campaign
+
 ROOT = Path(__file__).parents[2]
 KILLS_TO_A_TABLE = 25
 FIRST_NUMBER = 100_000

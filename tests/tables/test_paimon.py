@@ -47,6 +47,8 @@ from tests.support.tables import (
     raw_sessions,
 )
 
+pytestmark = pytest.mark.campaign
+
 OUTPUT = "paimon://lake/ops.sessions"
 KEY = "region_id, workspace_id, compute_id, session_id"
 COLUMNS = (

@@ -9,6 +9,8 @@ import pytest
 from tests.support.paimon_catalog import PaimonServer, put_file, serve
 from tests.support.program import Program
 
+pytestmark = pytest.mark.campaign
+
 EXPORT = ("export", "--workspace", "all", "--output")
 FOLDER = "warehouse/ops.db/sessions"
 SECRET = "s3cret-value"

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from exporter.errors import DestinationError
 from exporter.model import Gateway
 from exporter.records.schema import build_batch
-from exporter.tables.iceberg_rows import join_keys
 from exporter.tables.spool import SPILLED_SCHEMA, SpilledRows, keep_newest
 
 EXPORTED_AT = datetime(2026, 1, 12, tzinfo=UTC)
@@ -122,8 +121,11 @@ def test_last_row_of_a_key_replaces_those_before(batches: list[Keys], memory_byt
     kept.close()
 
 
+@pytest.mark.campaign
 @given(mine=st.lists(KEY, min_size=1, max_size=6), asked=st.lists(KEY, min_size=1, max_size=6))
 def test_keys_are_equal_when_all_four_texts_are(mine: Keys, asked: Keys) -> None:
+    from exporter.tables.iceberg_rows import join_keys
+
     texts, others = join_keys(build_rows(mine)), join_keys(build_rows(asked))
 
     hits = [text in set(texts.to_pylist()) for text in others.to_pylist()]
