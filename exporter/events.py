@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from exporter.model import Gateway
+from exporter.model import Gateway, ListingFacts
 
 Outcome = Literal["ok", "throttled", "failed"]
 
@@ -93,26 +93,14 @@ class SessionsWritten:
 
 
 @dataclass(frozen=True, slots=True)
-class Movement:
-    """How a list moved while it was read, and what that took."""
-
-    inserted_count: int = 0
-    deleted_count: int = 0
-    overlap_count: int = 0
-    """Rows that came again and were left out."""
-    repair_page_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class ListingFinished:
-    gateway: Gateway
-    session_count: int
-    proof: str
-    movement: Movement = Movement()
-    incremental: bool = False
-    """Whether the sessions are those that are new or changed."""
-    full_because: str = ""
-    """Why a listing that asked for what is new had to read the whole list; empty if it had not."""
+    """A gateway's listing is concluded; its last rows may still be on their way to the sink."""
+
+    facts: ListingFacts
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.facts.gateway
 
 
 @dataclass(frozen=True, slots=True)

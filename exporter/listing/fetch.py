@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from exporter.api.calls import read_session_page
-from exporter.events import Event, ListingFinished, ListingStarted, Movement, PageRead
+from exporter.events import Event, ListingFinished, ListingStarted, PageRead
 from exporter.listing.interface import Listing, PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog, Replay
 from exporter.listing.schedule import MIN_WINDOW, Schedule
@@ -155,21 +155,8 @@ def accept(
         page_count = listing.page_count or 1
         emit(ListingStarted(listing.gateway, page.total_count, page_count, is_incremental))
     emit(PageRead(listing.gateway, request.page_num, row_count, resumed, newest_ms))
-    facts = listing.facts
-    if facts is not None:
-        movement = Movement(
-            facts.inserted_count, facts.deleted_count, facts.overlap_count, facts.repair_page_count
-        )
-        emit(
-            ListingFinished(
-                listing.gateway,
-                facts.session_count,
-                facts.proof,
-                movement,
-                incremental=facts.mode == "incremental",
-                full_because=facts.full_because,
-            )
-        )
+    if listing.facts is not None:
+        emit(ListingFinished(listing.facts))
 
 
 def find_newest_ms(sessions: Sequence[RawSession]) -> int | None:

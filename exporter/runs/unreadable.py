@@ -79,11 +79,9 @@ class UnreadableRows:
         return [self._amend(facts) for facts in listings]
 
     def amend_event(self, event: Event) -> Event:
-        known = self._by_gateway.get(event.gateway) if isinstance(event, ListingFinished) else None
-        if known is None or not isinstance(event, ListingFinished):
+        if not isinstance(event, ListingFinished):
             return event
-        session_count = max(0, event.session_count - len(known))
-        return replace(event, session_count=session_count, proof="unproven")
+        return ListingFinished(self._amend(event.facts))
 
     def require_none(self) -> None:
         """Raises IncompleteError that names the first of them."""

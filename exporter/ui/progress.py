@@ -230,11 +230,14 @@ class JsonLines:
                     "listing_finished",
                     {
                         **asdict(event.gateway),
-                        "session_count": event.session_count,
-                        "proof": event.proof,
-                        **asdict(event.movement),
-                        "mode": mode_text(event.incremental),
-                        "full_because": event.full_because or None,
+                        "session_count": event.facts.session_count,
+                        "proof": event.facts.proof,
+                        "inserted_count": event.facts.inserted_count,
+                        "deleted_count": event.facts.deleted_count,
+                        "overlap_count": event.facts.overlap_count,
+                        "repair_page_count": event.facts.repair_page_count,
+                        "mode": event.facts.mode,
+                        "full_because": event.facts.full_because or None,
                     },
                 )
             case _:
@@ -288,10 +291,10 @@ def _finished_json(stats: RunStats, finished: RunFinished, at: datetime) -> str:
         "gateways": [
             {
                 **asdict(gateway),
-                "session_count": listing.session_count,
-                "proof": listing.proof,
+                "session_count": listing.facts and listing.facts.session_count,
+                "proof": listing.facts and listing.facts.proof,
                 "mode": mode_text(listing.incremental),
-                "full_because": listing.full_because or None,
+                "full_because": (listing.facts and listing.facts.full_because) or None,
             }
             for gateway, listing in sorted(stats.gateways.items())
         ],

@@ -183,13 +183,13 @@ class Gauges:
 
     def _add_gateways(self, stats: RunStats) -> None:
         for gateway, listing in sorted(stats.gateways.items()):
-            if listing.session_count is None or listing.proof is None:
+            if listing.facts is None:
                 continue
             ids = {"workspace_id": gateway.workspace_id, "gateway_id": gateway.gateway_id}
             self._add(
                 "livy_exporter_gateway_sessions",
                 "Sessions of a gateway that the last run read.",
-                listing.session_count,
+                listing.facts.session_count,
                 **ids,
             )
             self._add(
@@ -197,7 +197,7 @@ class Gauges:
                 "How the last run proved that it has every session of a gateway; always 1.",
                 1,
                 **ids,
-                proof=listing.proof,
+                proof=listing.facts.proof,
             )
 
     def _add_freshness(self, stats: RunStats, end: RunEnd, previous: PreviousTimes) -> None:

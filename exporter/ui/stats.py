@@ -9,7 +9,6 @@ from exporter.events import (
     GatewaysDiscovered,
     ListingFinished,
     ListingStarted,
-    Movement,
     PaceLearnt,
     PageRead,
     RequestEnded,
@@ -19,7 +18,7 @@ from exporter.events import (
     RunStarted,
     SessionsWritten,
 )
-from exporter.model import Gateway
+from exporter.model import Gateway, ListingFacts
 
 RATE_WINDOW_S = 10.0
 """The window of the rate: long enough for lumpy writes, short enough to show a stall."""
@@ -37,12 +36,9 @@ class GatewayStats:
     """By the first page, or 0 for an incremental listing; the real count once it is finished."""
     page_count: int | None = None
     """None until the first page is read."""
-    session_count: int | None = None
-    """None until the listing is finished."""
-    proof: str | None = None
-    movement: Movement = field(default_factory=Movement)
     incremental: bool = False
-    full_because: str = ""
+    facts: ListingFacts | None = None
+    """None until the listing is finished."""
 
 
 @dataclass(slots=True)
@@ -224,13 +220,10 @@ class RunStats:
                 gateway = self.gateways.setdefault(event.gateway, GatewayStats(total_count=0))
                 self.listings_finished += 1
                 # The list may have changed since its first page.
-                self.sessions_expected += event.session_count - gateway.total_count
-                gateway.total_count = event.session_count
-                gateway.session_count = event.session_count
-                gateway.proof = event.proof
-                gateway.movement = event.movement
-                gateway.incremental = event.incremental
-                gateway.full_because = event.full_because
+                self.sessions_expected += event.facts.session_count - gateway.total_count
+                gateway.total_count = event.facts.session_count
+                gateway.incremental = event.facts.mode == "incremental"
+                gateway.facts = event.facts
             case _:
                 assert_never(event)
 

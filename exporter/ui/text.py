@@ -3,7 +3,7 @@
 from collections import Counter
 from math import ceil
 
-from exporter.events import Movement, RetryScheduled, RunFinished
+from exporter.events import RetryScheduled, RunFinished
 from exporter.ui.stats import GatewayStats, RunStats
 
 GATEWAYS_LISTED = 10
@@ -130,7 +130,7 @@ def summary_lines(stats: RunStats, finished: RunFinished) -> list[str]:
         lines += _gateway_lines(stats)
     elif len(stats.gateways) == 1:
         (listing,) = stats.gateways.values()
-        lines += [f"while it was read: {text}" for text in _movement_texts(listing.movement)]
+        lines += [f"while it was read: {text}" for text in _movement_texts(listing)]
         lines += _full_texts(listing)
     else:
         reasons = Counter(text for each in stats.gateways.values() for text in _full_texts(each))
@@ -166,11 +166,11 @@ def _gateway_lines(stats: RunStats) -> list[str]:
     rows = [
         (
             str(gateway),
-            f"{listing.session_count or 0:,}",
+            f"{0 if listing.facts is None else listing.facts.session_count:,}",
             "; ".join(
                 [
-                    listing.proof or "not finished",
-                    *_movement_texts(listing.movement),
+                    "not finished" if listing.facts is None else listing.facts.proof,
+                    *_movement_texts(listing),
                     *_full_texts(listing),
                 ]
             ),
@@ -185,20 +185,24 @@ def _gateway_lines(stats: RunStats) -> list[str]:
     ]
 
 
-def _movement_texts(movement: Movement) -> list[str]:
+def _movement_texts(listing: GatewayStats) -> list[str]:
     """At most one text: none for a list that did not change."""
-    if movement == Movement():
+    facts = listing.facts
+    if facts is None or not any(
+        (facts.inserted_count, facts.deleted_count, facts.overlap_count, facts.repair_page_count)
+    ):
         return []
-    came = count_of(movement.inserted_count, "session")
-    again = count_of(movement.overlap_count, "row")
-    repaired = count_of(movement.repair_page_count, "page")
-    went = f"{movement.deleted_count:,} went"
+    came = count_of(facts.inserted_count, "session")
+    again = count_of(facts.overlap_count, "row")
+    repaired = count_of(facts.repair_page_count, "page")
+    went = f"{facts.deleted_count:,} went"
     return [f"{came} came, {went}, {again} seen again, {repaired} read in repair"]
 
 
 def _full_texts(listing: GatewayStats) -> list[str]:
     """At most one text: the reason why an incremental run read a list in full."""
-    return [f"listed in full: {listing.full_because}"] if listing.full_because else []
+    reason = "" if listing.facts is None else listing.facts.full_because
+    return [f"listed in full: {reason}"] if reason else []
 
 
 def _requests_text(stats: RunStats) -> str:
@@ -211,7 +215,10 @@ def _requests_text(stats: RunStats) -> str:
 
 
 def _proofs_text(stats: RunStats) -> str:
-    proofs = Counter(listing.proof or "none" for listing in stats.gateways.values())
+    proofs = Counter(
+        "none" if listing.facts is None else listing.facts.proof
+        for listing in stats.gateways.values()
+    )
     if len(proofs) <= 1:
         return f"proof: {next(iter(proofs), 'none')}"
     return "proofs: " + ", ".join(f"{count:,} {proof}" for proof, count in proofs.most_common())

@@ -14,7 +14,6 @@ import pytest
 
 from exporter.events import (
     GatewaysDiscovered,
-    ListingFinished,
     ListingStarted,
     PageRead,
     RequestEnded,
@@ -34,6 +33,7 @@ from exporter.ui.progress import (
     open_progress,
 )
 from exporter.ui.stats import RunStats
+from tests.support.events import listing_finished
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -192,7 +192,7 @@ def test_the_summary_comes_last() -> None:
 
     with opened(stream) as progress:
         start(progress)
-        progress(ListingFinished(ONE, 200, "quiescent"))
+        progress(listing_finished(ONE, 200, "quiescent"))
         progress(COMPLETE)
         progress.write_line("one more word")
 
@@ -255,7 +255,7 @@ def test_json_lines_follow_the_run_in_order() -> None:
     with opened(stream, clock=clock, log_format="json") as progress:
         start(progress)
         progress(SessionsWritten(200))
-        progress(ListingFinished(ONE, 200, "quiescent"))
+        progress(listing_finished(ONE, 200, "quiescent"))
         progress(COMPLETE)
 
     shown = objects(stream)
@@ -288,9 +288,9 @@ def test_json_lines_name_full_listings_and_their_reasons() -> None:
         progress(GatewaysDiscovered(2))
         progress(ListingStarted(ONE, 200, 1, incremental=True))
         progress(ListingStarted(ONE, 200, 3))
-        progress(ListingFinished(ONE, 200, "quiescent", full_because="it was pruned"))
+        progress(listing_finished(ONE, 200, "quiescent", full_because="it was pruned"))
         progress(ListingStarted(TWO, 900, 1, incremental=True))
-        progress(ListingFinished(TWO, 7, "anchored", incremental=True))
+        progress(listing_finished(TWO, 7, "anchored", incremental=True))
         progress(replace(COMPLETE, incremental=True))
 
     shown = [each for each in objects(stream) if each["event"] != "progress"]

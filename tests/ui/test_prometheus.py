@@ -9,7 +9,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.errors import CredentialsError, DestinationError, IncompleteError, UsageError
 from exporter.events import (
     GatewaysDiscovered,
-    ListingFinished,
     ListingStarted,
     PageRead,
     RequestEnded,
@@ -19,7 +18,7 @@ from exporter.events import (
     RunStarted,
     SessionsWritten,
 )
-from exporter.model import Gateway
+from exporter.model import Gateway, Proof
 from exporter.ui.errors import ErrorReporter
 from exporter.ui.prometheus import (
     LAST_SUCCESS,
@@ -28,6 +27,7 @@ from exporter.ui.prometheus import (
     open_metrics,
     run_with_metrics,
 )
+from tests.support.events import listing_finished
 
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
@@ -78,10 +78,11 @@ def test_every_count_of_a_run_is_written(tmp_path: Path) -> None:
 
     metrics(RunStarted("r-1", "out.parquet", datetime.now(UTC)))
     metrics(GatewaysDiscovered(2))
-    for gateway, proof in ((ONE, "anchored"), (TWO, "unproven")):
+    proofs: dict[Gateway, Proof] = {ONE: "anchored", TWO: "unproven"}
+    for gateway, proof in proofs.items():
         metrics(ListingStarted(gateway, 100, 1))
         metrics(PageRead(gateway, 1, 100, newest_create_ms=int(NOON_S * 1000) - 90_000))
-        metrics(ListingFinished(gateway, 100, proof))
+        metrics(listing_finished(gateway, 100, proof))
     for outcome, count in (("ok", 3), ("throttled", 2), ("failed", 1)):
         for _ in range(count):
             metrics(RequestStarted(1))

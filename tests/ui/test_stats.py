@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from exporter.events import (
     Event,
     GatewaysDiscovered,
-    ListingFinished,
     ListingStarted,
     PaceLearnt,
     PageRead,
@@ -24,6 +23,7 @@ from exporter.events import (
 )
 from exporter.model import Gateway
 from exporter.ui.stats import RATE_WINDOW_S, RunStats
+from tests.support.events import listing_finished
 
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
@@ -38,7 +38,7 @@ ONE_OF_EACH: list[Event] = [
     PaceLearnt(40.0),
     PageRead(ONE, page_num=1, session_count=100),
     SessionsWritten(100),
-    ListingFinished(ONE, session_count=200, proof="quiescent"),
+    listing_finished(ONE, 200, "quiescent"),
     RunFinished("out.parquet", "complete", session_count=200, size_bytes=10, elapsed_s=1.0),
 ]
 
@@ -120,18 +120,20 @@ def test_gateways_without_a_total_are_taken_to_be_average() -> None:
 def test_a_finished_listing_counts_with_its_real_number() -> None:
     stats = stats_of([GatewaysDiscovered(1), ListingStarted(ONE, 100, 1), SessionsWritten(103)])
 
-    stats.apply(ListingFinished(ONE, session_count=103, proof="anchored"), 1.0)
+    ended = listing_finished(ONE, 103, "anchored")
+    stats.apply(ended, 1.0)
 
     assert stats.sessions_expected == 103
-    assert stats.gateways[ONE].proof == "anchored"
+    assert stats.gateways[ONE].facts is ended.facts
     assert stats.fraction == 1.0
 
 
 def test_a_listing_that_finishes_unannounced_is_counted() -> None:
-    stats = stats_of([GatewaysDiscovered(1), ListingFinished(ONE, 0, "quiescent")])
+    ended = listing_finished(ONE, 0, "quiescent")
+    stats = stats_of([GatewaysDiscovered(1), ended])
 
     assert stats.is_read
-    assert stats.gateways[ONE].session_count == 0
+    assert stats.gateways[ONE].facts is ended.facts
 
 
 def test_fraction_never_passes_one_when_sessions_appear_meanwhile() -> None:
@@ -146,7 +148,7 @@ def test_an_empty_gateway_is_done_when_its_listing_is() -> None:
 
     assert stats.fraction == 0.0
 
-    stats.apply(ListingFinished(ONE, 0, "quiescent"), 1.0)
+    stats.apply(listing_finished(ONE, 0, "quiescent"), 1.0)
 
     assert stats.fraction == 1.0
     assert stats.eta_s(1.0) == 0.0
@@ -227,7 +229,7 @@ def test_samples_are_bounded_however_many_writes_come() -> None:
                 st.integers(0, 10),
             ),
             st.builds(
-                ListingFinished,
+                listing_finished,
                 st.builds(Gateway, st.just("r"), st.just("w"), st.text(min_size=1, max_size=3)),
                 st.integers(0, 1_000),
                 st.just("anchored"),

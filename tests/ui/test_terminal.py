@@ -28,7 +28,7 @@ PROGRAM = """
 import logging, os, signal, sys
 from datetime import UTC, datetime
 from exporter.events import *
-from exporter.model import Gateway
+from exporter.model import Gateway, ListingFacts
 from exporter.ui.logs import configure_logging
 from exporter.ui.progress import open_progress
 
@@ -56,7 +56,9 @@ try:
                 case "fail":
                     raise OSError("disk is full")
                 case "finish":
-                    progress(ListingFinished(gateway, 20_000, "quiescent"))
+                    counts = (20_000, 20_000, 20_000, 0, 0, 0, 200, 0)
+                    facts = ListingFacts(gateway, *counts, "quiescent")
+                    progress(ListingFinished(facts))
                     progress(RunFinished("out.parquet", "complete", 20_000, 2_000_000, 3.2))
                     break
 except KeyboardInterrupt:

@@ -7,9 +7,7 @@ import pytest
 from exporter.events import (
     Event,
     GatewaysDiscovered,
-    ListingFinished,
     ListingStarted,
-    Movement,
     PageRead,
     RequestEnded,
     RequestStarted,
@@ -29,6 +27,7 @@ from exporter.ui.text import (
     retry_line,
     summary_lines,
 )
+from tests.support.events import listing_finished
 
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 TWO = Gateway("cn-hangzhou", "w-1", "lc-2")
@@ -185,7 +184,7 @@ def test_line_shows_that_only_the_output_remains() -> None:
         GatewaysDiscovered(1),
         ListingStarted(ONE, 1, 1),
         SessionsWritten(1),
-        ListingFinished(ONE, 1, "quiescent"),
+        listing_finished(ONE, 1, "quiescent"),
     )
 
     assert progress_line(stats, 0.0).endswith(", finishing")
@@ -197,7 +196,7 @@ def test_summary_of_one_gateway_is_two_lines() -> None:
         ListingStarted(ONE, 1, 1),
         RequestStarted(1),
         RequestEnded("ok", 0, 0.1),
-        ListingFinished(ONE, 1, "quiescent"),
+        listing_finished(ONE, 1, "quiescent"),
     )
 
     lines = summary_lines(stats, finished(session_count=1))
@@ -209,7 +208,7 @@ def test_summary_of_one_gateway_is_two_lines() -> None:
 
 
 def test_summary_of_a_table_has_no_size() -> None:
-    stats = stats_of(GatewaysDiscovered(1), ListingFinished(ONE, 1, "quiescent"))
+    stats = stats_of(GatewaysDiscovered(1), listing_finished(ONE, 1, "quiescent"))
 
     lines = summary_lines(stats, replace(finished(session_count=1, output="t/"), size_bytes=0))
 
@@ -219,8 +218,8 @@ def test_summary_of_a_table_has_no_size() -> None:
 def test_summary_names_each_of_a_few_gateways() -> None:
     stats = stats_of(
         GatewaysDiscovered(2),
-        ListingFinished(TWO, 8_000, "anchored"),
-        ListingFinished(ONE, 12_000, "quiescent"),
+        listing_finished(TWO, 8_000, "anchored"),
+        listing_finished(ONE, 12_000, "quiescent"),
     )
 
     lines = summary_lines(stats, finished(output="-"))
@@ -234,8 +233,8 @@ def test_summary_names_each_of_a_few_gateways() -> None:
 
 
 def test_summary_shows_how_a_list_changed_while_it_was_read() -> None:
-    moved = ListingFinished(ONE, 12_000, "stitched", Movement(1_500, 1, 20, 1))
-    still = ListingFinished(TWO, 8_000, "quiescent")
+    moved = listing_finished(ONE, 12_000, "stitched", moved=(1_500, 1, 20, 1))
+    still = listing_finished(TWO, 8_000, "quiescent")
 
     alone = summary_lines(stats_of(moved), finished())
     both = summary_lines(stats_of(moved, still), finished())
@@ -250,8 +249,8 @@ def test_summary_shows_how_a_list_changed_while_it_was_read() -> None:
 
 def test_summary_of_many_gateways_counts_proofs_instead() -> None:
     gateways = [Gateway("cn-hangzhou", "w-1", f"lc-{number}") for number in range(11)]
-    stats = stats_of(*(ListingFinished(gateway, 5, "quiescent") for gateway in gateways[:10]))
-    stats.apply(ListingFinished(gateways[10], 5, "stitched"), 1.0)
+    stats = stats_of(*(listing_finished(gateway, 5, "quiescent") for gateway in gateways[:10]))
+    stats.apply(listing_finished(gateways[10], 5, "stitched"), 1.0)
 
     lines = summary_lines(stats, finished(session_count=55))
 
@@ -260,7 +259,7 @@ def test_summary_of_many_gateways_counts_proofs_instead() -> None:
 
 
 def test_summary_of_an_incomplete_run_begins_with_that() -> None:
-    stats = stats_of(ListingFinished(ONE, 5, "unproven"))
+    stats = stats_of(listing_finished(ONE, 5, "unproven"))
 
     lines = summary_lines(stats, finished(status="incomplete"))
 
@@ -278,7 +277,7 @@ def test_line_of_an_incremental_run_expects_no_number() -> None:
     during = progress_line(stats, 10.0)
 
     for gateway in (ONE, TWO):
-        stats.apply(ListingFinished(gateway, 33, "quiescent", incremental=True), 10.0)
+        stats.apply(listing_finished(gateway, 33, "quiescent", incremental=True), 10.0)
 
     assert during == "33 new or changed sessions so far, 1 page, 0 in flight"
     assert progress_line(stats, 10.0).endswith(", finishing")
@@ -294,8 +293,8 @@ def test_line_expects_all_sessions_once_a_list_is_read_in_full() -> None:
     )
     during = progress_line(stats, 10.0)
 
-    stats.apply(ListingFinished(TWO, 4, "quiescent", incremental=True), 10.0)
-    stats.apply(ListingFinished(ONE, 20_000, "quiescent"), 10.0)
+    stats.apply(listing_finished(TWO, 4, "quiescent", incremental=True), 10.0)
+    stats.apply(listing_finished(ONE, 20_000, "quiescent"), 10.0)
 
     assert "5,000 of 20,000+ sessions (25%)" in during
     assert "0 of 204 pages" in during
@@ -320,7 +319,7 @@ def test_line_counts_resumed_pages_and_takes_no_rate_from_them() -> None:
 def test_summary_of_an_incremental_run_names_its_output() -> None:
     stats = stats_of(
         ListingStarted(ONE, 20_033, 1, incremental=True),
-        ListingFinished(ONE, 33, "quiescent", incremental=True),
+        listing_finished(ONE, 33, "quiescent", incremental=True),
     )
 
     some = summary_lines(stats, finished(session_count=33, output="sessions/", incremental=True))
@@ -333,7 +332,7 @@ def test_summary_of_an_incremental_run_names_its_output() -> None:
 
 
 def test_summary_of_an_incremental_run_without_news_is_one_line() -> None:
-    stats = stats_of(ListingFinished(ONE, 0, "quiescent", incremental=True))
+    stats = stats_of(listing_finished(ONE, 0, "quiescent", incremental=True))
 
     lines = summary_lines(stats, finished(session_count=0, output="sessions/", incremental=True))
 
@@ -341,9 +340,12 @@ def test_summary_of_an_incremental_run_without_news_is_one_line() -> None:
 
 
 def test_summary_names_the_reason_of_a_full_listing() -> None:
-    full = ListingFinished(ONE, 12_000, "quiescent", full_because="it was pruned")
-    new = ListingFinished(TWO, 8, "quiescent", incremental=True)
-    many = [replace(full, gateway=Gateway("cn-hangzhou", "w-1", f"lc-{n}")) for n in range(11)]
+    full = listing_finished(ONE, 12_000, "quiescent", full_because="it was pruned")
+    new = listing_finished(TWO, 8, "quiescent", incremental=True)
+    gateways = [Gateway("cn-hangzhou", "w-1", f"lc-{n}") for n in range(11)]
+    many = [
+        listing_finished(each, 5, "quiescent", full_because="it was pruned") for each in gateways
+    ]
 
     alone = summary_lines(stats_of(full), finished(output="sessions/", incremental=True))
     both = summary_lines(stats_of(full, new), finished(output="sessions/", incremental=True))
@@ -360,7 +362,7 @@ def test_summary_counts_pages_taken_over_from_an_earlier_run() -> None:
         ListingStarted(ONE, 200, 2),
         PageRead(ONE, 1, 100, resumed=True),
         PageRead(ONE, 2, 100),
-        ListingFinished(ONE, 200, "quiescent"),
+        listing_finished(ONE, 200, "quiescent"),
     )
 
     lines = summary_lines(stats, finished(session_count=200))
