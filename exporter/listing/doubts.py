@@ -41,11 +41,6 @@ class Doubts:
             and (former[1] == page.row_count or former[2] == last_id)
         )
 
-    def note_none(self, window: Window) -> bool:
-        """Take in an answer without rows where there should be some; whether it was told twice."""
-        self._tells[window] += 1
-        return self._tells[window] > 1
-
     def may_ask_again(self, window: Window) -> bool:
         return self._tells[window] < MAX_TELLS
 

@@ -35,7 +35,7 @@ class EndLook:
         """... and the total that it told; below 0 until then."""
         self.waits = False
         """Whether to wait for it before reading on."""
-        self.hollow_from: int | None = None
+        self.empty_from: int | None = None
         """Place from which on answers were empty, though their total claims more."""
         self._look_count = 0
         self._searched: Window | None = None
@@ -73,14 +73,14 @@ class EndLook:
             total_count == self.total_count and window is not None and (window.stop >= total_count)
         )
 
-    def note_none(self, window: Window, *, shown_to: int) -> None:
+    def note_empty(self, window: Window, *, shown_to: int) -> None:
         """Take in an answer without rows about a place that its total claims."""
         if window.start >= shown_to:
-            self.hollow_from = min(window.start, self.hollow_from or window.start)
+            self.empty_from = min(window.start, self.empty_from or window.start)
 
     def note_rows(self, stop: int) -> None:
-        if self.hollow_from is not None and stop > self.hollow_from:
-            self.hollow_from = None
+        if self.empty_from is not None and stop > self.empty_from:
+            self.empty_from = None
 
     def search(
         self, window: Window, row_count: int, *, shown_to: int, page_size: int
@@ -93,7 +93,7 @@ class EndLook:
             if row_count == window.page_size:
                 self.shown.add(window)
             self._is_over |= 0 < row_count < window.page_size
-        high = self.hollow_from
+        high = self.empty_from
         if self._searched is not None or self._is_over or high is None:
             return None
         if high - shown_to <= page_size:

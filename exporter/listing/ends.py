@@ -79,7 +79,7 @@ class EndSearch:
         ):
             self._accept(at, page)
 
-    def note_none(self, place: int) -> None:
+    def note_empty(self, place: int) -> None:
         """Take in an answer without rows about a place that the total does not claim."""
         self._empties[place] += 1
         if self._empties[place] >= MIN_EMPTY_TELLS and place in self._stops:

@@ -94,8 +94,8 @@ def test_empty_answers_show_no_end_behind_rows_that_claim_more() -> None:
 
     # The list has moved since: what stood behind these rows stands in front of the place now.
     seen.show(0, 100, total_count=150)
-    seen.search.note_none(100)
-    seen.search.note_none(100)
+    seen.search.note_empty(100)
+    seen.search.note_empty(100)
 
     assert not seen.search.is_found
 
