@@ -208,7 +208,7 @@ class ListView:
         is_small = self.page_size < MIN_ROWS_TO_TRIM
         least = MIN_OVERLAP_AT_REST if at_rest or is_small else MIN_OVERLAP
         # Neighbours may be answered as many answers apart as there are in flight.
-        apart = self.observations.pace * min(in_flight, MAX_APART)
+        apart = self.observations.shifts.pace * min(in_flight, MAX_APART)
         tie = 0 if self.observations.keeps_ties else self._max_tie
         if tie + least > self.page_size // 2:
             # No times can join them, but enough shared rows may.
