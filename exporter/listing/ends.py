@@ -95,7 +95,7 @@ class EndSearch:
         stop, total_count = self._claimed
         return page.stop > stop + max(0, page.total_count - total_count)
 
-    def was_told(self, place: int) -> bool:
+    def is_known_end(self, place: int) -> bool:
         """Whether rows have ended at a place before, in an answer that is evidence."""
         return place in self._cuts
 

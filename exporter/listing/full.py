@@ -17,16 +17,16 @@ from math import ceil
 from typing import assert_never
 
 from exporter.listing.confirming_sweep import ConfirmingSweep
-from exporter.listing.doubts import Doubts
 from exporter.listing.interface import PageRequest, Purpose
 from exporter.listing.observations import MAX_EXPECTED
 from exporter.listing.order import read_times
 from exporter.listing.plan import PlannedRequest
 from exporter.listing.proof_search import ProofSearch
 from exporter.listing.repairs import Repairs
+from exporter.listing.repeats import EMPTY_WAITS_S, Repeats
 from exporter.listing.resequencer import Resequencer
 from exporter.listing.sweep import Sweep
-from exporter.listing.view import EMPTIED_WAITS_S, EMPTY_WAITS_S, ListView, Stage
+from exporter.listing.view import EMPTIED_WAITS_S, ListView, Stage
 from exporter.listing.windows import Window
 from exporter.model import (
     ALL_TIME,
@@ -62,7 +62,7 @@ class FullListing:
         self._proofs = ProofSearch(self._view)
         self._repairs = Repairs(self._view, self._proofs)
         self._confirming_sweeps: list[ConfirmingSweep] = []
-        self._doubts = Doubts()
+        self._repeats = Repeats()
         self._planned = deque([self._look_at_head("sweep")])
         self._asked_count = self._answered_count = 0
         self._resequencer = Resequencer(time_range)
@@ -196,10 +196,12 @@ class FullListing:
 
         Asks again for one that may not.
         """
-        is_told = self._view.ends.was_told(window.start + page.row_count)
-        if self._stage == "start" or self._doubts.is_evidence(window, page, end_is_told=is_told):
+        is_known_end = self._view.ends.is_known_end(window.start + page.row_count)
+        if self._stage == "start" or self._repeats.is_evidence(
+            window, page, is_known_end=is_known_end
+        ):
             return True
-        if self._doubts.may_ask_again(window) and not self._is_spent:
+        if self._repeats.may_ask_again(window) and not self._is_spent:
             self._planned.append(PlannedRequest(window, "repair"))
         return False
 

@@ -1,4 +1,5 @@
 """Sessions that have not ended and may move when they do, as in a list by end time; no I/O."""
+
 from collections.abc import Sequence
 from itertools import takewhile
 

@@ -13,15 +13,14 @@ from exporter.listing.ends import EndSearch
 from exporter.listing.head import Head
 from exporter.listing.observations import MIN_HELD, Observations
 from exporter.listing.order import MIN_ROWS_TO_TRIM, count_crowded, read_times
+from exporter.listing.repeats import EMPTY_WAITS_S
 from exporter.listing.windows import Window
 from exporter.model import SessionPage
 
 Stage = Literal["start", "peek", "sweep", "close", "repair", "resweep"]
 
-EMPTY_WAITS_S = (0.0, 0.5)
-"""Before each further look at a list whose first answers say that it is empty."""
 EMPTIED_WAITS_S = (0.0, 1.0, 5.0, 20.0)
-"""The same where sessions were seen before."""
+"""Before each further look at a list that is said to be empty, where sessions were seen before."""
 MIN_OVERLAP = 4
 """Rows beyond a tie that two windows share: some may shift away, and two have to stay."""
 MIN_OVERLAP_AT_REST = 2

@@ -19,7 +19,7 @@ from exporter.destinations.open import open_output, stage_manifest_copy
 from exporter.errors import DeadlineError, LockLostError
 from exporter.events import Event, GatewaysDiscovered, RunFinished, RunStarted, SessionsWritten
 from exporter.journal.journal import Journal, is_worth_resuming
-from exporter.listing.bookmark import Bookmark, Watch, tell_why_due
+from exporter.listing.bookmark import Bookmark, Watch, explain_full_listing
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.full import FullListing
 from exporter.listing.incremental import IncrementalListing
@@ -239,7 +239,7 @@ def build_listing(
     watch = Watch(now_ms=to_ms(began_at), settle_ms=round(settings.settle * 1000))
     full_because = ""
     if known is not None and settings.full_every is not None:
-        full_because = tell_why_due(known, now_ms=watch.now_ms, every_s=settings.full_every)
+        full_because = explain_full_listing(known, now_ms=watch.now_ms, every_s=settings.full_every)
     return IncrementalListing(
         gateway, known, page_size=page_size, watch=watch, full_because=full_because
     )
@@ -260,7 +260,7 @@ def build_state(
     """
     unproven = {each.gateway for each in facts if each.proof == "unproven"}
     found = {
-        each.gateway: None if each.gateway in unproven else each.known
+        each.gateway: None if each.gateway in unproven else each.bookmark
         for each in listings
         if isinstance(each, IncrementalListing)
     }

@@ -8,8 +8,8 @@ from exporter.listing.bookmark import (
     Bookmark,
     Watch,
     cut_head,
+    explain_full_listing,
     is_newest_first,
-    tell_why_due,
 )
 
 NOW_MS = 1_782_820_800_000
@@ -158,7 +158,7 @@ def test_head_has_a_hundred_sessions_at_most() -> None:
     ids=["now", "recent", "old", "the clock was set back", "never told"],
 )
 def test_full_listing_is_due_when_the_last_one_is_older(age_ms: int, why: str) -> None:
-    known = Bookmark(
+    bookmark = Bookmark(
         total_count=1,
         expired_count=0,
         head=("a",),
@@ -168,4 +168,4 @@ def test_full_listing_is_due_when_the_last_one_is_older(age_ms: int, why: str) -
         full_at_ms=NOW_MS - age_ms,
     )
 
-    assert tell_why_due(known, now_ms=NOW_MS, every_s=7 * 86_400) == why
+    assert explain_full_listing(bookmark, now_ms=NOW_MS, every_s=7 * 86_400) == why

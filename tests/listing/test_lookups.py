@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.listing.lookups import MAX_TRIES, Lookup, PageTimes, tell_times
+from exporter.listing.lookups import MAX_TRIES, Lookup, PageTimes, summarize_times
 from exporter.listing.windows import Window
 
 PAGE_SIZE = 10
@@ -13,7 +13,7 @@ Row = tuple[str, int | None]
 
 def show(rows: Sequence[Row], window: Window) -> PageTimes:
     times = [time for _, time in rows[window.start : window.stop]]
-    return tell_times(times, is_end=len(times) < window.page_size)
+    return summarize_times(times, is_end=len(times) < window.page_size)
 
 
 def look_for(rows: Sequence[Row], session_id: str, place: int, **changes: Any) -> Lookup:
@@ -121,7 +121,7 @@ def test_answer_that_ends_short_of_its_total_shows_nobody_gone() -> None:
     lookup = Lookup(0, "other", 1, page_size=PAGE_SIZE)
     shown: dict[Window, PageTimes] = {}
     while (window := lookup.choose_window(94, shown)) is not None:
-        shown[window] = tell_times(
+        shown[window] = summarize_times(
             [row[1] for row in rows[window.start : window.stop]], is_end=False
         )
 

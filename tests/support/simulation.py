@@ -121,14 +121,14 @@ def read_in_full(
     page_size: int = 100,
     time_range: TimeRange = ALL_TIME,
 ) -> Outcome:
-    coverage = FullListing(GATEWAY, page_size=page_size, time_range=time_range)
+    listing = FullListing(GATEWAY, page_size=page_size, time_range=time_range)
     wire = Wire(sessions, latency_s=latency_s, seed=seed)
     seen: Counter[str] = Counter()
-    for session in drive(coverage, wire, in_flight=in_flight):
+    for session in drive(listing, wire, in_flight=in_flight):
         assert not time_range.has_bounds or time_range.wants(session["createTime"])
         seen[session["sessionId"]] += 1
     truth = narrow(sessions, time_range) if time_range.has_bounds else sessions.truth()
-    return Outcome(seen, truth, wire.request_count, wire.now_s, coverage.facts)
+    return Outcome(seen, truth, wire.request_count, wire.now_s, listing.facts)
 
 
 def narrow(sessions: ChurningSessions, time_range: TimeRange) -> Truth:
