@@ -1,7 +1,7 @@
-"""Where the sessions of the bookmark's head are met again behind the new ones; performs no I/O.
+"""Meets the sessions of the bookmark's head again behind the new ones; performs no I/O.
 
-The place of one of them shows which serial stands at place 0, and so about where any other known
-session is by now.
+The place of one of them shows which serial stands at place 0, and so about where any session of an
+earlier run is by now.
 """
 
 from collections.abc import Sequence
@@ -118,7 +118,7 @@ class BookmarkHead:
 
     @property
     def is_met(self) -> bool:
-        """Whether no session that was shown late can stand behind the known ones that were met."""
+        """Whether so many were met that no session shown late can stand behind them."""
         if not self.meetings:
             return False
         deepest, bookmark = self.deepest, self._bookmark

@@ -12,9 +12,7 @@ from exporter.listing.repeats import Plan
 from exporter.listing.windows import Window, reach_on
 
 SHARE_AHEAD: Final = 4
-"""Where nothing shows how many sessions are new, one page is asked for ahead for each so many that
-were read.
-"""
+"""Pages read for each one asked for ahead, where nothing shows how many sessions are new."""
 OVERLAP: Final = 4
 OVERLAP_OF_SMALL: Final = 2
 """Rows that two windows share, if they have fewer rows than times are trimmed of."""
@@ -68,8 +66,8 @@ class ChangeRounds:
         return []
 
     def _start_over_if_moved(self) -> None:
-        """Look for the known sessions anew where another look at the head showed new ones: the
-        answers that met them before had none of these.
+        """Look for the bookmark's head anew where another look at page 1 showed new sessions: the
+        answers that met it before had none of these.
         """
         if self._latest_look is not None and len(self._tracker.new) > self._latest_look[1]:
             self._head.forget(before=self._latest_look[0])
@@ -83,7 +81,7 @@ class ChangeRounds:
         return min(self._page_size // 2, OVERLAP_OF_SMALL)
 
     def _read_on(self) -> Plan:
-        """Windows on which to look for the known sessions, until enough of them were met."""
+        """Windows on which to look for the bookmark's head, until enough of it was met."""
         if self._head.is_met:
             return []
         total_count = self._tracker.total_count_last
@@ -111,7 +109,7 @@ class ChangeRounds:
         return plan
 
     def _join(self) -> Plan:
-        """Windows that join the head and the known sessions."""
+        """Windows that join page 1 and the bookmark's head."""
         gaps = self._gaps.find(end=self._head.deepest.page, by_ranks=False)
         if not gaps:
             return []
@@ -146,8 +144,8 @@ class ChangeRounds:
         return plan
 
     def _expect(self, lookup: Lookup) -> int:
-        """The place where a session is by its serial, but not behind the end; those that stood
-        behind what a capped total claims still do.
+        """The place of a session by its serial, but not behind the end; a session that stood behind
+        a capped total still does.
         """
         total_count = self._tracker.total_count_last
         place = max(0, self._head.estimate_base(total_count) - lookup.serial)

@@ -91,7 +91,7 @@ class ChangeTracker:
 
     @property
     def inserted_count(self) -> int:
-        """Since the first answer, as far as the total tells."""
+        """Since the first answer, by the totals."""
         return max(0, self._totals[-1] - self._totals[0])
 
     @property
@@ -217,8 +217,8 @@ class ChangeTracker:
         """The bookmark once there is nothing more to ask; None where only a full listing can find
         what is new next time.
         """
-        # All that stands behind the first row of an answer was seen if the answer is joined to the
-        # known sessions.
+        # Every session behind the first row of an answer was seen if the answer is joined to the
+        # bookmark's head.
         runs = self.observations.find_runs(by_ranks=False)
         run = runs[self.head.deepest.page]
         page = choose_head_page(each for each in self._head_pages if runs[each.page] == run)

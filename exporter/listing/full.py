@@ -1,14 +1,14 @@
 """Reads one gateway's whole list and proves that it is complete; performs no I/O.
 
-1. *Start.* Page 1 tells how many rows the service really puts on a page, and about how many there
-   are. Where a cutoff is ahead, a look at the last page tells whether the list has to be read to
+1. *Start.* Page 1 shows how many rows the service really puts on a page, and about how many there
+   are. Where a cutoff is ahead, a look at the last page shows whether the list has to be read to
    its end after all (*peek*).
 2. *Sweep.* Every page is read once: `sweep`.
 3. *Close.* Page 1 again, and the end of the list, where no answer has shown it yet.
 4. *Repair.* Gaps that `Observations` could not join are read again, in rounds: `repairs`.
 5. *Resweep.* Where that brings no proof, every page is read once more: `confirming_sweep`.
 
-`README.md` in this folder says why that proves anything.
+`README.md` in this folder explains why that is a proof.
 """
 
 from collections import deque
@@ -110,7 +110,7 @@ class FullListing:
 
     @property
     def finished(self) -> bool:
-        """Everything is answered and every row was taken."""
+        """Whether everything is answered and every row was taken."""
         return self._facts is not None and self.ready_count == 0
 
     def next_request(self) -> PageRequest | None:
@@ -289,7 +289,7 @@ class FullListing:
             self._conclude("unproven", f"page 1 is empty, though its total is {page.total_count:,}")
 
     def _end_peek(self, page: SessionPage) -> None:
-        """The last page tells whether old sessions come last, and are not wanted."""
+        """Drop the cutoff unless the last page shows that unwanted sessions come last."""
         times = [time for time in read_times(page.sessions) if time is not None]
         if not times or max(times) >= self._view.cutoff.since_ms:
             self._view.drop_cutoff()

@@ -38,11 +38,11 @@ class MovableSessions:
         return ended
 
     def find_landings(self, pages: Sequence[int]) -> tuple[int | None, int | None]:
-        """Where sessions may land when they end, in answers that are given in list order: behind
-        the first rows, or in front of the last ones, as far as these have not ended.
+        """The answers that show where sessions may land when they end: behind the movable ones at the
+        head, and in front of those at the end.
 
-        The last answer from the head on up to which all show movable sessions, and the first from
-        which on all do; None where there are none.
+        Of answers in list order, the last one up to which all show movable sessions, and the first
+        one from which on all do; None where there is none.
         """
         front = list(takewhile(self._pages.__contains__, pages))
         tail = list(takewhile(self._pages.__contains__, reversed(pages)))

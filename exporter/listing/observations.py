@@ -284,7 +284,7 @@ class Observations:
         return (-inf, high) if self.order.direction == "newest first" else (low, inf)
 
     def count_ranks(self) -> int:
-        """Distinct ranks that the answers claim to have shown."""
+        """Distinct ranks that the answers have shown by their totals."""
         ranks = [page.ranks for page in self.pages if page.is_evidence]
         return count_covered(ranks, low=-inf, high=inf)
 
@@ -297,7 +297,7 @@ class Observations:
         return count_covered([page.ranks for page in earlier], low=low, high=high)
 
     def estimate_place(self, place: int, *, page: int) -> int:
-        """Where the row stands by now that stood at a place when an answer was taken in."""
+        """The place by now of the row that stood at `place` when answer `page` was taken in."""
         size, latest = self.pages[page].size, len(self.pages) - 1
         return self.shifts.estimate_place(place, page=page, size=size, latest=latest)
 

@@ -1,4 +1,4 @@
-"""Which proof the answers about one list give, or what it lacks; performs no I/O."""
+"""Looks for a proof in the answers about one list, or for the gaps it lacks; performs no I/O."""
 
 from exporter.listing.gaps import GapFinder, GapRange
 from exporter.listing.view import ListView

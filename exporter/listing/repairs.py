@@ -1,4 +1,4 @@
-"""What to read again after the sweep, round by round, until the answers join; performs no I/O."""
+"""Plans what is read again after the sweep, until the answers join; performs no I/O."""
 
 from exporter.listing.plan import PlannedRequest
 from exporter.listing.proof_search import ProofSearch
@@ -76,7 +76,7 @@ class Repairs:
             return self._read_ends()
         if self._head_round_count >= MAX_HEAD_ROUNDS or proofs.ends_are_fresh:
             return []
-        # More came to the head than a page shows: on, until rows are met that were known.
+        # More came to the head than a page shows: on, until rows are met that were seen before.
         self._head_round_count += 1
         bottom = proofs.gaps.find_bottom(view.head_page)
         window = reach_on(bottom, most=view.page_size, overlap=view.page_size // 2)

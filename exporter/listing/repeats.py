@@ -115,13 +115,13 @@ def find_doubled(session_ids: Sequence[str]) -> frozenset[str]:
 
 
 def is_at_end(window: Window, page: SessionPage) -> bool:
-    """Whether the total claims no more rows than were shown."""
+    """Whether the total claims no row behind the last one shown."""
     return window.start + page.row_count >= page.total_count
 
 
 def is_cut_at_head(window: Window, page: SessionPage) -> bool:
-    """Whether page 1 lacks rows that its total claims: the service may have come to show fewer on a
-    page, and then no place is where it seems.
+    """Whether page 1 lacks rows that its total claims: the service may show fewer on a page than it
+    did, and then no place is where it seems.
     """
     is_short = page.row_count < window.page_size
     return window.start == 0 and is_short and not is_at_end(window, page)

@@ -1,10 +1,10 @@
-"""How fast the rows of a list move, by rows that were seen at two places; performs no I/O."""
+"""Measures how fast rows move, by those that were seen at two places; performs no I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 FAST = 20
-"""To be seen again this many answers later tells as much as to stand a page closer."""
+"""A row seen again this many answers later is as good a measure as one a page closer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Shifts:
         return self._place_count / max(1, self._page_count)
 
     def estimate_place(self, place: int, *, page: int, size: int, latest: int) -> int:
-        """Where the row of a place in answer `page`, of `size` rows, stands in answer `latest`.
+        """The place in answer `latest` of the row at `place` in answer `page`, of `size` rows.
 
-        It moved as fast as a row near it that was seen again late.
+        It is taken to move as fast as a row near it that was seen again late.
         """
         since = [each for each in self._shifts if each.page > page]
         if not since:

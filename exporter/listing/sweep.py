@@ -8,11 +8,12 @@ from exporter.listing.view import ListView
 from exporter.listing.windows import Window, reach_on
 
 PAGES_PER_GROWTH = 20
-"""Sessions that are only created cost less in gaps, while there are fewer than one in this many
-pages, than windows that overlap."""
+"""While fewer sessions are created than one in so many pages, gaps cost less than windows that
+overlap.
+"""
 PAGES_BEFORE_HURRY = 60
 PAGES_BEYOND = 10
-"""Where rows go on behind the total, the sweep goes ahead by one in so many of the pages so far."""
+"""Pages read for each page that is asked for ahead, where rows go on behind the total."""
 WATCH_EVERY = 25
 """Requests between two sentinels in a list that moves: deletions are noticed early."""
 LOOK_BACK = 64
@@ -20,7 +21,7 @@ LOOK_BACK = 64
 
 
 class Sweep:
-    """How far the list was asked for, and the next window."""
+    """The place up to which the list was asked for, and the next window."""
 
     def __init__(self, view: ListView) -> None:
         self._view = view

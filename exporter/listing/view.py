@@ -1,6 +1,6 @@
-"""What the answers so far show of one list: its rows, its ends, and how it moves; performs no I/O.
+"""One list as its answers show it: its rows, its ends, and how it moves; performs no I/O.
 
-`FullListing` feeds it. `Sweep`, `Repairs` and `ProofSearch` read it to decide.
+`FullListing` feeds it; `Sweep`, `Repairs` and `ProofSearch` decide by it.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ MAX_SMALL = 40
 
 
 class ListView:
-    """One list as its answers show it, in the order in which they were taken in."""
+    """One list, by its answers in the order in which they were taken in."""
 
     def __init__(self, *, page_size: int, since_ms: int | None) -> None:
         self.page_size = page_size
@@ -82,7 +82,7 @@ class ListView:
         times = read_times(page.sessions)
         size = window.page_size
         if stage == "start" and page.row_count != page.total_count:
-            # While it is not known what size the service caps pages at, no answer is short.
+            # Until the size is known at which the service caps pages, no answer is short.
             size = page.row_count
         repeated = self.observations.add(window, page, times, size=size, is_evidence=is_evidence)
         if self.cutoff.is_ahead:
@@ -139,7 +139,7 @@ class ListView:
         """
         row_count = page.row_count
         came_short = row_count < min(self.page_size, max(page.total_count, row_count + 1))
-        # A total of fewer rows tells of a young list at least as well as of a service that caps.
+        # A total of fewer rows is a sign of a young list rather than of a service that caps.
         is_confirmed = row_count == self._max_on_page > 0 and page.total_count > row_count
         self._max_on_page = max(self._max_on_page, row_count)
         if came_short and not is_confirmed and not is_last_try:
@@ -172,7 +172,7 @@ class ListView:
 
     @property
     def depth(self) -> tuple[int, int] | None:
-        """How many rows the service shows, and of how many, where it shows none behind these."""
+        """Rows that the service shows and its total, where it shows none behind these."""
         if self.end_page is not None:
             return None
         if self.end_look.empty_from is not None:
