@@ -1,9 +1,7 @@
 """Finds where a list ends, whatever its total says; performs no I/O.
 
-An answer with fewer rows than it was asked for may show the end of the list. It does where its own
-total claims no more rows. Where the total claims more, it may be outdated, or the service
-shows no row behind some depth. A depth cuts the list at one place, always; an end that is
-met at several places is therefore none.
+A short answer may show the end. Where its total claims more rows, it may be outdated, or the
+service shows no row behind some *depth*: always one place, where an end moves.
 """
 
 from collections import Counter

@@ -121,8 +121,9 @@ async def replay(
     emit: Callable[[Event], None],
     note: Note,
 ) -> None:
-    """Take in the recorded answers and hand their rows on as they come: no more rows are held than in
-    the run that recorded them.
+    """Take in the recorded answers and hand their rows on as they come.
+
+    So no more rows are held than in the run that recorded them.
     """
     if not journal.has_recorded:
         return

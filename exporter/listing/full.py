@@ -1,14 +1,6 @@
 """Reads one gateway's whole list and proves that it is complete; performs no I/O.
 
-1. *Start.* Page 1 shows how many rows the service really puts on a page, and about how many there
-   are. Where a cutoff is ahead, a look at the last page shows whether the list has to be read to
-   its end after all (*peek*).
-2. *Sweep.* Every page is read once: `sweep`.
-3. *Close.* Page 1 again, and the end of the list, where no answer has shown it yet.
-4. *Repair.* Gaps that `Observations` could not join are read again, in rounds: `repairs`.
-5. *Resweep.* Where that brings no proof, every page is read once more: `confirming_sweep`.
-
-`README.md` in this folder explains why that is a proof.
+The stages are explained in `README.md` in this folder: start, peek, sweep, close, repair, resweep.
 """
 
 from collections import deque
@@ -23,7 +15,7 @@ from exporter.listing.order import read_times
 from exporter.listing.plan import PlannedRequest
 from exporter.listing.proof_search import ProofSearch
 from exporter.listing.repairs import Repairs
-from exporter.listing.repeats import EMPTY_WAITS_S, Repeats
+from exporter.listing.repeats import EMPTY_WAITS_S
 from exporter.listing.resequencer import Resequencer
 from exporter.listing.sweep import Sweep
 from exporter.listing.view import EMPTIED_WAITS_S, ListView, Stage
@@ -62,7 +54,6 @@ class FullListing:
         self._proofs = ProofSearch(self._view)
         self._repairs = Repairs(self._view, self._proofs)
         self._confirming_sweeps: list[ConfirmingSweep] = []
-        self._repeats = Repeats()
         self._planned = deque([self._look_at_head("sweep")])
         self._asked_count = self._answered_count = 0
         self._resequencer = Resequencer(time_range)
@@ -196,14 +187,10 @@ class FullListing:
 
         Asks again for one that may not.
         """
-        is_known_end = self._view.ends.is_known_end(window.start + page.row_count)
-        if self._stage == "start" or self._repeats.is_evidence(
-            window, page, is_known_end=is_known_end
-        ):
-            return True
-        if self._repeats.may_ask_again(window) and not self._is_spent:
+        is_evidence = self._stage == "start" or self._view.is_evidence(window, page)
+        if not is_evidence and self._view.repeats.may_ask_again(window) and not self._is_spent:
             self._planned.append(PlannedRequest(window, "repair"))
-        return False
+        return is_evidence
 
     # Ask on
 
@@ -338,22 +325,15 @@ class FullListing:
         """Read what may bring a proof; False where nothing is left to read."""
         view = self._view
         if view.has_rows_behind_end and view.end_page is None:
-            self._sweep_behind_end()
+            self._sweep.go_behind_end()
+            self._stage = "sweep"
+            self._close_unless_sweeping()
             return True
         plan = self._repairs.plan_round(max_count=view.max_request_count - self._asked_count)
         self._planned.extend(plan)
         if plan:
             self._stage = "repair"
         return bool(plan)
-
-    def _sweep_behind_end(self) -> None:
-        """Go on with the sweep: there are rows where the list seemed to end."""
-        view = self._view
-        view.has_rows_behind_end = False
-        view.end_look.empty_from = None
-        self._sweep.swept_to = view.ends.shown_to
-        self._stage = "sweep"
-        self._close_unless_sweeping()
 
     @property
     def _may_confirm(self) -> bool:

@@ -46,8 +46,9 @@ class GapFinder:
     def find(
         self, *, end: int | None, by_ranks: bool, list_end: int | None = None
     ) -> list[GapRange]:
-        """Gaps in list order; none when the answer `end` and one that shows the list's head are in one
-        run of rows. Nothing stands behind the answer `list_end`.
+        """Gaps in list order; none when the answer `end` and one about the head are in one run.
+
+        Nothing stands behind the answer `list_end`.
         """
         observations = self._observations
         pages = observations.pages

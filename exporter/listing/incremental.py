@@ -1,15 +1,7 @@
-"""Reads the pages of a list that hold what an earlier run has not seen; performs no I/O.
+"""Reads the pages of a list that hold sessions which an earlier run has not seen; performs no I/O.
 
-1. *Head.* Page 1, and on until known sessions are met, so many that none which was shown late can
-   stand behind. Each window shares rows with the one before it. Answers that neither shared rows
-   nor times join are joined by further ones, from whichever replica they come.
-2. *Lookups.* The pages of the sessions that may have changed: by serial, then by create time.
-3. *Audit.* If the total differs from what was found, the place of an anchor near the end shows
-   whether sessions came in between.
-
-One answer that shows everything is *quiescent*, more are *anchored*. Whatever does not fit falls
-back to a full listing. A session put in far behind the head while another one went is not noticed:
-it leaves the totals as they were.
+Whatever does not fit the bookmark falls back to a full listing. A session put in far behind the
+head while another one went is not noticed: it leaves the totals as they were.
 """
 
 from collections import deque

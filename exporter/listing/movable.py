@@ -38,8 +38,8 @@ class MovableSessions:
         return ended
 
     def find_landings(self, pages: Sequence[int]) -> tuple[int | None, int | None]:
-        """The answers that show where sessions may land when they end: behind the movable ones at the
-        head, and in front of those at the end.
+        """The answers that show where sessions may land when they end: behind those that still run
+        at the head, and in front of those at the end.
 
         Of answers in list order, the last one up to which all show movable sessions, and the first
         one from which on all do; None where there is none.

@@ -1,20 +1,7 @@
-"""Answers about one list, and what they prove together; performs no I/O.
+"""Answers about one list, joined into runs of rows; performs no I/O.
 
-An answer shows rows that stood next to each other in the list of one instant. Three relations join
-two answers into one *run of rows*:
-
-- *Shared sessions*, see `overlap`: good while sessions that stay keep their order.
-- *Times*. An answer about a list sorted by create time shows all sessions that were created
-  strictly between its first row and its last one. Answers whose open intervals of time overlap
-  leave nothing out between them, however equal times are ordered. The largest disorder that was
-  seen is taken off every interval, and one row out of its place does not stretch an interval.
-- *Ranks*, counted from the end of the list: `total - 1 - place`. While sessions only come, and at
-  the head, a session keeps its rank, and answers with adjacent ranks are one run. That relies on
-  totals, so it counts only while no answer contradicts them.
-
-When the first answer and one that shows the end of the list are in one run, every session that was
-there all along was seen: whatever came and went meanwhile, from whichever replica an answer came,
-and whatever its total said.
+Two answers are one *run of rows* if no session can be missing between them: by shared sessions, by
+create times, or by ranks. `README.md` in this folder explains why.
 """
 
 from array import array

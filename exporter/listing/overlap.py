@@ -1,10 +1,8 @@
 """Compares two answers by the sessions that they share; performs no I/O.
 
-An answer shows rows that stood next to each other at one instant. While sessions that stay keep
-their order, two answers that share a session are one run of rows: a session that was there all
-along and stands between the two ends of such a run was in one of the answers. That holds only for
-a real overlap: what the answers share reaches an end of one of them on either side. A session that
-has moved to the head of the list is in two answers as well, and joins nothing.
+While sessions that stay keep their order, two answers that overlap are one run of rows. A session
+that has moved to the head is in two answers as well, but makes no overlap: the shared sessions have
+to reach an end of one of the answers on either side.
 """
 
 from bisect import bisect_left

@@ -48,6 +48,13 @@ class Sweep:
         # Whether the total is right, or the list goes on behind it, decides how to read it.
         return PlannedRequest(view.end_look.begin(total_count, page_size=view.page_size), "sweep")
 
+    def go_behind_end(self) -> None:
+        """Go on where the list seemed to end, and rows were seen behind."""
+        view = self._view
+        view.has_rows_behind_end = False
+        view.end_look.empty_from = None
+        self.swept_to = view.ends.shown_to
+
     @property
     def has_more(self) -> bool:
         view = self._view

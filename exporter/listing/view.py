@@ -13,7 +13,7 @@ from exporter.listing.ends import EndSearch
 from exporter.listing.head import Head
 from exporter.listing.observations import MIN_HELD, Observations
 from exporter.listing.order import MIN_ROWS_TO_TRIM, count_crowded, read_times
-from exporter.listing.repeats import EMPTY_WAITS_S
+from exporter.listing.repeats import EMPTY_WAITS_S, Repeats
 from exporter.listing.windows import Window
 from exporter.model import SessionPage
 
@@ -45,6 +45,7 @@ class ListView:
         self.ends = EndSearch()
         self.end_look = EndLook()
         self.cutoff = Cutoff(since_ms, self.observations)
+        self.repeats = Repeats()
         self.head_page = 0
         """Index of the latest answer about page 1."""
         self.head_is_unchanged = False
@@ -73,6 +74,11 @@ class ListView:
         self.last_total_count = page.total_count
         self.max_total_count = max(self.max_total_count, page.total_count)
         self.has_moved |= page.total_count != (self.first_total_count or page.total_count)
+
+    def is_evidence(self, window: Window, page: SessionPage) -> bool:
+        """Whether an answer shows all that stood between its first row and its last one."""
+        is_known_end = self.ends.is_known_end(window.start + page.row_count)
+        return self.repeats.is_evidence(window, page, is_known_end=is_known_end)
 
     def add(
         self, window: Window, page: SessionPage, *, stage: Stage, is_evidence: bool

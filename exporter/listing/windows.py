@@ -68,8 +68,8 @@ def surround(start: int, stop: int, *, margin: int, most: int, overlap: int) -> 
 
 
 def read_on(shown: int, stop: int, *, most: int, overlap: int) -> Iterator[Window]:
-    """Windows from place `shown` to another, sharing rows with each other and with those in front of
-    the first.
+    """Windows from place `shown` to another, sharing rows with each other and with those in front
+    of the first.
     """
     while shown < stop:
         window = reach_on(shown, most=most, overlap=overlap)

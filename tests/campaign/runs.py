@@ -20,7 +20,7 @@ from tests.support.simulation import GATEWAY, NEWEST_MS, drive
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def open_increment(
+def open_incremental(
     bookmark: Bookmark | None, *, page_size: int, now_s: float
 ) -> IncrementalListing:
     """`now_s` counts from `NEWEST_MS`."""
@@ -28,8 +28,8 @@ def open_increment(
     return IncrementalListing(GATEWAY, bookmark, page_size=page_size, watch=watch)
 
 
-def carry_on(bookmark: Bookmark | None, now_s: float) -> Bookmark | None:
-    """What the next run reads of what this one wrote."""
+def reload_bookmark(bookmark: Bookmark | None, now_s: float) -> Bookmark | None:
+    """The bookmark as the next run reads it from the state file."""
     if bookmark is None:
         return None
     state = State(
@@ -58,7 +58,7 @@ def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator
         now_s += pause_s
         page_size = sequence.page_sizes[number]
         case = replace(sequence.case, shape=replace(sequence.case.shape, page_size=page_size))
-        listing = open_increment(bookmark, page_size=page_size, now_s=now_s)
+        listing = open_incremental(bookmark, page_size=page_size, now_s=now_s)
         wire = CampaignWire(
             sessions,
             latency_s=case.shape.latency_s,
@@ -81,7 +81,7 @@ def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator
         proof = "unproven" if facts is None else facts.proof
         if proof != "unproven":
             union.update((row["sessionId"], row) for row in rows)
-            bookmark = carry_on(listing.bookmark, wire.now_s)
+            bookmark = reload_bookmark(listing.bookmark, wire.now_s)
         is_full = facts is not None and facts.mode == "full"
         yield judge_run(
             sessions,

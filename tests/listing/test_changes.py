@@ -1,4 +1,4 @@
-"""What incremental runs notice, prove and ask for, one answer at a time."""
+"""Incremental runs notice, prove and ask for the right things, one answer at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -78,7 +78,7 @@ def test_new_session_at_a_page_boundary_is_read_although_a_later_answer_shows_an
     assert after is not None
 
 
-def test_head_that_is_kept_is_joined_to_what_was_read() -> None:
+def test_head_that_is_kept_is_joined_to_the_pages_that_were_read() -> None:
     held = HeldList(2_000)
     bookmark = list_in_full(held)
     held.insert(30)
@@ -301,7 +301,7 @@ def test_session_in_an_unknown_state_costs_nothing_once_it_stayed_the_same_for_a
     assert (first.page_count, second.page_count) == (2, 1)
 
 
-def test_what_is_asked_for_does_not_depend_on_the_clock() -> None:
+def test_requests_do_not_depend_on_the_clock() -> None:
     held = HeldList(2_000)
     held.set_state([5, 700, 1_800], "running")
     bookmark = list_in_full(held)

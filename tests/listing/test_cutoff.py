@@ -103,7 +103,7 @@ def test_newest_ten_pages_take_a_few_requests_more(churn: Churn, max_requests: i
 
 
 @pytest.mark.parametrize("in_flight", [1, 4, 16, 64])
-def test_list_is_not_read_far_beyond_what_is_wanted(in_flight: int) -> None:
+def test_list_is_not_read_far_beyond_the_cutoff(in_flight: int) -> None:
     outcome = read(Churn(), newest(1_000), in_flight=in_flight)
 
     assert outcome.request_count <= 17
@@ -180,7 +180,7 @@ def test_session_without_a_create_time_is_kept() -> None:
     assert len(requests) <= 7
 
 
-def test_page_count_is_what_the_span_is_likely_to_take() -> None:
+def test_page_count_is_an_estimate_for_the_time_range() -> None:
     listing = FullListing(GATEWAY, page_size=100, time_range=newest(1_000))
     times = [NEWEST_MS - place * SPACING_MS for place in range(20_000)]
 

@@ -197,7 +197,7 @@ def test_every_row_leaves_once_in_list_order_and_the_listing_is_quiescent(count:
 @pytest.mark.parametrize(
     ("count", "page_nums"),
     [
-        (0, [1, 1, 1]),  # that there is nothing is believed when it is told again
+        (0, [1, 1, 1]),  # an empty list is believed when answers repeat it
         (1, [1]),
         (99, [1]),
         (100, [1, 2, 1]),  # what the total tells may not be the end
@@ -231,7 +231,7 @@ def test_capped_page_size_is_noticed_and_asked_for_from_then_on(count: int) -> N
     assert all(request.page_size <= 30 for request in service.requests[2:] if count > 0)
 
 
-def test_nothing_but_page_one_is_asked_before_it_told_the_total() -> None:
+def test_only_page_one_is_asked_for_before_the_total_is_known() -> None:
     listing = FullListing(GATEWAY, page_size=100)
 
     first = listing.next_request()
@@ -365,7 +365,7 @@ def test_row_between_two_pages_that_a_deletion_hid_is_found_by_repair() -> None:
     assert facts_of(listing).repair_page_count > 0
 
 
-def test_insertion_and_deletion_that_leave_the_total_are_told_apart_by_the_sentinel() -> None:
+def test_insertion_and_deletion_that_leave_the_total_are_counted_by_the_sentinel() -> None:
     service = FakeService(250)
     listing = FullListing(GATEWAY, page_size=100)
     steps = answers(listing, service)
@@ -588,7 +588,7 @@ def test_list_in_no_order_that_moves_is_proven_while_rows_keep_their_order() -> 
     assert set(ids_of(listing.take_rows(1000))) >= set(service.ids)
 
 
-def test_list_whose_order_is_drawn_anew_for_each_answer_is_unproven_and_says_so() -> None:
+def test_list_whose_order_is_drawn_anew_for_each_answer_is_unproven() -> None:
     service = FakeService(350)
     chance = random.Random(1)  # noqa: S311 - no secret
     listing = FullListing(GATEWAY, page_size=100)

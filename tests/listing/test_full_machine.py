@@ -67,7 +67,7 @@ def read(churn: Churn, session_count: int, *, page_size: int, in_flight: int, se
     in_flight=st.sampled_from([1, 2, 4, 8, 16]),
     seed=st.integers(0, 2**32),
 )
-def test_what_is_proven_is_complete_and_without_doubles(
+def test_proven_listing_is_complete_and_without_doubles(
     churn: Churn, session_count: int, page_size: int, in_flight: int, seed: int
 ) -> None:
     outcome = read(churn, session_count, page_size=page_size, in_flight=in_flight, seed=seed)

@@ -231,7 +231,7 @@ def test_deletion_costs_a_search_and_no_full_listing(change: Callable[[HeldList]
     assert go_on(held, after)[1].page_count == 1
 
 
-def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> None:
+def test_gateway_without_bookmark_is_listed_in_full_without_a_reason() -> None:
     held = HeldList(300)
 
     listing = IncrementalListing(GATEWAY, None, page_size=100, watch=LATER)

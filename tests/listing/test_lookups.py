@@ -17,7 +17,7 @@ def show(rows: Sequence[Row], window: Window) -> PageTimes:
 
 
 def look_for(rows: Sequence[Row], session_id: str, place: int, **changes: Any) -> Lookup:
-    """What comes of a lookup in a list that holds still."""
+    """A lookup after its search in a list that holds still."""
     time = changes.pop("create_time_ms", dict(rows).get(session_id))
     lookup = Lookup(0, session_id, time, page_size=PAGE_SIZE)
     shown: dict[Window, PageTimes] = {}
@@ -106,7 +106,7 @@ def test_session_is_not_gone_because_a_disordered_answer_lacks_it() -> None:
     assert (lookup.is_lost, lookup.is_gone) == (True, False)
 
 
-def test_session_in_a_tie_larger_than_a_page_is_never_told_to_be_gone() -> None:
+def test_session_in_a_tie_larger_than_a_page_is_lost_and_not_gone() -> None:
     rows: list[Row] = [*build_rows(100)]
     rows[30:60] = [(session_id, 5) for session_id, _ in rows[30:60]]
     rows[:30] = [(session_id, 9) for session_id, _ in rows[:30]]
