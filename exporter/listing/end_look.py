@@ -10,7 +10,7 @@
 from math import isqrt
 from typing import Final
 
-from exporter.listing.ends import MIN_EMPTY_TELLS
+from exporter.listing.ends import MIN_EMPTY_ANSWERS
 from exporter.listing.windows import Window, centre_on
 
 PAGES_NOT_TO_WAIT = range(51, 1_000)
@@ -120,4 +120,4 @@ class EndLook:
             return [window]
         # Pages of so few rows cannot show both sides of every place.
         size = max(size for size in range(1, page_size + 1) if place % size == 0)
-        return [Window(place // size + 1, size)] * MIN_EMPTY_TELLS
+        return [Window(place // size + 1, size)] * MIN_EMPTY_ANSWERS

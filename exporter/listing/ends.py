@@ -14,7 +14,7 @@ for a minute.
 """
 MIN_WITNESSES = 2
 """Windows that have to agree about an end that their totals contradict."""
-MIN_EMPTY_TELLS = 2
+MIN_EMPTY_ANSWERS = 2
 """Answers without rows, just behind the last one, that show the end."""
 
 
@@ -79,7 +79,7 @@ class EndSearch:
     def note_empty(self, place: int) -> None:
         """Take in an answer without rows about a place behind its total."""
         self._empties[place] += 1
-        if self._empties[place] >= MIN_EMPTY_TELLS and place in self._stops:
+        if self._empties[place] >= MIN_EMPTY_ANSWERS and place in self._stops:
             self._accept(*self._stops[place])
 
     def _accept(self, at: int, page: PageObservation) -> None:

@@ -275,7 +275,7 @@ class Observations:
         ranks = [page.ranks for page in self.pages if page.is_evidence]
         return count_covered(ranks, low=-inf, high=inf)
 
-    def count_known_ranks(self, most: int, *, also: int) -> int:
+    def count_seen_ranks(self, most: int, *, also: int) -> int:
         """Rows of the latest answer that have a rank which one of the `most` answers before it has
         shown, or the one with index `also`.
         """

@@ -7,11 +7,12 @@ from exporter.listing.plan import PlannedRequest
 from exporter.listing.view import ListView
 from exporter.listing.windows import Window, reach_on
 
-PAGES_PER_GROWTH = 20
+PAGES_PER_NEW_SESSION = 20
 """While fewer sessions are created than one in so many pages, gaps cost less than windows that
 overlap.
 """
 PAGES_BEFORE_HURRY = 60
+"""Added to the pages read so far, before their number is compared with the new sessions."""
 PAGES_BEYOND = 10
 """Pages read for each page that is asked for ahead, where rows go on behind the total."""
 WATCH_EVERY = 25
@@ -49,7 +50,7 @@ class Sweep:
         return PlannedRequest(view.end_look.begin(total_count, page_size=view.page_size), "sweep")
 
     def go_behind_end(self) -> None:
-        """Go on where the list seemed to end, and rows were seen behind."""
+        """Go on where the list seemed to end, because rows were seen behind that."""
         view = self._view
         view.has_rows_behind_end = False
         view.end_look.empty_from = None
@@ -124,9 +125,9 @@ class Sweep:
         if request.purpose != "sweep" or self.is_restless:
             return
         grown = view.count_grown(total_count)
-        known = observations.count_known_ranks(LOOK_BACK, also=view.end_look.page)
-        slipped = repeated_count != known
+        expected_count = observations.count_seen_ranks(LOOK_BACK, also=view.end_look.page)
+        slipped = repeated_count != expected_count
         view.has_moved |= slipped
-        hurries = grown * PAGES_PER_GROWTH > answered_count + PAGES_BEFORE_HURRY
+        hurries = grown * PAGES_PER_NEW_SESSION > answered_count + PAGES_BEFORE_HURRY
         observations.ranks_hold &= not slipped
         self.is_restless = slipped or hurries or grown < 0

@@ -47,8 +47,8 @@ class Shape:
         return self.latency_s * (self.page_count / self.in_flight + 3)
 
     def flow(self, per_page: float, *, burst: int = 1) -> Flow:
-        """About `per_page` changes for each page that is read; fewer where pages are tiny, or lists
-        would grow faster than it can be read.
+        """About `per_page` changes for each page that is read; fewer where pages are tiny, or a
+        list would grow faster than it can be read.
         """
         share = min(1.0, self.page_size / 20)
         return Flow(per_s=per_page * share * self.page_count / self.duration_s, burst=burst)
@@ -74,7 +74,7 @@ class Kind:
     impossible: bool = False
     """Whether nothing can be proven of such a list: exit 4 is no fault."""
     beyond: bool = False
-    """Whether the server is worse than README promises for: only false proofs are faults."""
+    """Whether the server is worse than the promise covers: only false proofs are faults."""
     misleads: bool = False
     """Whether no answer shows the fault, as in README's limits."""
     has_since: bool = False
