@@ -8,7 +8,7 @@ from exporter.listing.changes import CHANGED, LOST, RESTLESS, TURNED_OVER, Chang
 from exporter.listing.gaps import GapFinder
 from exporter.listing.lookups import Lookup
 from exporter.listing.order import MIN_ROWS_TO_TRIM
-from exporter.listing.repeats import Plan
+from exporter.listing.repeats import TimedWindows
 from exporter.listing.windows import Window, reach_on
 
 SHARE_AHEAD: Final = 4
@@ -45,7 +45,7 @@ class ChangeRounds:
         """How many answers and new sessions there were when the head was looked at again."""
         self._swept_to = page_size
 
-    def plan(self) -> Plan:
+    def plan(self) -> TimedWindows:
         """The next round, when all answers are in; empty when all is proven, or when there is
         trouble.
         """
@@ -80,7 +80,7 @@ class ChangeRounds:
             return OVERLAP
         return min(self._page_size // 2, OVERLAP_OF_SMALL)
 
-    def _read_on(self) -> Plan:
+    def _read_on(self) -> TimedWindows:
         """Windows on which to look for the bookmark's head, until enough of it was met."""
         if self._head.is_met:
             return []
@@ -99,7 +99,7 @@ class ChangeRounds:
             return []
         return self._sweep_to(stop)
 
-    def _sweep_to(self, stop: int) -> Plan:
+    def _sweep_to(self, stop: int) -> TimedWindows:
         """Windows on from where the sweep ended last."""
         plan = []
         while self._swept_to < stop:
@@ -108,7 +108,7 @@ class ChangeRounds:
             plan.append((window, 0.0))
         return plan
 
-    def _join(self) -> Plan:
+    def _join(self) -> TimedWindows:
         """Windows that join page 1 and the bookmark's head."""
         gaps = self._gaps.find(end=self._head.deepest.page, by_ranks=False)
         if not gaps:
@@ -128,7 +128,7 @@ class ChangeRounds:
                 windows.append(Window(upper.stop // self._page_size + 1, self._page_size))
         return [(window, 0.0) for window in dict.fromkeys(windows)]
 
-    def _look_up(self) -> Plan:
+    def _look_up(self) -> TimedWindows:
         """Windows where the sessions should be that may have changed and were not found yet."""
         # Those next to what was read already take no page of their own.
         places = {self._expect(each) for each in self._tracker.lookups if each.is_open}
@@ -153,7 +153,7 @@ class ChangeRounds:
             return place
         return min(place, total_count - 1)
 
-    def _choose_windows(self, lookups: Iterable[Lookup]) -> Plan:
+    def _choose_windows(self, lookups: Iterable[Lookup]) -> TimedWindows:
         chosen = (
             each.choose_window(self._expect(each), self._tracker.shown)
             for each in lookups
@@ -162,7 +162,7 @@ class ChangeRounds:
         windows = {window for window in chosen if window is not None}
         return [(window, 0.0) for window in sorted(windows, key=lambda each: each.start)]
 
-    def _compare(self) -> Plan:
+    def _compare(self) -> TimedWindows:
         """Windows that show whether sessions came where nothing was read, while that is unknown."""
         audit = self._audit
         while (verdict := audit.compare(self._head.deepest)) == "anchor needed":
@@ -182,7 +182,7 @@ class ChangeRounds:
             self._tracker.trouble = CHANGED
         return []
 
-    def _ask_for_lag(self) -> Plan:
+    def _ask_for_lag(self) -> TimedWindows:
         """Ask for the head once more where the total claims more sessions than were found: it may
         know of some that are not shown yet, or have been shown too late for the run before.
         """

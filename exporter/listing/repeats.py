@@ -16,7 +16,7 @@ MAX_READS: Final = 4
 EMPTY_WAITS_S: Final = (0.0, 0.5)
 """Before each further look at a list whose first answers say that it is empty."""
 
-Plan = list[tuple[Window, float]]
+TimedWindows = list[tuple[Window, float]]
 """Windows to ask for next, each after a wait in seconds."""
 
 
@@ -64,7 +64,7 @@ class StrictRepeats:
     def __init__(self) -> None:
         self.is_exhausted = False
         """Whether a page was answered differently each time."""
-        self._due: Plan = []
+        self._due: TimedWindows = []
         self._former: dict[Window, int | tuple[str, ...]] = {}
         self._read_counts: Counter[Window] = Counter()
         self._empty_count = 0
@@ -90,7 +90,7 @@ class StrictRepeats:
         self._due.append((window, EMPTY_WAITS_S[self._empty_count - 1]))
         return False
 
-    def take_due(self) -> Plan:
+    def take_due(self) -> TimedWindows:
         """Windows that have to be asked for again."""
         due, self._due = self._due, []
         return due
