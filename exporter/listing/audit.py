@@ -1,9 +1,8 @@
-"""Whether sessions came where nothing was read, as totals and a known session far behind tell;
-performs no I/O.
+"""Checks by totals and an anchor whether sessions came where nothing was read; performs no I/O.
 
-Behind the known head nothing is read that need not be. If the total differs from what was found,
-some went there, or came, or both. A known session near the end then tells how many did in front of
-it, by where it stands by now.
+Behind the bookmark's head an incremental listing reads only what it has to. If the total differs
+from what was found, sessions went there, or came, or both. The place of an anchor near the end of
+the list then shows how many went or came in front of it.
 """
 
 from collections.abc import Sequence
@@ -11,38 +10,38 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from exporter.listing.bookmark import Anchor, Bookmark
+from exporter.listing.bookmark_head import Meeting
 from exporter.listing.lookups import Lookup
-from exporter.listing.meetings import Meeting
 from exporter.model import SessionPage
 
 MAX_ANCHORS_TRIED: Final = 4
-"""Known sessions that are looked for in vain, before only a full listing will do."""
+"""Anchors that are looked for and not found, before only a full listing will do."""
 
 Verdict = Literal["fits", "more claimed", "anchor needed", "changed"]
 
 
 @dataclass(frozen=True, slots=True)
-class TotalObservation:
-    """Where a known session stands by now."""
+class AnchorObservation:
+    """Where an anchor stands by now."""
 
     place: int
     total_count: int
-    """As it was told then."""
+    """Of the answer that shows it."""
     tied_count: int
     """Others in the answer that were created at the same time."""
 
 
 class Audit:
-    """The comparison of one run's totals and places with what was known."""
+    """Compares one run's totals and places with those of the bookmark."""
 
-    def __init__(self, known: Bookmark, *, page_size: int) -> None:
-        self._known = known
+    def __init__(self, bookmark: Bookmark, *, page_size: int) -> None:
+        self._bookmark = bookmark
         self._page_size = page_size
         self._tried_count = 0
-        self._anchor_ids = {each.session_id for each in known.anchors}
-        self._seen: dict[str, TotalObservation] = {}
+        self._anchor_ids = {each.session_id for each in bookmark.anchors}
+        self._seen: dict[str, AnchorObservation] = {}
         self.anchor: Lookup | None = None
-        """The session that is looked for."""
+        """The anchor that is looked for."""
         self.gone_count = 0
         """Sessions that went from behind the head, less those that came there."""
 
@@ -51,7 +50,7 @@ class Audit:
         for session_id in self._anchor_ids.intersection(page.session_ids):
             at = page.session_ids.index(session_id)
             tied_count = times.count(times[at]) - 1
-            seen = TotalObservation(start + at, page.total_count, tied_count)
+            seen = AnchorObservation(start + at, page.total_count, tied_count)
             self._seen.setdefault(session_id, seen)
         if self.anchor is not None:
             self._place(self.anchor)
@@ -61,9 +60,9 @@ class Audit:
         if seen is not None and anchor.place is None:
             anchor.place, anchor.total_count = seen.place, seen.total_count
 
-    def judge(self, deepest: Meeting) -> Verdict:
-        """What the totals tell, and the anchor if it was found."""
-        came = deepest.total_count - self._known.total_count
+    def compare(self, deepest: Meeting) -> Verdict:
+        """Compare the totals, and the anchor's place if it was found."""
+        came = deepest.total_count - self._bookmark.total_count
         self.gone_count = deepest.came_count - came
         if self.gone_count < 0:
             return "more claimed"
@@ -76,7 +75,7 @@ class Audit:
     def _fits(self, anchor: Lookup, deepest: Meeting) -> bool:
         """Whether no more went in front of the anchor, or behind it, than went in all."""
         gone_in_front = self._count_gone_in_front(anchor, deepest)
-        tolerance = self._known.slack + abs(anchor.total_count - deepest.total_count)
+        tolerance = self._bookmark.slack + abs(anchor.total_count - deepest.total_count)
         # Sessions of one create time may have changed places.
         tolerance += self._seen[anchor.session_id].tied_count
         return -tolerance <= gone_in_front <= self.gone_count + tolerance
@@ -88,8 +87,8 @@ class Audit:
         return base - anchor.serial - (anchor.place or 0)
 
     def find_kept(self, deepest: Meeting) -> tuple[Anchor, ...]:
-        """The anchors whose serials are still what they were, as far as can be told."""
-        anchors, anchor = self._known.anchors, self.anchor
+        """The anchors whose serials are known to be what they were."""
+        anchors, anchor = self._bookmark.anchors, self.anchor
         if self.gone_count == 0:
             return anchors
         if anchor is None or anchor.place is None:
@@ -100,7 +99,7 @@ class Audit:
         return tuple(each for each in anchors if each.serial >= anchor.serial)
 
     def find_anchor(self) -> Lookup | None:
-        """The session to look for; None where no known one can still be there."""
+        """The anchor to look for; None where none can still be there."""
         if self.anchor is None or self.anchor.is_gone or self.anchor.is_lost:
             self.anchor = self._choose()
         return self.anchor
@@ -110,11 +109,11 @@ class Audit:
         return self._tried_count > MAX_ANCHORS_TRIED
 
     def _choose(self) -> Lookup | None:
-        """The nearest to the end of those that must still be there, or one further on."""
-        known = self._known
-        gone = known.expired_count + self.gone_count + known.slack
+        """The nearest to the end of those that must still be there; later ones further in front."""
+        bookmark = self._bookmark
+        gone = bookmark.expired_count + self.gone_count + bookmark.slack
         tried = -1 if self.anchor is None else self.anchor.serial
-        left = [each for each in known.anchors if each.serial >= gone and each.serial > tried]
+        left = [each for each in bookmark.anchors if each.serial >= gone and each.serial > tried]
         if not left:
             return None
         self._tried_count += 1

@@ -1,4 +1,4 @@
-"""What an incremental run leaves for the next one; performs no I/O."""
+"""Builds the bookmark that an incremental run leaves for the next one; performs no I/O."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from exporter.listing.bookmark import (
     cut_head,
     is_newest_first,
 )
+from exporter.listing.bookmark_head import BookmarkHead
 from exporter.listing.lookups import Lookup
-from exporter.listing.meetings import KnownHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,17 @@ def choose_head_page(pages: Iterable[HeadPage]) -> HeadPage | None:
     )
 
 
-def build_known(
-    known: Bookmark,
+def update_bookmark(
+    bookmark: Bookmark,
     *,
-    head: KnownHead,
+    head: BookmarkHead,
     page: HeadPage,
     audit: Audit,
     lookups: Sequence[Lookup],
-    came: Sequence[NewSession],
+    new_sessions: Sequence[NewSession],
     now_ms: int,
 ) -> Bookmark | None:
-    """What is known by now; None where only a full listing can tell what is new next time."""
+    """The bookmark after a run; None where only a full listing can find what is new."""
     times = [time for time in page.times if time is not None]
     count = cut_head(page.session_ids, page.times, is_whole=page.is_whole)
     head_times = [time for time in page.times[:count] if time is not None]
@@ -69,53 +69,52 @@ def build_known(
     base = head.estimate_base(page.total_count)
     kept = audit.find_kept(head.deepest)
     found = [each for each in lookups if each.place is not None]
+    placed = place_new_sessions(new_sessions, head=head)
+    anchors = build_anchors(kept, head=head, audit=audit, found=found, placed=placed)
+    unfinished = [
+        *(
+            Unfinished(serial, each.session_id, each.create_time_ms or 0, each.digest, now_ms)
+            for serial, each in placed
+            if each.digest is not None
+        ),
+        *(
+            Unfinished(
+                each.serial, each.session_id, each.create_time_ms or 0, each.digest, each.since_ms
+            )
+            for each in found
+            if each.digest is not None
+        ),
+    ]
     return Bookmark(
         total_count=page.total_count,
         expired_count=base + 1 - page.total_count,
         head=tuple(page.session_ids[:count]),
         head_oldest_ms=min(head_times),
         head_newest_ms=max(head_times),
-        anchors=build_anchors(kept, head=head, audit=audit, found=found, came=came, base=base),
-        unfinished=(
-            *(
-                Unfinished(
-                    head.estimate_base(each.total_count) - each.place,
-                    each.session_id,
-                    each.create_time_ms or 0,
-                    each.digest,
-                    now_ms,
-                )
-                for each in came
-                if each.digest is not None
-            ),
-            *(
-                Unfinished(
-                    each.serial,
-                    each.session_id,
-                    each.create_time_ms or 0,
-                    each.digest,
-                    each.since_ms,
-                )
-                for each in found
-                if each.digest is not None
-            ),
-        ),
-        slack=abs(page.total_count - head.deepest.total_count) + (known.slack if kept else 0),
-        page_cap=known.page_cap,
-        full_at_ms=known.full_at_ms,
+        anchors=tuple(anchor for anchor in anchors if anchor.serial <= base),
+        unfinished=tuple(unfinished),
+        slack=abs(page.total_count - head.deepest.total_count) + (bookmark.slack if kept else 0),
+        page_cap=bookmark.page_cap,
+        full_at_ms=bookmark.full_at_ms,
     )
+
+
+def place_new_sessions(
+    new_sessions: Sequence[NewSession], *, head: BookmarkHead
+) -> list[tuple[int, NewSession]]:
+    """New sessions, each with its serial."""
+    return [(head.estimate_base(each.total_count) - each.place, each) for each in new_sessions]
 
 
 def build_anchors(
     kept: Sequence[Anchor],
     *,
-    head: KnownHead,
+    head: BookmarkHead,
     audit: Audit,
     found: Sequence[Lookup],
-    came: Sequence[NewSession],
-    base: int,
-) -> tuple[Anchor, ...]:
-    """Those that are where they were, and all sessions whose place this run has seen."""
+    placed: Sequence[tuple[int, NewSession]],
+) -> list[Anchor]:
+    """Anchors whose serials still hold, and all sessions whose place this run has seen."""
     anchors = AnchorSample()
     for anchor in kept:
         anchors.add(anchor)
@@ -125,7 +124,6 @@ def build_anchors(
         anchors.add(Anchor(serial, looked_for.session_id, looked_for.create_time_ms))
     for each in found:
         anchors.add(Anchor(each.serial, each.session_id, each.create_time_ms))
-    for new in came:
-        serial = head.estimate_base(new.total_count) - new.place
+    for serial, new in placed:
         anchors.add(Anchor(serial, new.session_id, new.create_time_ms))
-    return tuple(anchor for anchor, _ in anchors.kept() if anchor.serial <= base)
+    return [anchor for anchor, _ in anchors.read_all()]

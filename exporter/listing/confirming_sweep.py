@@ -1,4 +1,4 @@
-"""Whether one more sweep finds what the ones before it found; performs no I/O.
+"""Compares one more sweep with those before it; performs no I/O.
 
 A session that was seen both before an instant and after it was in the list at that instant. If
 there are as many of these as the total, they are the whole list, whatever its order.
@@ -9,7 +9,7 @@ from exporter.model import SessionPage
 
 
 class ConfirmingSweep:
-    """One more sweep; its first answer is asked for alone, after all others came."""
+    """One more sweep; its first page is asked for alone, once every earlier answer is in."""
 
     def __init__(self, expected_count: int) -> None:
         self._keys = KeySet(expected_count)
@@ -26,7 +26,7 @@ class ConfirmingSweep:
         """
         if self._total_count is None:
             self._total_count = page.total_count
-        # A total that moves, or lets rows stand behind it, may be one that lags.
+        # A total that moves, or has rows behind it, may lag.
         self._differs |= new_count > 0 or page.total_count != self._total_count
         self._differs |= start + len(page.session_ids) > page.total_count
         self._keys.add_all(page.session_ids)

@@ -1,4 +1,4 @@
-"""How far down a list, newest first, the sessions reach that are wanted; performs no I/O."""
+"""Finds the place behind which a list, newest first, has no wanted session; performs no I/O."""
 
 from collections.abc import Sequence
 from math import inf
@@ -9,11 +9,11 @@ from exporter.model import RawSession
 from exporter.times import read_create_time
 
 MIN_OLD_ROWS = 50
-"""So many rows next to each other have to be too old: one alone may be out of its place."""
+"""Rows next to each other that have to be too old: one alone may be out of its place."""
 
 
 class Cutoff:
-    """The place behind which no session is wanted: seen, or guessed where it will be."""
+    """The place behind which no session is wanted, as seen or as estimated."""
 
     def __init__(self, since_ms: int | None, observations: Observations) -> None:
         self.since_ms = -inf if since_ms is None else since_ms
@@ -22,7 +22,7 @@ class Cutoff:
         self._oldest_ms = inf
         self._shown_to = 0
         self.page: int | None = None
-        """Index of the answer that ends in so many old rows."""
+        """Index of the answer that ends in enough old rows."""
 
     def note(
         self,
@@ -32,7 +32,7 @@ class Cutoff:
         stop: int,
         size: int,
     ) -> None:
-        """Take in the create times of the latest answer, which ended at a place, and its rows."""
+        """Take in the latest answer, which ended at place `stop`: its create times and rows."""
         timed = [time for time in times if time is not None]
         if not timed:
             return
@@ -50,8 +50,8 @@ class Cutoff:
             self.page = len(self._observations.pages) - 1
 
     def _has_ended(self, session: RawSession) -> bool:
-        """Whether a session ended before all that is wanted: a list may be in that order, with what
-        still runs in front. When it ended does not matter where create times order the list.
+        """Whether a session ended before the cutoff: a list may be in that order, with the sessions
+        that still run in front. Where create times order the list, its end time does not matter.
         """
         order = self._observations.order
         end_ms = read_create_time(session.get("endTime"))
@@ -61,17 +61,17 @@ class Cutoff:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether there may be one: there is where old sessions come last and are not wanted."""
+        """Whether old sessions come last and are not wanted."""
         return self.since_ms > -inf and self._observations.order.is_nearly_newest_first
 
     @property
     def is_met(self) -> bool:
-        """Whether the list was read down to where nothing is wanted."""
+        """Whether the list was read down to the cutoff."""
         return self.is_ahead and self._observations.order.is_sorted and self.page is not None
 
     @property
     def likely_stop(self) -> float:
-        """The place where the wanted rows end, if they go on as close in time as they were."""
+        """The place where the wanted rows end, if they stay as close in time as they were."""
         if not self.is_ahead or self._newest_ms <= self._oldest_ms:
             return inf
         left_ms = max(0.0, self._oldest_ms - self.since_ms)
@@ -79,7 +79,7 @@ class Cutoff:
 
     @property
     def prudent_stop(self) -> float:
-        """The place up to which to ask before more is known: a guess is not trusted for more than
-        twice of what it was made from.
+        """The place up to which to ask before more is known: an estimate is trusted for twice the
+        rows that it was made from.
         """
         return min(self.likely_stop, 2 * self._shown_to) if self.is_ahead else inf

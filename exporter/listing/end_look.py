@@ -1,28 +1,28 @@
-"""Where to look for the end of a list; performs no I/O.
+"""Chooses windows that look for the end of a list; performs no I/O.
 
-1. Before the rest is read: a window over the place where the total says that the list ends.
-2. Where that shows no row: two places in front of it, then in between where rows were seen and
-   where none were, by the mean of the logarithms.
-3. After the rest was read, where the end was not shown yet: a window over the last row seen, and
-   another one each time, since what cuts one of them short need not cut the next.
+1. Before the sweep: a window over the place where the list ends by its total.
+2. If that shows no row: two places in front of it, then the geometric mean of the last place with
+   rows and the first one without.
+3. After the sweep, where no answer has shown the end: a window over the last row seen, and another
+   one each time, since a fault that cuts one of them short need not cut the next.
 """
 
 from math import isqrt
 from typing import Final
 
-from exporter.listing.ends import MIN_EMPTY_TELLS
+from exporter.listing.ends import MIN_EMPTY_ANSWERS
 from exporter.listing.windows import Window, centre_on
 
 PAGES_NOT_TO_WAIT = range(51, 1_000)
-"""A list of so many pages is read on while the first look is under way: of fewer ones some might be
-asked for in vain, and more of them take long anyway.
+"""A list of so many pages is swept while the first look is in flight: of a shorter one, pages might
+be asked for that do not exist, and a longer one takes long anyway.
 """
 LOOKS_NEAR_TOTAL: Final = 2
-"""A total of some time ago is wrong by little."""
+"""An outdated total is wrong by little."""
 
 
 class EndLook:
-    """Says which windows to ask for, and what their answers mean for the sweep."""
+    """The windows that were asked for, and what their answers mean for the sweep."""
 
     def __init__(self) -> None:
         self.window: Window | None = None
@@ -32,17 +32,17 @@ class EndLook:
         self.page = 0
         """... the index of its answer, ..."""
         self.total_count = -1
-        """... and the total that it told; below 0 until then."""
+        """... and its total; below 0 until then."""
         self.waits = False
-        """Whether to wait for it before reading on."""
-        self.hollow_from: int | None = None
-        """Place from which on answers were empty, though their total claims more."""
+        """Whether the sweep waits for it."""
+        self.empty_from: int | None = None
+        """The place from which on answers were empty, although their totals claim more rows."""
         self._look_count = 0
         self._searched: Window | None = None
         self._is_over = False
         self._probed: set[Window] = set()
         self.shown: set[Window] = set()
-        """Whole pages that the search for the end has shown."""
+        """Whole pages that the search has shown."""
 
     def begin(self, total_count: int, *, page_size: int) -> Window:
         """The window of the first look."""
@@ -73,27 +73,27 @@ class EndLook:
             total_count == self.total_count and window is not None and (window.stop >= total_count)
         )
 
-    def note_none(self, window: Window, *, shown_to: int) -> None:
-        """Take in an answer without rows about a place that its total claims."""
+    def note_empty(self, window: Window, *, shown_to: int) -> None:
+        """Take in an answer without rows about a place in front of its total."""
         if window.start >= shown_to:
-            self.hollow_from = min(window.start, self.hollow_from or window.start)
+            self.empty_from = min(window.start, self.empty_from or window.start)
 
     def note_rows(self, stop: int) -> None:
-        if self.hollow_from is not None and stop > self.hollow_from:
-            self.hollow_from = None
+        if self.empty_from is not None and stop > self.empty_from:
+            self.empty_from = None
 
     def search(
         self, window: Window, row_count: int, *, shown_to: int, page_size: int
     ) -> Window | None:
-        """The next window to look on for the end, after an answer about `window`; None while one is
-        under way, and when the end is near enough.
+        """The next window on which to look for the end, after an answer about `window`; None while
+        one is in flight, and when the end is near enough.
         """
         if window == self._searched:
             self._searched = None
             if row_count == window.page_size:
                 self.shown.add(window)
             self._is_over |= 0 < row_count < window.page_size
-        high = self.hollow_from
+        high = self.empty_from
         if self._searched is not None or self._is_over or high is None:
             return None
         if high - shown_to <= page_size:
@@ -106,7 +106,7 @@ class EndLook:
             place = max(shown_to, isqrt(max(shown_to, page_size) * high))
         found = Window(place // page_size + 1, page_size)
         if found in self._probed:
-            # It tells no more than before: the list moves, or has gone.
+            # It shows no more than before: the list moves, or has gone.
             return None
         self._probed.add(found)
         self._searched = found
@@ -120,4 +120,4 @@ class EndLook:
             return [window]
         # Pages of so few rows cannot show both sides of every place.
         size = max(size for size in range(1, page_size + 1) if place % size == 0)
-        return [Window(place // size + 1, size)] * MIN_EMPTY_TELLS
+        return [Window(place // size + 1, size)] * MIN_EMPTY_ANSWERS

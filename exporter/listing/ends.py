@@ -1,9 +1,7 @@
-"""Where a list ends, whatever its total says; performs no I/O.
+"""Finds where a list ends, whatever its total says; performs no I/O.
 
-An answer with fewer rows than it was asked for may show the end of the list. It does where its own
-total claims no more rows. Where the total claims more, it may be a total of some time ago, or the
-service shows no row behind some depth. A depth cuts the list at one place, always; an end that is
-met at several places is therefore none.
+A short answer may show the end. Where its total claims more rows, it may be outdated, or the
+service shows no row behind some *depth*: always one place, where an end moves.
 """
 
 from collections import Counter
@@ -11,14 +9,13 @@ from collections import Counter
 from exporter.listing.observations import PageObservation
 
 PROBE_WAITS_S = (0.0, 0.5, 4.0, 20.0, 36.0)
-"""Before each further look at an end behind which the total claims more: totals may be cached for a
-minute."""
-
-
+"""Before each further look at an end behind which the total claims more rows: totals may be cached
+for a minute.
+"""
 MIN_WITNESSES = 2
 """Windows that have to agree about an end that their totals contradict."""
-MIN_EMPTY_TELLS = 2
-"""Answers without a row, just behind the last one, that show the end."""
+MIN_EMPTY_ANSWERS = 2
+"""Answers without rows, just behind the last one, that show the end."""
 
 
 class EndSearch:
@@ -28,20 +25,20 @@ class EndSearch:
         self.page: int | None = None
         """Index of the latest answer that shows the end, ..."""
         self._claimed = 0, 0
-        """... where its rows ended, and the total that it told."""
+        """... where its rows ended, and its total."""
         self.shown_to = 0
         """The place behind the last row that any answer has shown."""
         self.probe_count = 0
-        """Looks taken at an end behind which the total claims more."""
+        """Looks at an end behind which the total claims more rows."""
         self._witnesses: set[tuple[int, int]] = set()
-        """Windows that were shown short where their total says otherwise."""
+        """Windows whose answers are short, although their totals contradict that."""
         self._cuts: dict[int, int] = {}
-        """Places where rows ended although the total claimed more, and how many more."""
+        """Places where rows ended although the total claimed more, and by how many."""
         self._is_stale = False
         """Whether no fixed depth explains where rows ended."""
         self._latest_cut: tuple[int, int] | None = None
         self._stops: dict[int, tuple[int, PageObservation]] = {}
-        """Answers that claim nothing behind their last row, by its place."""
+        """Answers whose totals claim nothing behind their last row, by the place behind it."""
         self._empties: Counter[int] = Counter()
 
     def note(self, at: int, page: PageObservation) -> None:
@@ -52,7 +49,7 @@ class EndSearch:
             self._stops[page.stop] = at, page
         if not page.is_short:
             if self._cuts and page.stop > min(self._cuts):
-                # What seemed to be an end was none, or is none any more.
+                # A seeming end was none, or is none any more.
                 self._witnesses.clear()
             self.shown_to = max(self.shown_to, page.stop)
             return
@@ -67,7 +64,7 @@ class EndSearch:
         self._witnesses.add((page.start, page.size))
         missing = page.total_count - page.stop
         if missing > 0:
-            # A depth ends all answers at one place, and rows that are hidden are as many each time.
+            # A depth ends all answers at one place; a fixed number of hidden rows keeps its number.
             explained = all(
                 page.stop == stop or missing == each for stop, each in self._cuts.items()
             )
@@ -79,10 +76,10 @@ class EndSearch:
         ):
             self._accept(at, page)
 
-    def note_none(self, place: int) -> None:
-        """Take in an answer without rows about a place that the total does not claim."""
+    def note_empty(self, place: int) -> None:
+        """Take in an answer without rows about a place behind its total."""
         self._empties[place] += 1
-        if self._empties[place] >= MIN_EMPTY_TELLS and place in self._stops:
+        if self._empties[place] >= MIN_EMPTY_ANSWERS and place in self._stops:
             self._accept(*self._stops[place])
 
     def _accept(self, at: int, page: PageObservation) -> None:
@@ -91,12 +88,12 @@ class EndSearch:
         self._latest_cut = None
 
     def _goes_beyond(self, page: PageObservation) -> bool:
-        """Whether an answer shows more behind the end than came since, as far as totals tell."""
+        """Whether an answer shows more rows behind the end than came since by the totals."""
         stop, total_count = self._claimed
         return page.stop > stop + max(0, page.total_count - total_count)
 
-    def was_told(self, place: int) -> bool:
-        """Whether rows have ended at a place before, in an answer that is evidence."""
+    def is_known_end(self, place: int) -> bool:
+        """Whether rows of an answer that is evidence have ended at a place before."""
         return place in self._cuts
 
     @property
@@ -105,11 +102,11 @@ class EndSearch:
 
     @property
     def depth(self) -> tuple[int, int] | None:
-        """How many rows the service shows, and how many it claims, where these differ for good."""
+        """Rows that the service shows, and its total, where these differ for good."""
         return None if self._is_stale else self._latest_cut
 
     def next_wait_s(self) -> float | None:
-        """How long to wait before the next look; None when there is nothing more to hope for."""
+        """The wait before the next look; None once all were taken."""
         if self.probe_count >= len(PROBE_WAITS_S):
             return None
         self.probe_count += 1

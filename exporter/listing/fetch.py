@@ -1,6 +1,6 @@
-"""Drives pages through the client until every gateway's listing is concluded; ordered and bounded.
+"""Fetches pages until every gateway's listing is concluded, with bounded memory.
 
-A fixed number of workers ask for what `Schedule`, which is plain, says is next; one task hands the
+A fixed number of workers send the requests of `Schedule`, which is plain code; one task hands the
 rows on in order.
 """
 
@@ -23,7 +23,7 @@ Note = Callable[[Listing, PageRequest, SessionPage], None]
 
 
 class Sleepers:
-    """Tasks that wait for something to do, woken one at a time in the order they came."""
+    """Idle tasks, woken one at a time in the order they came."""
 
     def __init__(self) -> None:
         self._events: deque[anyio.Event] = deque()
@@ -34,7 +34,7 @@ class Sleepers:
         try:
             await event.wait()
         except BaseException:
-            # Woken and cancelled at once: somebody else must hear it.
+            # Woken and cancelled at once: wake another one instead.
             if event in self._events:
                 self._events.remove(event)
             else:
@@ -62,13 +62,13 @@ async def fetch_sessions(
     journal: AnswerLog = NO_ANSWER_LOG,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> list[ListingFacts]:
-    """Drive every listing to its end, handing its rows on in list order; one outcome a gateway, in
+    """Drive every listing to its end and hand its rows on in list order; one outcome a gateway, in
     order.
 
     `on_rows` is awaited before the next rows come; while it is slow, no more than the window is
-    asked for. `note` sees each answer just before its listing takes it in. What `journal` recorded
-    is taken in first, without asking for it, by listings that are new all the same. Raises
-    ReplayError when it does not fit, and what `fetch_page` and `on_rows` raise, the latter in an
+    asked for. `note` sees each answer just before its listing takes it in. The answers that
+    `journal` recorded are taken in first, by new listings, and not asked for again. Raises
+    ReplayError when they do not fit, and the errors of `fetch_page` and `on_rows`, the latter in an
     ExceptionGroup unless it was about recorded rows.
     """
     schedule = Schedule(listings, page_size=page_size, window=max(MIN_WINDOW, 2 * concurrency))
@@ -80,7 +80,7 @@ async def fetch_sessions(
             if found is None:
                 await askers.wait()
                 continue
-            # There may be more to ask than this: each one woken wakes the next.
+            # There may be more requests than this one: each worker woken wakes the next.
             askers.wake_one()
             listing, request = found
             if request.wait_s > 0:
@@ -121,8 +121,9 @@ async def replay(
     emit: Callable[[Event], None],
     note: Note,
 ) -> None:
-    """Take in what is recorded, and hand its rows on as they come: so no more of them are held than
-    the run held that recorded it.
+    """Take in the recorded answers and hand their rows on as they come.
+
+    So no more rows are held than in the run that recorded them.
     """
     if not journal.has_recorded:
         return
@@ -160,6 +161,6 @@ def accept(
 
 
 def find_newest_ms(sessions: Sequence[RawSession]) -> int | None:
-    """The latest create time among sessions; None when none of them tells one that is a number."""
+    """The latest create time among sessions; None when none of them has one that is a number."""
     times = [session.get("createTime") for session in sessions]
     return max([time for time in times if type(time) is int and time > 0], default=None)

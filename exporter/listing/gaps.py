@@ -1,4 +1,4 @@
-"""Where to read again so that the runs of rows become one; performs no I/O."""
+"""Finds gaps between runs of rows, and the windows that may close them; performs no I/O."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from exporter.listing.windows import Window, read_on, surround
 MAX_GAP_WINDOWS = 64
 """Windows for one gap in one round."""
 MIN_RECENT = 4
-"""Answers back from the latest whose create times tell where to look, after a window has missed: at
-least, and else those of the latest round.
+"""Latest answers whose create times show where to look after a window has missed: those of the
+latest round, but at least so many.
 """
 
 
@@ -29,7 +29,7 @@ class GapRange:
 
 
 class GapFinder:
-    """Finds what is open between the first answer and the end, and remembers what did not help."""
+    """Finds the gaps between the first answer and the end, and counts the misses at each."""
 
     def __init__(self, observations: Observations) -> None:
         self._observations = observations
@@ -41,13 +41,14 @@ class GapFinder:
         self._answered = self._recent = 0
         """Answers when windows were planned last, and how many came since the time before that."""
         self._misses: Counter[int] = Counter()
-        """How often a gap was looked for, by the first row of the answers on its sides."""
+        """How often a gap was read again, by the first row of the answers on its sides."""
 
     def find(
         self, *, end: int | None, by_ranks: bool, list_end: int | None = None
     ) -> list[GapRange]:
-        """Gaps in list order; none when an answer that shows the list's head and the `end` are in
-        one run of rows. The answer `list_end` shows that nothing stands behind it.
+        """Gaps in list order; none when the answer `end` and one about the head are in one run.
+
+        Nothing stands behind the answer `list_end`.
         """
         observations = self._observations
         pages = observations.pages
@@ -83,7 +84,7 @@ class GapFinder:
         return gaps
 
     def _find_heads(self) -> list[int]:
-        """Indices of answers behind whose first row all stands that was there all along."""
+        """Indices of answers in front of which no session stands that was there all along."""
         observations = self._observations
         evidence = [at for at, page in enumerate(observations.pages) if page.is_evidence]
         if observations.order.direction == "oldest first" and observations.order.is_sorted:
@@ -102,7 +103,7 @@ class GapFinder:
         return max(each.stop for at, each in enumerate(pages) if self._runs[at] == self._runs[page])
 
     def _find_extents(self, *, by_ranks: bool) -> list[tuple[int, int]]:
-        """Where each answer begins and ends, on a scale on which sessions do not move."""
+        """The start and stop of each answer, on a scale on which sessions do not move."""
         observations = self._observations
         pages = observations.pages
         if by_ranks:
@@ -113,7 +114,7 @@ class GapFinder:
             if observations.order.direction == "newest first":
                 return [(-high, -low) for low, high in spans]
             return spans
-        # A row at the head that was seen again tells how many came in front of it, or went.
+        # A row at the head that was seen again shows how many came in front of it, or went.
         moved = [0] * len(pages)
         for shift in observations.shifts:
             if pages[shift.page].start == pages[shift.former].start == 0:
@@ -126,7 +127,7 @@ class GapFinder:
     def plan(
         self, gaps: Sequence[GapRange], *, page_size: int, overlap: int, by_ranks: bool
     ) -> list[Window]:
-        """Windows that show what is between the runs, and some rows of both."""
+        """Windows that show the rows between the runs, and some of both."""
         windows: list[Window] = []
         page_count = len(self._observations.pages)
         self._recent = max(MIN_RECENT, page_count - self._answered)
@@ -159,8 +160,8 @@ class GapFinder:
         return list(dict.fromkeys(windows))
 
     def _find_place(self, page: PageObservation, side: int) -> int | None:
-        """Where the row at the end of an answer is by now, -1 for its last and 1 for its first, as
-        the create times of recent answers tell; None where they tell nothing.
+        """The place by now of the row at one end of an answer (-1: its last, 1: its first), by the
+        create times of recent answers; None where these do not help.
         """
         observations = self._observations
         if page.span is None or not observations.order.is_sorted:
@@ -182,8 +183,10 @@ class GapFinder:
 
 
 def interpolate(points: Sequence[tuple[int, int]], time: int) -> int | None:
-    """The place of a time, from points of time and place, the latest last; on a straight line
-    through the nearest two on either side, or beyond all of them the outermost two.
+    """The place of a time, from points of time and place, the latest last.
+
+    It is on a straight line through the nearest points on either side, or beyond all of them
+    through the outermost two.
     """
     latest_first = points[::-1]
     before = max(

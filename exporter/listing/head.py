@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class Head:
-    """What later answers about page 1 are compared with."""
+    """The first answer about page 1, with which later ones are compared."""
 
     def __init__(self) -> None:
         self._ids: list[str] | None = None
@@ -12,7 +12,7 @@ class Head:
         self._newest_ms = 0
 
     def is_first(self, session_ids: Sequence[str]) -> bool:
-        """Whether an answer shows just what the first one did."""
+        """Whether an answer shows the same rows as the first one."""
         if self._ids is None:
             return True
         size = min(len(session_ids), len(self._ids))
@@ -21,7 +21,7 @@ class Head:
     def count_newcomers(
         self, session_ids: Sequence[str], times: Sequence[int | None]
     ) -> int | None:
-        """Rows in front of what the first answer showed, or of older ones; None without any.
+        """Rows in front of those of the first answer, or of older ones; None where there are none.
 
         The first answer is kept.
         """

@@ -1,16 +1,7 @@
-"""Which pages of a list hold what an earlier run has not seen; performs no I/O.
+"""Reads the pages of a list that hold sessions which an earlier run has not seen; performs no I/O.
 
-1. *Head.* Page 1, and on until known sessions are met, so many that none which was shown late can
-   stand behind. Each window shares rows with the one before it: answers that nothing joins, neither
-   shared rows nor times, are joined by further ones, from whichever replica they come.
-2. *Lookups.* The pages where the sessions are that may have changed: by serial, then by create
-   time.
-3. *Audit.* If the total differs from what was found, a known session near the end tells by its
-   place whether sessions came in between.
-
-One answer that tells all is *quiescent*, more are *anchored*. Whatever does not fit falls back to a
-full listing. Not noticed is what leaves the totals as if nothing had come: a session put in far
-behind the head while another one went.
+Whatever does not fit the bookmark falls back to a full listing. A session put in far behind the
+head while another one went is not noticed: it leaves the totals as they were.
 """
 
 from collections import deque
@@ -18,55 +9,59 @@ from dataclasses import replace
 
 from exporter.listing.bookmark import Bookmark, Watch
 from exporter.listing.bookmark_recorder import BookmarkRecorder
+from exporter.listing.change_rounds import ChangeRounds
 from exporter.listing.changes import ChangeTracker
 from exporter.listing.full import FullListing
-from exporter.listing.interface import PageRequest, Purpose
+from exporter.listing.interface import PageRequest
+from exporter.listing.plan import PlannedRequest
 from exporter.listing.windows import Window
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 
 
 class IncrementalListing:
-    """The state of one gateway's listing, from what an earlier run knew of it.
+    """The state of one gateway's listing, which goes on from a bookmark.
 
-    Invariant: answers are taken in by the order of their requests; `_taken` of them were, `_early`
-    holds those behind a gap, all others up to `_asked` are in flight. A round ends when none is.
+    Invariant: answers are taken in by the order of their requests; `_taken_count` of them were,
+    `_early` holds those behind a gap, all others up to `_asked_count` are in flight. A round ends
+    when none is.
     """
 
     def __init__(
         self,
         gateway: Gateway,
-        known: Bookmark | None,
+        bookmark: Bookmark | None,
         *,
         page_size: int,
         watch: Watch,
         full_because: str = "",
     ) -> None:
-        """Without anything known, or for a reason that is given, a full listing."""
+        """A full listing without a bookmark, or where `full_because` gives a reason for one."""
         self._gateway = gateway
         self._max_page_size = page_size
-        self._ledger = BookmarkRecorder(watch)
+        self._recorder = BookmarkRecorder(watch)
         self._full_because = full_because
         self._full: FullListing | None = None
         self._full_from = 0
         self._facts: ListingFacts | None = None
-        self._next_known: Bookmark | None = None
+        self._next_bookmark: Bookmark | None = None
         # Requests and rows on their way.
-        self._asked = 0
-        self._taken = 0
-        self._planned: deque[tuple[Window, Purpose, float]] = deque()
+        self._asked_count = 0
+        self._taken_count = 0
+        self._planned: deque[PlannedRequest] = deque()
         self._early: dict[int, tuple[PageRequest, SessionPage]] = {}
         self._ready: deque[list[RawSession]] = deque()
         self._repair_count = 0
         self._seen_again: set[str] = set()
-        """What had left already and is in the full listing, too."""
-        self._page_size = page_size
-        self._growth: ChangeTracker | None = None
-        if known is None or not known.head or full_because:
+        """Ids of sessions that left before the full listing began, and are in it, too."""
+        self._tracker: ChangeTracker | None = None
+        self._rounds: ChangeRounds | None = None
+        if bookmark is None or not bookmark.head or full_because:
             self._begin_full()
             return
-        self._page_size = min(page_size, known.page_cap or page_size)
-        self._growth = ChangeTracker(known, page_size=self._page_size, watch=watch)
-        self._planned.append((Window(1, self._page_size), "sweep", 0.0))
+        page_size = min(page_size, bookmark.page_cap or page_size)
+        self._tracker = ChangeTracker(bookmark, page_size=page_size, watch=watch)
+        self._rounds = ChangeRounds(self._tracker, page_size=page_size)
+        self._planned.append(PlannedRequest(Window(1, page_size), "sweep"))
 
     @property
     def gateway(self) -> Gateway:
@@ -74,7 +69,7 @@ class IncrementalListing:
 
     @property
     def asked_count(self) -> int:
-        return self._asked
+        return self._asked_count
 
     @property
     def is_incremental(self) -> bool:
@@ -86,13 +81,13 @@ class IncrementalListing:
             if self._full_from == 0:
                 return self._full.page_count
             return self._full_from + (self._full.page_count or 1)
-        return None if self._taken == 0 else self._asked + len(self._planned)
+        return None if self._taken_count == 0 else self._asked_count + len(self._planned)
 
     @property
     def held_count(self) -> int:
         if self._full is not None:
             return len(self._ready) + self._full.held_count
-        return self._asked - self._taken + len(self._ready)
+        return self._asked_count - self._taken_count + len(self._ready)
 
     @property
     def ready_count(self) -> int:
@@ -103,50 +98,48 @@ class IncrementalListing:
         return self._facts
 
     @property
-    def known(self) -> Bookmark | None:
+    def bookmark(self) -> Bookmark | None:
         """For the next run, once the facts are settled; None where only a full listing will do."""
-        return self._next_known
+        return self._next_bookmark
 
     def next_request(self) -> PageRequest | None:
         if self._full is not None:
             request = self._full.next_request()
             if request is None:
                 return None
-            self._asked += 1
+            self._asked_count += 1
             return replace(request, number=self._full_from + request.number)
         if not self._planned:
             return None
-        window, purpose, wait_s = self._planned.popleft()
-        self._asked += 1
-        self._repair_count += purpose == "repair"
-        return PageRequest(
-            self._gateway, window.page_num, window.page_size, self._asked, purpose, wait_s
-        )
+        planned = self._planned.popleft()
+        self._asked_count += 1
+        self._repair_count += planned.purpose == "repair"
+        return planned.to_request(self._gateway, self._asked_count)
 
     def accept(self, request: PageRequest, page: SessionPage) -> None:
-        self._ledger.note(request, page)
-        growth = self._growth
-        if self._full is not None or growth is None:
+        self._recorder.note(request, page)
+        tracker, rounds = self._tracker, self._rounds
+        if self._full is not None or tracker is None or rounds is None:
             self._accept_in_full(request, page)
             return
         self._early[request.number] = request, page
-        while (found := self._early.pop(self._taken + 1, None)) is not None:
-            self._taken += 1
-            rows = growth.take_in(*found)
+        while (found := self._early.pop(self._taken_count + 1, None)) is not None:
+            self._taken_count += 1
+            rows = tracker.take_in(*found)
             if rows:
                 self._ready.append(rows)
-        if self._taken == self._asked and not self._planned:
-            self._end_round(growth)
+        if self._taken_count == self._asked_count and not self._planned:
+            self._end_round(tracker, rounds)
 
     def take_rows(self, most: int) -> list[RawSession]:
         rows: list[RawSession] = []
         while self._ready and len(rows) < most:
             rows += self._ready.popleft()
-        # What has left must not leave again; a step of nothing else is no end of the rows.
+        # Rows that left before must not leave again; an empty step does not end the rows.
         while self._full is not None and not rows and self._full.ready_count > 0:
             rows = self._full.take_rows(most)
-            if self._growth is not None:
-                has_left = self._growth.has_left
+            if self._tracker is not None:
+                has_left = self._tracker.has_left
                 rows = [row for row in rows if not has_left(row["sessionId"])]
         return rows
 
@@ -154,52 +147,52 @@ class IncrementalListing:
 
     def _begin_full(self) -> None:
         self._full = FullListing(self._gateway, page_size=self._max_page_size)
-        self._full_from = self._asked
+        self._full_from = self._asked_count
 
     def _accept_in_full(self, request: PageRequest, page: SessionPage) -> None:
-        full, growth = self._full, self._growth
+        full, tracker = self._full, self._tracker
         if full is None:
             return
-        if growth is not None:
-            self._seen_again.update(filter(growth.has_left, page.session_ids))
+        if tracker is not None:
+            self._seen_again.update(filter(tracker.has_left, page.session_ids))
         full.accept(replace(request, number=request.number - self._full_from), page)
         facts = full.facts
         if facts is None or self._facts is not None:
             return
-        left_count = 0 if growth is None else len(growth.new) + len(growth.changed)
+        left_count = 0 if tracker is None else len(tracker.new) + len(tracker.changed)
         self._facts = replace(
             facts,
             session_count=facts.session_count + left_count - len(self._seen_again),
             page_count=self._full_from + facts.page_count,
-            full_because=self._full_because if growth is None else growth.trouble,
+            full_because=self._full_because if tracker is None else tracker.trouble,
         )
-        self._next_known = self._ledger.known(facts)
+        self._next_bookmark = self._recorder.to_bookmark(facts)
 
-    def _end_round(self, growth: ChangeTracker) -> None:
+    def _end_round(self, tracker: ChangeTracker, rounds: ChangeRounds) -> None:
         """Nothing is in flight and nothing planned."""
-        plan = growth.plan()
-        if growth.trouble:
+        plan = rounds.plan()
+        if tracker.trouble:
             self._begin_full()
         elif plan:
             self._planned.extend(
-                (window, "repair" if growth.was_asked(window) else "sweep", wait_s)
+                PlannedRequest(window, "repair" if tracker.was_asked(window) else "sweep", wait_s)
                 for window, wait_s in plan
             )
         else:
-            self._conclude(growth)
+            self._conclude(tracker)
 
-    def _conclude(self, growth: ChangeTracker) -> None:
+    def _conclude(self, tracker: ChangeTracker) -> None:
         self._facts = ListingFacts(
             gateway=self._gateway,
-            session_count=len(growth.new) + len(growth.changed),
-            total_count_first=growth.total_count_first,
-            total_count_last=growth.total_count_last,
-            inserted_count=growth.inserted_count,
-            deleted_count=growth.deleted_count,
-            overlap_count=growth.overlap_count,
-            page_count=self._taken,
+            session_count=len(tracker.new) + len(tracker.changed),
+            total_count_first=tracker.total_count_first,
+            total_count_last=tracker.total_count_last,
+            inserted_count=tracker.inserted_count,
+            deleted_count=tracker.deleted_count,
+            overlap_count=tracker.overlap_count,
+            page_count=self._taken_count,
             repair_page_count=self._repair_count,
-            proof="quiescent" if self._taken == 1 else "anchored",
+            proof="quiescent" if self._taken_count == 1 else "anchored",
             mode="incremental",
         )
-        self._next_known = growth.to_known()
+        self._next_bookmark = tracker.to_bookmark()

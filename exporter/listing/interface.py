@@ -1,4 +1,4 @@
-"""What a listing asks for, and what it comes to; performs no I/O."""
+"""The interface of a listing: its requests, its rows and its outcome; performs no I/O."""
 
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -17,14 +17,15 @@ class PageRequest:
     """Its place among the listing's requests, from 1: the order in which rows leave."""
     purpose: Purpose
     wait_s: float = field(default=0.0, compare=False)
-    """How long to wait before it is sent: what an answer told may be out of date by then."""
+    """The wait before it is sent: an answer may have been out of date."""
 
 
 class Listing(Protocol):
     """The state of one gateway's listing: what to ask next, and the rows that may leave, in order.
 
-    Plain code that decides; somebody else asks, and hands the rows on. Answers may come in any
-    order. Given the same answers at the same places between its requests, it decides the same.
+    Plain code that decides; its caller sends the requests and hands the rows on. Answers may come
+    in any order. Given the same answers at the same places between its requests, it decides the
+    same.
     """
 
     @property
@@ -32,7 +33,7 @@ class Listing(Protocol):
 
     @property
     def is_incremental(self) -> bool:
-        """Whether it asks for what is new; once it reads the whole list, it does for good."""
+        """Whether it reads only what is new; once it reads the whole list, this stays false."""
 
     @property
     def page_count(self) -> int | None:
@@ -44,8 +45,8 @@ class Listing(Protocol):
 
     @property
     def held_count(self) -> int:
-        """Pages asked for whose rows have not been taken yet: what this listing holds or will hold
-        in memory.
+        """Pages asked for whose rows have not been taken yet: this listing holds them in memory, or
+        will.
         """
 
     @property
@@ -54,16 +55,15 @@ class Listing(Protocol):
 
     @property
     def facts(self) -> ListingFacts | None:
-        """The outcome; None until it is settled."""
+        """The outcome; None until the listing is concluded."""
 
     def next_request(self) -> PageRequest | None:
-        """The next page to ask for; None while only answers can tell, and at the end."""
+        """The next request; None while that depends on answers in flight, and at the end."""
 
     def accept(self, request: PageRequest, page: SessionPage) -> None:
         """Take in the answer to a request of `next_request`; any order of answers will do.
 
-        The page's sessions are the listing's from then on: those that are not to leave are taken
-        out of it.
+        The listing owns the page's sessions from then on, and removes those that are not to leave.
         """
 
     def take_rows(self, most: int) -> list[RawSession]:

@@ -3,7 +3,7 @@
 A Python set of the ids themselves would cost over 100 bytes each. Only a 64-bit hash of each id is
 kept, in an open addressing table. Two of n ids share a hash with probability n²/2⁶⁵, about one in
 four million for three million sessions; the listing would then be one row short of its total, and
-found incomplete, not passed as complete.
+unproven.
 """
 
 from array import array

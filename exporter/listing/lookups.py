@@ -1,10 +1,10 @@
-"""On which page a session is by now that has to be found again; performs no I/O.
+"""Finds again the page on which a session is by now; performs no I/O.
 
-Its serial tells about where it is. What is not there is looked for by its create time: pages of a
-list that is newest first tell which way to go. It has gone where one answer shows both newer and
-older sessions and not this one, or the whole rest of the list. A session without a create time is
-looked for on the pages next to the one where it should be.
-Whatever cannot be shown to have gone is lost, and only a full listing will do.
+A session is first looked for at its serial, then by its create time: pages of a list that is newest
+first show which way to go. It has gone where one answer shows both newer and older sessions and not
+this one, or the whole rest of the list. A session without a create time is looked for on the pages
+next to the one where it should be. A session that is neither found nor shown to have gone is lost,
+and only a full listing will do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from exporter.listing.windows import Window, centre_on
 MAX_TRIES: Final = 32
 """Pages a session is looked for on, at most: twice the bits of the number of pages."""
 AWAY: Final = (0, -1, 1, -2, 2)
-"""Pages to look on where times do not tell, by how far they are from the first one."""
+"""Pages to look on where times do not help, by their distance from the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class PageTimes:
     """Whether nothing stands behind its last row."""
 
 
-def tell_times(times: Sequence[int | None], *, is_end: bool) -> PageTimes:
+def summarize_times(times: Sequence[int | None], *, is_end: bool) -> PageTimes:
     timed = [time for time in times if time is not None]
     return PageTimes(
         max(timed, default=None),
@@ -47,7 +47,7 @@ Way = Literal["front", "back", "beside", "gone"]
 
 
 class Lookup:
-    """One session that has to be found again, and what was done about it."""
+    """One session that has to be found again, and where it was looked for."""
 
     __slots__ = (
         "_around",
@@ -80,11 +80,11 @@ class Lookup:
         since_ms: int = 0,
     ) -> None:
         self.serial = serial
-        """As it was known; where it is found, as it is."""
+        """As the bookmark has it; corrected once the session is found."""
         self.session_id = session_id
         self.create_time_ms = create_time_ms or None
         self.digest = digest
-        """Of the version that left last; None where it need not be looked for after this run."""
+        """Of the version exported last; None where it need not be looked for after this run."""
         self.since_ms = since_ms
         self.place: int | None = None
         """Where it was found, ..."""
@@ -95,7 +95,7 @@ class Lookup:
         self.is_lost = False
         """Whether it cannot be found by looking at single pages."""
         self._page_size = page_size
-        # Pages between which it is, as far as others tell.
+        # Pages between which it is, by what others show.
         self._low = 1
         self._high: int | None = None
         self._next: Window | None = None
@@ -109,11 +109,10 @@ class Lookup:
         return self.place is None and not self.is_gone and not self.is_lost
 
     def choose_window(self, place: int, shown: Mapping[Window, PageTimes]) -> Window | None:
-        """What to ask for next to find it; None when it need not, or cannot, be looked for any
-        more.
+        """The window to ask for next; None when it need not, or cannot, be looked for any more.
 
-        By its serial it should be at `place`; `shown` is what the windows showed that were asked
-        for, none of which shows it.
+        By its serial it should be at `place`; `shown` has the windows that were asked for, none of
+        which shows it.
         """
         if self._next is None:
             self._next = self._page(max(0, place) // self._page_size + 1)
@@ -124,14 +123,14 @@ class Lookup:
                 return self._next
             self._tried.add(self._next)
             self._step_count += 1
-            self._step(self._next, self._tell_way(self._next, times))
+            self._step(self._next, self._find_way(self._next, times))
             self.is_lost |= self._step_count > MAX_TRIES
         if self.is_lost and self._is_missing(shown):
             self.is_gone, self.is_lost = True, False
         return None
 
     def _is_missing(self, shown: Mapping[Window, PageTimes]) -> bool:
-        """Whether an answer shows what is newer and what is older, and not this one."""
+        """Whether an answer shows newer and older sessions, and not this one."""
         time_ms = self.create_time_ms
         return time_ms is not None and any(
             each.is_sorted
@@ -159,7 +158,7 @@ class Lookup:
             self._go_on(last + self._stride)
 
     def _step_aside(self, page_num: int) -> None:
-        """Where times do not tell: the pages around the first that was looked on then."""
+        """Where times do not help: the pages around the first that was looked on then."""
         self._around = self._around or page_num
         near = [
             page
@@ -191,7 +190,7 @@ class Lookup:
         self.is_lost = self._next in self._tried
         self._low, self._high, self._stride = min(upper, lower), max(upper, lower), 1
 
-    def _tell_way(self, window: Window, times: PageTimes) -> Way:
+    def _find_way(self, window: Window, times: PageTimes) -> Way:
         time_ms = self.create_time_ms
         if self._around > 0 or time_ms is None:
             return "beside"

@@ -1,45 +1,32 @@
-"""What the answers about one list prove together; performs no I/O.
+"""Answers about one list, joined into runs of rows; performs no I/O.
 
-An answer shows rows that stood next to each other in the list of one instant. Three relations make
-one *run of rows* of two answers:
-
-- *Shared sessions*, see `overlap`: good while sessions that stay keep their order.
-- *Times*. A list that is sorted by create time shows in each answer all sessions that were created
-  strictly between the answer's first row and its last one. Answers whose open intervals of time
-  overlap leave nothing out between them, however equal times are ordered. The largest disorder that
-  was seen is taken off every interval, and one row out of its place does not stretch an interval.
-- *Ranks*, counted from the end of the list: `total - 1 - place`. While sessions only come, and at
-  the head, a session keeps its rank, and answers with adjacent ranks are one run. That relies on
-  totals, so it counts only while no answer contradicts them.
-
-When the first answer and one that shows the end of the list are in one run, every session that was
-there all along was seen: whatever came and went meanwhile, from whichever replica an answer came,
-and whatever its total said.
+Two answers are one *run of rows* if no session can be missing between them: by shared sessions, by
+create times, or by ranks. `README.md` in this folder explains why.
 """
 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from math import inf
 
-from exporter.listing.bookmark import find_unfinished
+from exporter.listing.movable import MovableSessions
 from exporter.listing.order import ListOrder, find_span
 from exporter.listing.overlap import Overlap, find_overlap, is_one_run
 from exporter.listing.row_index import RowIndex
+from exporter.listing.row_runs import RowRuns
+from exporter.listing.shifts import Shift, Shifts
 from exporter.listing.windows import Window
 from exporter.model import SessionPage
 
 MIN_HELD = 10
 """Pairs of rows that have to be seen in one order twice, before sessions that two answers share
 join them: chance holds so many with a probability of one in a thousand at most."""
-MIN_ROWS_TO_TELL = 2
-"""Shared rows that tell how far rows moved."""
-FAST = 20
-"""To be seen again this many answers later tells as much as to stand a page closer."""
+MIN_ROWS_TO_SHIFT = 2
+"""Shared rows that show how far rows moved."""
 MAX_EXPECTED = 1 << 24
-"""Most sessions that room is made for before they come: a total is only what the service says."""
+"""Most sessions that room is made for before they come: a total is only the service's word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,31 +61,20 @@ class PageObservation:
         return self.row_count < self.size
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """A row that was seen at two places."""
-
-    then: int
-    now: int
-    former: int
-    """Index of the answer that showed it first."""
-    page: int
-    """Index of the later answer."""
-
-
 class Observations:
     """Answers about one list, in the order in which they were taken in."""
 
     def __init__(self) -> None:
         self.pages: list[PageObservation] = []
         self.total_count = 0
-        """As the latest answer told it."""
+        """Of the latest answer."""
         self.ranks_hold = True
         """Whether no answer contradicts that sessions keep their rank."""
         self.is_reordered = False
-        """Whether two sessions were seen in both orders, not because one has moved to an end."""
+        """Whether two sessions were seen in both orders, and not because one moved to an end."""
         self.order = ListOrder()
-        self.shifts: list[Shift] = []
+        self.shifts = Shifts()
+        self._movable = MovableSessions()
         self._index: RowIndex | None = None
         self._first_rows = array("I")
         self._repeats = array("I")
@@ -112,12 +88,7 @@ class Observations:
         """Neighbours that were seen again in the same order, ..."""
         self._held_ties = 0
         """... of one create time, or of none."""
-        self._shifted_count = 0
-        self._shifted_over = 0
         self._joins: set[tuple[int, int]] = set()
-        self._movable: set[str] = set()
-        self._restless_pages: set[int] = set()
-        """Indices of the answers that show some of these."""
 
     @property
     def session_count(self) -> int:
@@ -142,7 +113,7 @@ class Observations:
         timed = [time for time in times if time is not None]
         self.order.add(timed)
         self._has_ties |= len(set(timed)) < len(times)
-        moved = self._note_movable(page)
+        ended = self._movable.add(page, len(self.pages))
         repeated = self._index.add_all(page.session_ids, self._next_row)
         seen = PageObservation(
             window.start,
@@ -159,29 +130,10 @@ class Observations:
         self._first_rows.append(self._next_row)
         self.pages.append(seen)
         self._next_row += len(page.session_ids)
+        # In a list by their end, sessions that ended have moved.
+        moved = frozenset() if self.order.is_sorted else ended
         self._note_repeated(repeated, page, times, moved=moved)
         return [at for at, _ in repeated]
-
-    def _note_movable(self, page: SessionPage) -> frozenset[int]:
-        """Take in which sessions have not ended; the positions of those that have ended since they
-        were seen: in a list by their end, these have moved.
-        """
-        unfinished = {
-            at
-            for at in find_unfinished(page.sessions)
-            if page.sessions[at].get("state") is not None
-        }
-        moved: frozenset[int] = frozenset()
-        if self._movable and not self.order.is_sorted:
-            moved = frozenset(
-                at
-                for at, session_id in enumerate(page.session_ids)
-                if session_id in self._movable and at not in unfinished
-            )
-        if unfinished:
-            self._movable.update(page.session_ids[at] for at in unfinished)
-            self._restless_pages.add(len(self.pages))
-        return moved
 
     def _page_of(self, row: int) -> int:
         return bisect_right(self._first_rows, row) - 1
@@ -194,13 +146,13 @@ class Observations:
         *,
         moved: frozenset[int],
     ) -> None:
-        """Sessions of the latest answer that earlier rows have shown."""
+        """Take in the sessions of the latest answer that earlier rows have shown."""
         latest = len(self.pages) - 1
         first_row = self.pages[latest].first_row
         groups: dict[int, list[tuple[int, int]]] = {}
         for at, row in repeated:
             if row >= first_row:
-                # What an answer shows twice tells of no other.
+                # A session twice in one answer joins it to no other.
                 continue
             for each in self._find_rows(row) if at not in moved else ():
                 groups.setdefault(self._page_of(each), []).append((at, each))
@@ -241,7 +193,7 @@ class Observations:
     def _note_shared(
         self, former: int, shared: list[tuple[int, int]], page: SessionPage
     ) -> Overlap:
-        """Sessions that the latest answer shares with a former one."""
+        """Compare the latest answer with a former one by the sessions that they share."""
         latest = len(self.pages) - 1
         one, other = self.pages[former], self.pages[latest]
         first = [row - one.first_row for _, row in shared]
@@ -256,12 +208,10 @@ class Observations:
             movable=[at for at in second if page.session_ids[at] in self._movable],
             both_at_head=one.start == other.start == 0,
         )
-        if overlap.is_real and len(overlap.kept) >= MIN_ROWS_TO_TELL:
+        if overlap.is_real and len(overlap.kept) >= MIN_ROWS_TO_SHIFT:
             middle = overlap.kept[len(overlap.kept) // 2]
             then, now = one.start + first[middle], other.start + second[middle]
-            self.shifts.append(Shift(then, now, former, latest))
-            self._shifted_count += abs(now - then)
-            self._shifted_over += latest - former
+            self.shifts.add(Shift(then, now, former, latest))
         return overlap
 
     @property
@@ -273,26 +223,21 @@ class Observations:
     def _order_is_known(self) -> bool:
         """Whether rows that times do not order were seen to keep their order.
 
-        Not to have seen two of them in both orders tells nothing while few were seen twice.
+        While few rows were seen twice, it proves nothing that none of them changed its order.
         """
         if self.order.is_measured and not self.order.is_sorted:
             return self._held_pairs >= MIN_HELD
         return not self._has_ties or self._held_ties >= MIN_HELD
 
-    @property
-    def pace(self) -> float:
-        """Places by which rows moved from one answer to the next, on average."""
-        return self._shifted_count / max(1, self._shifted_over)
-
     def descends(self) -> bool:
         """Whether the answers, laid side by side as if nothing moved, are newest first."""
         if self.order.direction != "newest first":
             return False
-        slack_ms = self.order.disorder_ms
+        disorder_ms = self.order.disorder_ms
         spans = [page.span for page in sorted(self.pages, key=lambda page: page.start)]
         timed = [span for span in spans if span is not None]
         return all(
-            later[1] <= former[1] + slack_ms and later[0] <= former[0] + slack_ms
+            later[1] <= former[1] + disorder_ms and later[0] <= former[0] + disorder_ms
             for former, later in pairwise(timed)
         )
 
@@ -301,17 +246,17 @@ class Observations:
 
         The answer with index `list_end` shows that nothing stands behind its last row.
         """
-        runs = list(range(len(self.pages)))
+        runs = RowRuns(len(self.pages))
         if not self.is_reordered and self._order_is_known:
             for one, other in self._joins:
-                unite(runs, one, other)
+                runs.unite(one, other)
         evidence = [at for at, page in enumerate(self.pages) if page.is_evidence]
         if self.order.is_sorted:
             spans = [(at, self._find_interval(at, is_end=at == list_end)) for at in evidence]
-            unite_overlapping(runs, [(at, span) for at, span in spans if span is not None])
+            runs.unite_overlapping([(at, span) for at, span in spans if span is not None])
         if by_ranks:
-            unite_overlapping(runs, ((at, self.pages[at].ranks) for at in evidence))
-        return [find_root(runs, at) for at in range(len(runs))]
+            runs.unite_overlapping((at, self.pages[at].ranks) for at in evidence)
+        return runs.find_all()
 
     def _find_interval(self, at: int, *, is_end: bool) -> tuple[float, float] | None:
         """Create times of which an answer has shown all sessions, from the first up to, but not
@@ -326,74 +271,37 @@ class Observations:
         return (-inf, high) if self.order.direction == "newest first" else (low, inf)
 
     def count_ranks(self) -> int:
-        """Distinct ranks that the answers claim to have shown."""
-        count, reached = 0, -inf
-        for low, high in sorted(page.ranks for page in self.pages if page.is_evidence):
-            count += max(0, high - int(max(low, reached)))
-            reached = max(reached, high)
-        return count
+        """Distinct ranks that the answers have shown by their totals."""
+        ranks = [page.ranks for page in self.pages if page.is_evidence]
+        return count_covered(ranks, low=-inf, high=inf)
 
-    def count_known_ranks(self, most: int, *, also: int) -> int:
+    def count_seen_ranks(self, most: int, *, also: int) -> int:
         """Rows of the latest answer that have a rank which one of the `most` answers before it has
         shown, or the one with index `also`.
         """
         low, high = self.pages[-1].ranks
-        count, reached = 0, low
         earlier = [self.pages[also], *self.pages[-1 - most : -1]]
-        for one_low, one_high in sorted(page.ranks for page in earlier):
-            count += max(0, min(high, one_high) - max(one_low, reached))
-            reached = max(reached, min(high, one_high))
-        return count
+        return count_covered([page.ranks for page in earlier], low=low, high=high)
 
     def estimate_place(self, place: int, *, page: int) -> int:
-        """Where what stood at a place, when an answer was taken in, is by now.
-
-        It moved as fast as a row did that stood close to it and was seen again late.
-        """
-        since = [each for each in self.shifts if each.page > page]
-        if not since:
-            return place
-        size = max(1, self.pages[page].size)
-        near = min(
-            since, key=lambda each: abs(each.then - place) / size + FAST / (each.page - each.former)
-        )
-        pace = (near.now - near.then) / (near.page - near.former)
-        return max(0, place + round(pace * (len(self.pages) - 1 - page)))
+        """The place by now of the row that stood at `place` when answer `page` was taken in."""
+        size, latest = self.pages[page].size, len(self.pages) - 1
+        return self.shifts.estimate_place(place, page=page, size=size, latest=latest)
 
     def find_landings(self) -> tuple[int | None, int | None]:
-        """Where sessions that end may move to within the list: behind the first rows, or in front
-        of the last ones, as far as these have not ended.
-
-        The index of the last answer of those from the head on that all show some, and of the first
-        answer of those up to the end; None where there are none.
+        """Indices of the answers behind the first rows and in front of the last ones that show
+        where sessions land when they end.
         """
         in_order = sorted(range(len(self.pages)), key=lambda at: self.pages[at].start)
-        front = list(takewhile(self._restless_pages.__contains__, in_order))
-        tail = list(takewhile(self._restless_pages.__contains__, reversed(in_order)))
-        is_bordered = len(front) < len(in_order)
-        return front[-1] if front and is_bordered else None, tail[-1] if tail else None
+        return self._movable.find_landings(in_order)
 
 
-def unite(runs: list[int], one: int, other: int) -> None:
-    runs[find_root(runs, one)] = find_root(runs, other)
-
-
-def find_root(runs: list[int], at: int) -> int:
-    while runs[at] != at:
-        runs[at] = runs[runs[at]]
-        at = runs[at]
-    return at
-
-
-def unite_overlapping(
-    runs: list[int], intervals: Iterable[tuple[int, tuple[float, float]]]
-) -> None:
-    """Unite what has half-open intervals of whole numbers that leave nothing out between them."""
-    reached, last = -inf, -1
-    for at, (low, high) in sorted(intervals, key=lambda each: each[1]):
-        if high <= low:
-            continue
-        if low <= reached and last >= 0:
-            unite(runs, last, at)
-        if high > reached:
-            reached, last = high, at
+def count_covered(intervals: Iterable[tuple[int, int]], *, low: float, high: float) -> int:
+    """Whole numbers between two bounds that are in any of the half-open intervals."""
+    count, reached = 0, low
+    for one_low, one_high in sorted(intervals):
+        stop = min(high, one_high)
+        if stop > max(one_low, reached):
+            count += int(stop - max(one_low, reached))
+        reached = max(reached, stop)
+    return count

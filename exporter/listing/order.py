@@ -1,4 +1,4 @@
-"""Whether create times order a list, and which way, as far as answers tell; performs no I/O."""
+"""Measures whether create times order a list, and which way; performs no I/O."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -12,7 +12,7 @@ from exporter.times import read_create_time
 Direction = Literal["newest first", "oldest first", "none"]
 
 MIN_STEPS = 20
-"""Differing rows next to each other before a list is known to be in order."""
+"""Neighbours with different times before a list is known to be in order."""
 MAX_RISES = 50
 """One row in so many may be newer than the one before it in a list that is nearly newest first."""
 MIN_ROWS_TO_TRIM = 20
@@ -28,7 +28,7 @@ def read_times(sessions: Sequence[RawSession]) -> list[int | None]:
 
 
 def count_crowded(times: Sequence[int], within_ms: int) -> int:
-    """The most rows whose create times are within so many milliseconds of each other."""
+    """The most rows whose create times are within `within_ms` of each other."""
     if not times:
         return 1
     if within_ms == 0:
@@ -40,7 +40,9 @@ def count_crowded(times: Sequence[int], within_ms: int) -> int:
 
 
 def find_span(times: Sequence[int]) -> tuple[int, int] | None:
-    """Between which create times an answer shows all, leaving out one row that may be elsewhere."""
+    """The create times between which an answer shows every session, leaving out one row at each end
+    that may be out of place.
+    """
     if len(times) < 2:
         return None
     in_order = sorted(times)
@@ -49,12 +51,12 @@ def find_span(times: Sequence[int]) -> tuple[int, int] | None:
 
 
 class ListOrder:
-    """How far the rows of all answers were in order."""
+    """How far the rows of the answers were in order."""
 
     def __init__(self) -> None:
         self._disorder_ms: dict[Direction, int] = {"newest first": 0, "oldest first": 0}
         self._step_count = 0
-        """Rows seen to differ from the one before them; not counted on beyond what is needed."""
+        """Rows whose time differs from the one before; counted only up to `MIN_STEPS`."""
         self._rise_count = 0
         """Rows newer than the one before them, ..."""
         self._drop_count = 0
@@ -84,12 +86,12 @@ class ListOrder:
 
     @property
     def is_measured(self) -> bool:
-        """Whether enough rows differ to tell."""
+        """Whether enough rows differ to know the order."""
         return self._step_count >= MIN_STEPS
 
     @property
     def direction(self) -> Direction:
-        """Newest first is taken for granted while nothing speaks against it."""
+        """Newest first while nothing contradicts it."""
         newest_ms, oldest_ms = self._disorder_ms.values()
         if 4 * newest_ms <= oldest_ms or newest_ms == 0:
             return "newest first"
@@ -97,7 +99,7 @@ class ListOrder:
 
     @property
     def disorder_ms(self) -> int:
-        """By how much rows were seen out of order, at most."""
+        """The most by which a row was seen out of order."""
         return self._disorder_ms[
             "newest first" if self.direction == "newest first" else "oldest first"
         ]
@@ -115,5 +117,5 @@ class ListOrder:
 
     @property
     def is_nearly_newest_first(self) -> bool:
-        """Whether hardly any row was seen that is newer than the one before it."""
+        """Whether hardly any row is newer than the one before it."""
         return self._rise_count * MAX_RISES <= self._pair_count

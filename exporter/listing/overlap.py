@@ -1,10 +1,8 @@
-"""What the sessions that two answers share tell of the two; performs no I/O.
+"""Compares two answers by the sessions that they share; performs no I/O.
 
-An answer shows rows that stood next to each other at one instant. While sessions that stay keep
-their order, two answers that share a session are one run of rows: a session that was there all
-along and stands between the two ends of such a run was in one of the answers. That holds only for
-a real overlap: what the answers share reaches an end of one of them on either side. A session that
-has moved to the head of the list is in two answers as well, and joins nothing.
+While sessions that stay keep their order, two answers that overlap are one run of rows. A session
+that has moved to the head is in two answers as well, but makes no overlap: the shared sessions have
+to reach an end of one of the answers on either side.
 """
 
 from bisect import bisect_left
@@ -16,9 +14,9 @@ from typing import TypeVar
 MIN_SHARED = 2
 """Sessions that two answers have to share: one alone may have moved."""
 MIN_ROWS_TO_SHARE_TWO = 4
-"""Of answers with fewer rows, one has to do."""
+"""In answers with fewer rows, one is enough."""
 MAX_ROWS_PER_SHARED = 2
-"""From the first to the last of the shared rows, one in so many is shared, at least."""
+"""Of the rows from the first to the last shared one, one in so many has to be shared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class Overlap:
     """The sessions of an answer that a former answer has shown, too."""
 
     kept: Sequence[int]
-    """Which of them kept their order."""
+    """Indices of those that kept their order."""
     touches_top: bool
     """Whether they reach the first row of one of the two answers, ..."""
     touches_bottom: bool
@@ -34,7 +32,7 @@ class Overlap:
     is_dense: bool
     """Whether enough of the rows between are shared, in both answers."""
     is_reordered: bool
-    """Whether two were seen in both orders, and no move to an end of the list explains it."""
+    """Whether two of them were seen in both orders, and no move to an end explains it."""
 
     @property
     def is_real(self) -> bool:

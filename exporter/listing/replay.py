@@ -12,11 +12,11 @@ from exporter.model import Gateway, SessionPage
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """An answer that a listing took in, and when among its requests."""
+    """An answer that a listing took in, and its place among the listing's requests."""
 
     request: PageRequest
     asked_count: int
-    """Requests that the listing had given until then."""
+    """Requests that the listing had given by then."""
     body: bytes
     """As it came."""
 
@@ -31,8 +31,7 @@ class ResumedRun:
 
 
 class AnswerLog(Protocol):
-    """The answers that the listings took in, in that order over all of them, kept for a run after
-    this one.
+    """The answers of all listings in the order in which they were taken in, kept for a later run.
 
     Any prefix of that order is a state the listings were in.
     """
@@ -43,19 +42,19 @@ class AnswerLog(Protocol):
 
     @property
     def has_recorded(self) -> bool:
-        """Whether a run before this one kept any."""
+        """Whether an earlier run kept any."""
 
     def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
-        """What a run before this one kept, some at a time; each step blocks."""
+        """The answers that an earlier run kept, some at a time; each step blocks."""
 
     async def make_room(self) -> None:
-        """Wait until one more answer may be noted without too many being lost with this process."""
+        """Wait until one more answer may be noted: a crash must not lose too many."""
 
     def note(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
         """Keep an answer, just before its listing takes it in; does not block."""
 
     async def flush_if_due(self) -> None:
-        """Write what was noted, if that is enough."""
+        """Write the noted answers if there are enough."""
 
     def close(self) -> int:
         """Write what is left, and keep it for the next run; blocks. Returns how many answers that
@@ -95,7 +94,7 @@ NO_ANSWER_LOG: Final = NoAnswerLog()
 
 
 class Replay:
-    """Asks again what was asked, in the same order, so that the recorded answers fit.
+    """Gives the same requests again in the same order, so that the recorded answers fit.
 
     A listing decides the same when it gets the same answers at the same places between its
     requests; the requests it gives meanwhile are compared with the recorded ones all the same.
@@ -107,11 +106,11 @@ class Replay:
 
     @property
     def unanswered(self) -> list[tuple[Listing, PageRequest]]:
-        """What was asked and no recorded answer was for, in that order for each gateway."""
+        """Requests without a recorded answer, in the order of each gateway."""
         return list(self._unanswered.values())
 
     def ask(self, answer: RecordedAnswer) -> Listing:
-        """The listing that `answer` is for, ready to take it in.
+        """The listing of `answer`, ready to take it in.
 
         Raises ReplayError when it would not have asked for that.
         """

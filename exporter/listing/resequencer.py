@@ -19,7 +19,7 @@ class Resequencer:
         self.released_count = 0
         self._late: list[RawSession] = []
         self.session_count = 0
-        """Rows that were put in and are wanted."""
+        """Wanted rows that were put in."""
 
     @property
     def ready_count(self) -> int:
@@ -27,9 +27,10 @@ class Resequencer:
         return len(self._ready)
 
     def put(self, number: int, sessions: list[RawSession], *, is_last: bool = False) -> None:
-        """The new rows of the answer to request `number`; those outside the time range stay.
+        """Add the new rows of the answer to request `number`; drop those outside the time range.
 
-        What `is_last` waits for `finish`: it was asked for early, and stands at the list's end.
+        Rows with `is_last` stand at the list's end and were asked for early: they wait for
+        `finish`.
         """
         if self._time_range.has_bounds:
             sessions = [each for each in sessions if self._time_range.wants(each.get("createTime"))]
@@ -44,7 +45,7 @@ class Resequencer:
                 self._ready.append(rows)
 
     def finish(self) -> None:
-        """No more rows come."""
+        """Release the rows of the list's end: no more come."""
         if self._late:
             self._ready.append(self._late)
             self._late = []

@@ -1,4 +1,4 @@
-"""Which answer showed a session last, in 18 to 36 bytes a session; performs no I/O.
+"""An index of the row that showed each session last, in 18 to 36 bytes a session; no I/O.
 
 Rows are numbered through all answers of a listing, in the order in which these were taken in. A
 Python dictionary of the ids would cost over 150 bytes each. Only a 64-bit hash of each id is kept,

@@ -10,14 +10,14 @@ MIN_WINDOW = 64
 
 
 ROWS_AT_ONCE = 2000
-"""Rows handed on in one step, if as many are there: steps this large cost little each."""
+"""Rows handed on in one step if there are as many: larger steps would save little."""
 
 
 class Schedule:
-    """What to ask next over all gateways, and which rows may leave; performs no I/O.
+    """Chooses the next request over all gateways, and the next rows to leave.
 
     Gateways are listed in the order given: a later one is asked only while no earlier one has
-    anything to ask, and its rows wait until the earlier ones are through. At most `window` pages
+    a request, and its rows wait until the earlier ones are through. At most `window` pages
     are held for the gateway at the head and as many for all others, whatever the number of gateways
     and sessions.
     """
@@ -38,11 +38,11 @@ class Schedule:
         return self._head == len(self._listings)
 
     def owe(self, asked: Sequence[tuple[Listing, PageRequest]]) -> None:
-        """Give these requests, which a run before this one asked in vain, before any other."""
+        """Give these requests before any other: an earlier run sent them and has no answer."""
         self._owed.extend(asked)
 
     def next_request(self) -> tuple[Listing, PageRequest] | None:
-        """The next page to ask for; None until an answer comes or rows are taken."""
+        """The next request; None until an answer comes or rows are taken."""
         if self._owed:
             return self._owed.popleft()
         while self._started < len(self._listings) and self._listings[self._started].asked_count > 0:

@@ -1,4 +1,4 @@
-"""Which pages show a wanted stretch of a list; performs no I/O.
+"""Chooses pages that show a wanted range of a list; performs no I/O.
 
 The service counts pages in the size that is asked for, so a request shows the rows from
 `(page_num - 1) * page_size` on: a window that starts at a multiple of its size. The size is free
@@ -25,14 +25,14 @@ class Window:
 
 
 def reach_from(start: int, *, most: int) -> Window:
-    """The window of at most `most` rows that shows the row at `start` and reaches the furthest."""
+    """The window of at most `most` rows that shows the row at `start` and reaches furthest."""
     size = max(range(1, most + 1), key=lambda size: (start // size + 1) * size)
     return Window(start // size + 1, size)
 
 
 def centre_on(start: int, stop: int, *, most: int, other_than: Container[Window] = ()) -> Window:
-    """The window that shows as much as possible on both sides of what is between two places, of at
-    most `most` rows; one of `other_than` only where there is no other.
+    """The window of at most `most` rows that shows as much as possible on both sides of the range
+    between two places; one of `other_than` only where there is no other.
     """
 
     def margin(window: Window) -> tuple[bool, int]:
@@ -52,14 +52,14 @@ def centre_on(start: int, stop: int, *, most: int, other_than: Container[Window]
 
 
 def reach_on(shown: int, *, most: int, overlap: int) -> Window:
-    """The window that goes on where all up to a place is shown, sharing rows with what was."""
+    """The next window where all rows up to place `shown` are shown, sharing `overlap` of them."""
     window = reach_from(max(0, shown - overlap), most=most)
     # Small windows may not get on in spite of the overlap.
     return window if window.stop > shown else reach_from(shown, most=most)
 
 
 def surround(start: int, stop: int, *, margin: int, most: int, overlap: int) -> list[Window]:
-    """Windows that show what is between two places and a margin on both sides: one, if one can."""
+    """Windows that show a range and a margin on both sides of it: one if possible."""
     if stop - start + 2 * margin <= most:
         window = centre_on(start, stop, most=most)
         if window.start <= start and stop <= window.stop:
@@ -68,8 +68,8 @@ def surround(start: int, stop: int, *, margin: int, most: int, overlap: int) -> 
 
 
 def read_on(shown: int, stop: int, *, most: int, overlap: int) -> Iterator[Window]:
-    """Windows that go on from one place to another, sharing rows with each other and with what was
-    shown in front of the first.
+    """Windows from place `shown` to another, sharing rows with each other and with those in front
+    of the first.
     """
     while shown < stop:
         window = reach_on(shown, most=most, overlap=overlap)

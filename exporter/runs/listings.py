@@ -10,7 +10,7 @@ import anyio.to_thread
 from exporter.api import calls
 from exporter.api.client import Client
 from exporter.events import SessionsWritten
-from exporter.listing.bookmark import Bookmark, Watch, tell_why_due
+from exporter.listing.bookmark import Bookmark, Watch, explain_full_listing
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.full import FullListing
 from exporter.listing.incremental import IncrementalListing
@@ -42,7 +42,9 @@ def build_listing(
     watch = Watch(now_ms=floor_ms(began_at), settle_ms=round(settings.settle * 1000))
     full_because = ""
     if bookmark is not None and settings.full_every is not None:
-        full_because = tell_why_due(bookmark, now_ms=watch.now_ms, every_s=settings.full_every)
+        full_because = explain_full_listing(
+            bookmark, now_ms=watch.now_ms, every_s=settings.full_every
+        )
     return IncrementalListing(
         gateway, bookmark, page_size=page_size, watch=watch, full_because=full_because
     )
@@ -63,7 +65,7 @@ def build_state(
     """
     unproven = {each.gateway for each in facts if each.proof == "unproven"}
     found = {
-        each.gateway: None if each.gateway in unproven else each.known
+        each.gateway: None if each.gateway in unproven else each.bookmark
         for each in listings
         if isinstance(each, IncrementalListing)
     }

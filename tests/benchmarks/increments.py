@@ -44,7 +44,7 @@ def count_requests(*, new_count: int, unfinished: Sequence[int], settle: bool) -
     held.insert(new_count)
     if settle:
         held.set_state([place + new_count for place in unfinished], "terminated")
-    second = IncrementalListing(GATEWAY, first.known, page_size=PAGE_SIZE, watch=LATER)
+    second = IncrementalListing(GATEWAY, first.bookmark, page_size=PAGE_SIZE, watch=LATER)
     rows = held.read(second)
     return second.asked_count, len(rows)
 

@@ -1,4 +1,4 @@
-"""What the campaign tries on full listings: kinds of lists and of answers, drawn by chance."""
+"""Kinds of lists and of answers for the campaign's full listings, drawn by chance."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -27,14 +27,14 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of a list and of how it is read."""
+    """The size of a list, and how it is read."""
 
     session_count: int
     page_size: int
     in_flight: int
     latency_s: float
     straggler_share: float
-    """Of the answers that take ten times as long to come back."""
+    """The share of answers that take ten times as long to come back."""
     spacing_ms: int
 
     @property
@@ -47,8 +47,8 @@ class Shape:
         return self.latency_s * (self.page_count / self.in_flight + 3)
 
     def flow(self, per_page: float, *, burst: int = 1) -> Flow:
-        """About so many changes for each page that is read; fewer where pages are tiny, or a list
-        would grow faster than anybody reads.
+        """About `per_page` changes for each page that is read; fewer where pages are tiny, or a
+        list would grow faster than it can be read.
         """
         share = min(1.0, self.page_size / 20)
         return Flow(per_s=per_page * share * self.page_count / self.duration_s, burst=burst)
@@ -61,7 +61,7 @@ class Case:
     is_warm: bool = False
     """Whether somebody else has just read the list, so that it moves and caches are full."""
     since_share: float | None = None
-    """How much of the list's time is wanted, from its newest session on; None: all."""
+    """The share of the list's time that is wanted, from its newest session on; None: all."""
 
 
 Draw = Callable[[random.Random, Shape], Settings]
@@ -74,9 +74,9 @@ class Kind:
     impossible: bool = False
     """Whether nothing can be proven of such a list: exit 4 is no fault."""
     beyond: bool = False
-    """Whether the server is worse than README has it: only false proofs are faults."""
+    """Whether the server is worse than the promise covers: only false proofs are faults."""
     misleads: bool = False
-    """Whether it is so bad that no answer shows what is wrong, as README's limits say."""
+    """Whether no answer shows the fault, as in README's limits."""
     has_since: bool = False
     """Whether only sessions since some time are wanted."""
     max_mean: float = 2.0
@@ -84,7 +84,7 @@ class Kind:
     may_be_warm: bool = True
     """Whether somebody else may have read the list just before."""
     mixes: bool = True
-    """Whether it is one of those that mixtures are made of."""
+    """Whether mixtures may contain it."""
     moves: bool = True
     """Whether sessions come and go besides."""
 
@@ -109,7 +109,7 @@ def draw_shape(chance: random.Random) -> Shape:
     )
 
 
-# What lists do besides what their kind says.
+# Changes besides those of the kind.
 
 
 def rate(chance: random.Random) -> float:
@@ -541,7 +541,7 @@ WITHOUT_SINCE = {
     "begun anew",
     "total absurd",
     "null when empty",
-    # Where one part ends, nothing tells that newer sessions come behind it.
+    # Where one part ends, no answer shows that newer sessions come behind it.
     "parts in order",
 }
 UNSEEN_WITH_SINCE = {
@@ -563,7 +563,7 @@ KINDS_BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in ALL_KINDS} | {
 
 
 def merge(first: Settings, second: Settings) -> Settings:
-    """Where both say something, the first is right, or both are."""
+    """The settings of both: tuples are joined, and else the first one wins."""
     both = {
         name: first[name] + second[name]
         for name in first.keys() & second.keys()
@@ -581,8 +581,8 @@ def build_churn(settings: Settings) -> Churn:
         return Churn(**{name: value for name, value in settings.items() if name not in left})
 
 
-def tell_case(case: Case) -> str:
-    """On one line, without what is as usual."""
+def describe_case(case: Case) -> str:
+    """One line, without the fields that have their defaults."""
     unusual = {
         field.name: getattr(case.churn, field.name)
         for field in fields(Churn)

@@ -19,7 +19,7 @@ MAX_EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Of one listing; a sequence of runs has one for each run."""
+    """The result of one listing; a sequence of runs has one for each run."""
 
     kind: str
     seed: int
@@ -32,9 +32,9 @@ class Judgement:
     foreign_count: int = 0
     request_count: int = 0
     page_count: int = 0
-    """Pages that the list really had, at most; of a part of it, those with what was wanted."""
+    """Most pages that the list had; of a part of it, those down to the last wanted session."""
     whole_page_count: int = 0
-    """Pages of the whole list: it is read to its end where nothing proves a part."""
+    """Most pages of the whole list: it is read to its end where nothing proves a part."""
     trouble: str = ""
     """An exception of the listing."""
     unnoticed_count: int = 0
@@ -44,7 +44,7 @@ class Judgement:
     examples: tuple[str, ...] = ()
     """Some of the sessions that are lost or stale."""
     because: str = ""
-    """Why it did, or why it is unproven."""
+    """Why it fell back, or why it is unproven."""
 
     @property
     def is_unproven(self) -> bool:
@@ -52,7 +52,7 @@ class Judgement:
 
     @property
     def is_false(self) -> bool:
-        """Whether a proof was claimed for what is wrong."""
+        """Whether a wrong listing claims a proof."""
         return not self.is_unproven and self.lost_count + self.stale_count > 0
 
     @property
@@ -77,9 +77,9 @@ def find_span(case: Case) -> TimeRange:
 
 
 def read_time(row: RawSession) -> int | None:
-    """The create time, or none that can be compared."""
-    told = row.get("createTime")
-    return int(told) or None if isinstance(told, int | str) else None
+    """The create time; None where it has none that can be compared."""
+    time = row.get("createTime")
+    return int(time) or None if isinstance(time, int | str) else None
 
 
 def is_wanted(row: RawSession, span: TimeRange, *, if_timeless: bool) -> bool:
@@ -118,7 +118,7 @@ def count_pages(sessions: MovingSessions, case: Case, first_answer: int = 1) -> 
 def narrow(
     sessions: MovingSessions, truth: Truth, case: Case, span: TimeRange, page_count: int
 ) -> tuple[Truth, int]:
-    """What is owed of a part of the list, and the pages that its last wanted row makes needed."""
+    """The truth of a part of the list, and the pages down to its last wanted row."""
     wanted, last_place = set(), 0
     for place, row in enumerate(sessions.sessions()):
         if is_wanted(row, span, if_timeless=False):
@@ -145,7 +145,7 @@ def is_by_create_time(case: Case) -> bool:
 
 
 def choose_examples(session_ids: Iterable[str]) -> tuple[str, ...]:
-    """As the trace tells them."""
+    """Sessions as the trace prints them."""
     return tuple(sorted(session_id[5:13] for session_id in session_ids)[:MAX_EXAMPLES])
 
 

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from multiprocessing import get_context
 
-from tests.campaign.kinds import KINDS_BY_NAME, draw_case, tell_case
+from tests.campaign.kinds import KINDS_BY_NAME, describe_case, draw_case
 from tests.campaign.listings import Judgement, judge_listing
 from tests.campaign.runs import judge_sequence
 from tests.campaign.sequences import SEQUENCES_BY_NAME, draw_sequence
-from tests.campaign.table import collect, print_failures, print_tables, say
+from tests.campaign.table import collect, describe_judgement, print_failures, print_tables
 from tests.campaign.wire import print_trace
 
 MEAN_RUNS = 7.5
@@ -63,15 +63,15 @@ def judge_all(chunks: list[Chunk], *, jobs: int) -> Iterator[Judgement]:
 
 def trace(name: str, seed: int) -> int:
     if name in KINDS_BY_NAME:
-        print(tell_case(draw_case(KINDS_BY_NAME[name], seed)))
+        print(describe_case(draw_case(KINDS_BY_NAME[name], seed)))
         judged = [judge_listing(name, seed, trace=print_trace)]
     else:
-        print(tell_case(draw_sequence(SEQUENCES_BY_NAME[name], seed).case))
+        print(describe_case(draw_sequence(SEQUENCES_BY_NAME[name], seed).case))
         judged = []
         for each in judge_sequence(name, seed, trace=print_trace):
-            print(f"-- run {len(judged) + 1}: {say(each)}")
+            print(f"-- run {len(judged) + 1}: {describe_judgement(each)}")
             judged.append(each)
-    print(say(judged[-1]))
+    print(describe_judgement(judged[-1]))
     return int(any(each.is_wrong for each in judged))
 
 
@@ -86,7 +86,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="the first one of each kind")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--show", type=int, default=2, help="failures told of each kind")
+    parser.add_argument("--show", type=int, default=2, help="failures shown of each kind")
     parser.add_argument("--each", action="store_true", help="a row for each kind with --since, too")
     parser.add_argument("--unproven", action="store_true", help="tell of those, too, and why")
     parser.add_argument("--trace", action="store_true", help="one seed of one kind, each answer")

@@ -20,15 +20,17 @@ from tests.support.simulation import GATEWAY, NEWEST_MS, drive
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def open_increment(known: Bookmark | None, *, page_size: int, now_s: float) -> IncrementalListing:
+def open_incremental(
+    bookmark: Bookmark | None, *, page_size: int, now_s: float
+) -> IncrementalListing:
     """`now_s` counts from `NEWEST_MS`."""
     watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=3_600_000)
-    return IncrementalListing(GATEWAY, known, page_size=page_size, watch=watch)
+    return IncrementalListing(GATEWAY, bookmark, page_size=page_size, watch=watch)
 
 
-def carry_on(known: Bookmark | None, now_s: float) -> Bookmark | None:
-    """What the next run reads of what this one wrote."""
-    if known is None:
+def reload_bookmark(bookmark: Bookmark | None, now_s: float) -> Bookmark | None:
+    """The bookmark as the next run reads it from the state file."""
+    if bookmark is None:
         return None
     state = State(
         run_id="r",
@@ -37,7 +39,7 @@ def carry_on(known: Bookmark | None, now_s: float) -> Bookmark | None:
         region_id=GATEWAY.region_id,
         output="o",
         format_name="parquet",
-        gateways={GATEWAY: known},
+        gateways={GATEWAY: bookmark},
     )
     text = dump_state(state)
     found = read_state(text, output="o", region_id=GATEWAY.region_id, gateways=[GATEWAY])
@@ -50,13 +52,13 @@ def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator
     sequence = draw_sequence(SEQUENCES_BY_NAME[name], seed)
     sessions = build_sessions(sequence.case, seed)
     union: dict[str, dict[str, Any]] = {}
-    known: Bookmark | None = None
+    bookmark: Bookmark | None = None
     now_s = 0.0
     for number, pause_s in enumerate((0.0, *sequence.pauses_s)):
         now_s += pause_s
         page_size = sequence.page_sizes[number]
         case = replace(sequence.case, shape=replace(sequence.case.shape, page_size=page_size))
-        listing = open_increment(known, page_size=page_size, now_s=now_s)
+        listing = open_incremental(bookmark, page_size=page_size, now_s=now_s)
         wire = CampaignWire(
             sessions,
             latency_s=case.shape.latency_s,
@@ -79,7 +81,7 @@ def judge_sequence(name: str, seed: int, *, trace: Trace = no_trace) -> Iterator
         proof = "unproven" if facts is None else facts.proof
         if proof != "unproven":
             union.update((row["sessionId"], row) for row in rows)
-            known = carry_on(listing.known, wire.now_s)
+            bookmark = reload_bookmark(listing.bookmark, wire.now_s)
         is_full = facts is not None and facts.mode == "full"
         yield judge_run(
             sessions,

@@ -1,4 +1,4 @@
-"""What the campaign tries on incremental runs: kinds of changes between them, drawn by chance."""
+"""Kinds of changes between the campaign's incremental runs, drawn by chance."""
 
 import random
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class SequenceKind:
     """Share of runs that may fall back to a full listing; None: any."""
     mixes: bool = True
     beyond: bool = False
-    """Whether the server is worse than README has it: only false proofs are faults."""
+    """Whether the server is worse than the promise covers: only false proofs are faults."""
     resizes: bool = False
     """Whether runs ask for pages of different sizes."""
 

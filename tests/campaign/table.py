@@ -1,4 +1,4 @@
-"""What many judgements come to, by kind, and which goals they miss."""
+"""Sums judgements up by kind, and finds the goals that are missed."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from tests.campaign.sequences import SEQUENCES_BY_NAME, SequenceKind
 MAX_UNPROVEN = 0.02
 MAX_COST = 4.0
 MIN_PAGES = 10
-"""Of shorter lists, requests are not compared with the pages, but with a sum."""
+"""Requests of a shorter list may exceed its pages by `MAX_BESIDES`."""
 MAX_BESIDES = 24
 """Requests that a listing of a shorter list may take beyond `MAX_COST` times its pages."""
 
@@ -57,7 +57,7 @@ class Tally:
         if judgement.page_count >= MIN_PAGES:
             self.costs.append(judgement.cost)
         page_count = max(judgement.page_count, judgement.whole_page_count)
-        # A run that falls back to a full listing has looked for what is new before.
+        # A run that falls back to a full listing has spent requests before.
         is_excused = page_count < MIN_PAGES or judgement.fell_back
         besides = MAX_BESIDES if is_excused else 0
         if judgement.request_count > MAX_COST * page_count + besides:
@@ -77,7 +77,7 @@ class Tally:
         return max(self.costs, default=0.0)
 
     def traits(self) -> list[str]:
-        """What is not asked of the kind."""
+        """Why some goals do not apply to the kind."""
         kind = KINDS_BY_NAME.get(self.name) or SEQUENCES_BY_NAME.get(self.name)
         if isinstance(kind, Kind) and kind.misleads:
             return ["misleads"]
@@ -113,7 +113,7 @@ class Tally:
 
 
 def find_max_unproven(count: int) -> float:
-    """Of so many listings: two standard deviations more than the goal may be chance."""
+    """The goal for `count` listings and two standard deviations, which may be chance."""
     expected = MAX_UNPROVEN * count
     return expected + 2 * sqrt(expected)
 
@@ -196,16 +196,16 @@ def share(part: int, whole: int) -> str:
 
 
 def print_failures(tallies: dict[str, Tally], *, most: int, unproven: bool) -> None:
-    """How to see each of the first failures again."""
+    """Print the first failures, each with the command that repeats it."""
     for tally in tallies.values():
         kind = KINDS_BY_NAME.get(tally.name) or SEQUENCES_BY_NAME[tally.name]
-        told = tally.wrong[: most if unproven or "wrong" in tally.misses() else 0]
+        shown = tally.wrong[: most if unproven or "wrong" in tally.misses() else 0]
         if unproven or not kind.beyond:
-            told += tally.costly[: most if unproven or "worst" in tally.misses() else 0]
-            told += tally.unproven[: most if unproven or "exit 4" in tally.misses() else 0]
-        for each in told:
+            shown += tally.costly[: most if unproven or "worst" in tally.misses() else 0]
+            shown += tally.unproven[: most if unproven or "exit 4" in tally.misses() else 0]
+        for each in shown:
             print(
-                f"{say(each)}\n    python -m tests.campaign.run --kind '{each.kind}'"
+                f"{describe_judgement(each)}\n    python -m tests.campaign.run --kind '{each.kind}'"
                 f" --seed {each.seed} --trace"
             )
         if unproven:
@@ -213,7 +213,7 @@ def print_failures(tallies: dict[str, Tally], *, most: int, unproven: bool) -> N
                 print(f"    {tally.name}: {count} x {reason}")
 
 
-def say(each: Judgement) -> str:
+def describe_judgement(each: Judgement) -> str:
     counts = {
         "lost": each.lost_count,
         "stale": each.stale_count,

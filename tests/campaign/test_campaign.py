@@ -11,7 +11,7 @@ from tests.campaign.kinds import KINDS, KINDS_BY_NAME, Kind, draw_case
 from tests.campaign.listings import judge_listing
 from tests.campaign.runs import judge_sequence
 from tests.campaign.sequences import SEQUENCES, SEQUENCES_BY_NAME, SequenceKind, draw_sequence
-from tests.campaign.table import say
+from tests.campaign.table import describe_judgement
 
 
 @pytest.mark.campaign
@@ -30,7 +30,7 @@ def test_no_proof_is_false_and_no_goal_is_missed_over_thousands_of_listings_and_
 def test_listing_proves_nothing_that_is_wrong(name: str) -> None:
     for seed in (1, 2):
         judgement = judge_listing(name, seed)
-        assert not judgement.is_wrong, say(judgement)
+        assert not judgement.is_wrong, describe_judgement(judgement)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_listing_proves_nothing_that_is_wrong(name: str) -> None:
 def test_listing_proves_no_more_what_it_once_did_wrongly(name: str, seed: int) -> None:
     judgement = judge_listing(name, seed)
 
-    assert not judgement.is_wrong, say(judgement)
+    assert not judgement.is_wrong, describe_judgement(judgement)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_listing_proves_no_more_what_it_once_did_wrongly(name: str, seed: int) -
 )
 def test_runs_deliver_all_together(name: str) -> None:
     for judgement in judge_sequence(name, 1):
-        assert not judgement.is_wrong, say(judgement)
+        assert not judgement.is_wrong, describe_judgement(judgement)
 
 
 @pytest.mark.parametrize("kind", KINDS_BY_NAME.values(), ids=lambda kind: kind.name)
@@ -80,7 +80,7 @@ def test_listing_asks_the_same_in_every_process() -> None:
     for name in ("mixture", "replicas", "by update time", "runs: mixture"):
         command += ["--kind", name]
 
-    told = [
+    printed = [
         subprocess.run(
             command,
             capture_output=True,
@@ -91,9 +91,9 @@ def test_listing_asks_the_same_in_every_process() -> None:
         for seed in ("1", "2")
     ]
 
-    assert told[0].stderr == told[1].stderr == ""
-    assert told[0].stdout.count("\n") > 100
-    assert told[0].stdout == told[1].stdout
+    assert printed[0].stderr == printed[1].stderr == ""
+    assert printed[0].stdout.count("\n") > 100
+    assert printed[0].stdout == printed[1].stdout
 
 
 def test_names_of_kinds_are_unique() -> None:

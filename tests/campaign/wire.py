@@ -1,4 +1,4 @@
-"""Requests under way in simulated time, and the trace of their answers."""
+"""Requests in flight in simulated time, and the trace of their answers."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ FAULTS_OF_LISTINGS = (
     TypeError,
     ValueError,
 )
-"""What a listing must not raise; told beside its seed instead of ending the campaign."""
+"""Errors that a listing must not raise; reported with its seed instead of ending the campaign."""
 
 
 def find_max_requests(page_count: int) -> int:
@@ -39,19 +39,21 @@ def no_trace(_now_s: float, _request: PageRequest, _page: SessionPage) -> None:
 def print_trace(now_s: float, request: PageRequest, page: SessionPage) -> None:
     start = (request.page_num - 1) * request.page_size
     ids = page.session_ids
-    ends = f"{tell_row(page.sessions[0])} … {tell_row(page.sessions[-1])}" if ids else "no row"
+    ends = (
+        f"{describe_row(page.sessions[0])} … {describe_row(page.sessions[-1])}" if ids else "no row"
+    )
     print(
         f"{now_s:10.3f} #{request.number} {request.purpose} page {request.page_num} of"
         f" {request.page_size} (from {start}): total {page.total_count}, {len(ids)} rows, {ends}"
     )
 
 
-def tell_row(row: RawSession) -> str:
+def describe_row(row: RawSession) -> str:
     return f"{row['sessionId'][5:13]}@{row.get('createTime')}"
 
 
 class CampaignWire(Wire):
-    """One whose answers may straggle, and are told as they are given."""
+    """A wire whose answers may straggle, and are traced."""
 
     def __init__(
         self,

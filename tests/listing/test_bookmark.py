@@ -8,8 +8,8 @@ from exporter.listing.bookmark import (
     Bookmark,
     Watch,
     cut_head,
+    explain_full_listing,
     is_newest_first,
-    tell_why_due,
 )
 
 NOW_MS = 1_782_820_800_000
@@ -18,14 +18,14 @@ WATCH = Watch(now_ms=NOW_MS, settle_ms=HOUR_MS)
 
 
 def watches(since_ms: int = NOW_MS, **fields: Any) -> bool:
-    """Told of one session, and found among others."""
+    """Whether a session is watched, alone and among others."""
     session = {"sessionId": "a", "createTime": NOW_MS - 30 * DAY_MS, **fields}
-    told = WATCH.watches(session, since_ms=since_ms)
+    watched = WATCH.watches(session, since_ms=since_ms)
     if since_ms == NOW_MS:
         done = {"sessionId": "b", "state": "terminated", "endTime": 1}
-        assert WATCH.find([done, session, done]) == ([1] if told else [])
-        assert WATCH.find([session]) == ([0] if told else [])
-    return told
+        assert WATCH.find([done, session, done]) == ([1] if watched else [])
+        assert WATCH.find([session]) == ([0] if watched else [])
+    return watched
 
 
 @pytest.mark.parametrize("end_ms", [NOW_MS - HOUR_MS + 1, NOW_MS - 1, NOW_MS, NOW_MS + DAY_MS])
@@ -50,7 +50,7 @@ def test_end_time_in_the_future_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("end", [None, 0, "", "soon", True])
-def test_session_that_tells_no_end_settles_since_it_was_seen_to_have_ended(end: object) -> None:
+def test_session_without_end_time_settles_from_when_it_was_first_seen_ended(end: object) -> None:
     recent: dict[str, Any] = {
         "state": "error",
         "createTime": NOW_MS - HOUR_MS,
@@ -61,7 +61,7 @@ def test_session_that_tells_no_end_settles_since_it_was_seen_to_have_ended(end: 
     assert not watches(**recent, since_ms=NOW_MS - HOUR_MS)
 
 
-def test_session_that_tells_no_end_and_is_old_when_it_is_first_seen_is_not_watched() -> None:
+def test_session_without_end_time_that_is_old_when_first_seen_is_not_watched() -> None:
     session = {"state": "error", "createTime": NOW_MS - DAY_MS}
 
     assert WATCH.find([session]) == []
@@ -155,10 +155,10 @@ def test_head_has_a_hundred_sessions_at_most() -> None:
         (-1, "no full listing in the last 7 days"),
         (NOW_MS, "no full listing in the last 7 days"),
     ],
-    ids=["now", "recent", "old", "the clock was set back", "never told"],
+    ids=["now", "recent", "old", "the clock was set back", "never"],
 )
 def test_full_listing_is_due_when_the_last_one_is_older(age_ms: int, why: str) -> None:
-    known = Bookmark(
+    bookmark = Bookmark(
         total_count=1,
         expired_count=0,
         head=("a",),
@@ -168,4 +168,4 @@ def test_full_listing_is_due_when_the_last_one_is_older(age_ms: int, why: str) -
         full_at_ms=NOW_MS - age_ms,
     )
 
-    assert tell_why_due(known, now_ms=NOW_MS, every_s=7 * 86_400) == why
+    assert explain_full_listing(bookmark, now_ms=NOW_MS, every_s=7 * 86_400) == why

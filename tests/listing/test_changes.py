@@ -1,4 +1,4 @@
-"""What incremental runs notice, prove and ask for, one answer at a time."""
+"""Incremental runs notice, prove and ask for the right things, one answer at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,14 +21,14 @@ Answer = Callable[[PageRequest], SessionPage]
 def list_in_full(held: HeldList, *, watch: Watch = LATER, page_size: int = 100) -> Bookmark:
     listing = IncrementalListing(GATEWAY, None, page_size=page_size, watch=watch)
     held.read(listing)
-    assert listing.known is not None
-    return listing.known
+    assert listing.bookmark is not None
+    return listing.bookmark
 
 
 def go_on(
-    known: Bookmark, answer: Answer, *, watch: Watch = LATER, page_size: int = 100
+    bookmark: Bookmark, answer: Answer, *, watch: Watch = LATER, page_size: int = 100
 ) -> tuple[list[RawSession], ListingFacts, Bookmark | None, list[PageRequest]]:
-    listing = IncrementalListing(GATEWAY, known, page_size=page_size, watch=watch)
+    listing = IncrementalListing(GATEWAY, bookmark, page_size=page_size, watch=watch)
     rows: list[RawSession] = []
     requests = []
     while (request := listing.next_request()) is not None:
@@ -36,7 +36,7 @@ def go_on(
         listing.accept(request, answer(request))
         rows += listing.take_rows(10**9)
     assert listing.facts is not None
-    return rows, listing.facts, listing.known, requests
+    return rows, listing.facts, listing.bookmark, requests
 
 
 def build_page(held: HeldList, rows: Sequence[RawSession], **changes: Any) -> SessionPage:
@@ -61,7 +61,7 @@ def test_new_session_at_a_page_boundary_is_read_although_a_later_answer_shows_an
     lags: set[int], behind: int
 ) -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(250)
     held.expire(250)
     lagging = HeldList(0)
@@ -71,16 +71,16 @@ def test_new_session_at_a_page_boundary_is_read_although_a_later_answer_shows_an
         page = (lagging if request.number in lags else held).answer(request)
         return replace(page, total_count=2_000)
 
-    rows, facts, after, _ = go_on(known, answer)
+    rows, facts, after, _ = go_on(bookmark, answer)
 
     assert ids_of(rows) >= new_in(held, 2_000)
     assert facts.proof != "unproven"
     assert after is not None
 
 
-def test_head_that_is_kept_is_joined_to_what_was_read() -> None:
+def test_head_that_is_kept_is_joined_to_the_pages_that_were_read() -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(30)
 
     def answer(request: PageRequest) -> SessionPage:
@@ -91,7 +91,7 @@ def test_head_that_is_kept_is_joined_to_what_was_read() -> None:
             return replace(page, total_count=page.total_count + 1)
         return held.answer(request)
 
-    first, _, after, _ = go_on(known, answer)
+    first, _, after, _ = go_on(bookmark, answer)
     assert after is not None
     second, _, _, _ = go_on(after, held.answer)
 
@@ -100,11 +100,11 @@ def test_head_that_is_kept_is_joined_to_what_was_read() -> None:
 
 def test_slack_does_not_grow_for_ever() -> None:
     held = HeldList(2_000)
-    known = replace(list_in_full(held), slack=5)
+    bookmark = replace(list_in_full(held), slack=5)
     held.insert(3)
     del held.rows[1_000]
 
-    _, facts, after, _ = go_on(known, held.answer)
+    _, facts, after, _ = go_on(bookmark, held.answer)
 
     assert facts.mode == "incremental"
     assert after is not None
@@ -117,10 +117,10 @@ def test_slack_does_not_grow_for_ever() -> None:
 @pytest.mark.parametrize("place", [0, 1, 50, 97])
 def test_back_dated_session_among_the_known_ones_is_new(place: int) -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.rows.insert(place, {"sessionId": "late", "createTime": 5, "state": "terminated"})
 
-    rows, facts, _, _ = go_on(known, held.answer)
+    rows, facts, _, _ = go_on(bookmark, held.answer)
 
     assert ids_of(rows) == {"late"}
     assert facts.mode == "incremental"
@@ -128,10 +128,10 @@ def test_back_dated_session_among_the_known_ones_is_new(place: int) -> None:
 
 def test_session_far_behind_the_head_is_noticed_by_the_total() -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(1, place=1_500)
 
-    rows, facts, _, _ = go_on(known, held.answer)
+    rows, facts, _, _ = go_on(bookmark, held.answer)
 
     assert ids_of(rows) == ids_of(held.rows)
     assert facts.full_because == CHANGED
@@ -139,33 +139,33 @@ def test_session_far_behind_the_head_is_noticed_by_the_total() -> None:
 
 def test_session_far_behind_the_head_is_noticed_although_more_expired() -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(1, place=1_500)
     held.expire(2)
 
-    _, facts, _, _ = go_on(known, held.answer)
+    _, facts, _, _ = go_on(bookmark, held.answer)
 
     assert facts.full_because == CHANGED
 
 
 def test_session_far_behind_the_head_is_not_noticed_while_as_many_expired() -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(1, place=1_500)
     held.expire(1)
 
-    rows, facts, _, _ = go_on(known, held.answer)
+    rows, facts, _, _ = go_on(bookmark, held.answer)
 
     assert (rows, facts.full_because) == ([], "")
 
 
 def test_known_session_near_the_end_is_recognised_on_a_page_read_before() -> None:
     held = HeldList(150)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(60)
     held.expire(30)
 
-    rows, facts, _, _ = go_on(known, held.answer)
+    rows, facts, _, _ = go_on(bookmark, held.answer)
 
     assert ids_of(rows) == new_in(held, 150)
     assert facts.full_because == ""
@@ -173,14 +173,14 @@ def test_known_session_near_the_end_is_recognised_on_a_page_read_before() -> Non
 
 def test_total_that_claims_more_is_asked_for_again_before_the_whole_list_is() -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(3)
 
     def answer(request: PageRequest) -> SessionPage:
         page = held.answer(request)
         return replace(page, total_count=page.total_count + 2) if request.number < 3 else page
 
-    rows, facts, _, requests = go_on(known, answer)
+    rows, facts, _, requests = go_on(bookmark, answer)
 
     assert ids_of(rows) == new_in(held, 2_000)
     assert facts.mode == "incremental"
@@ -199,12 +199,12 @@ def test_capped_total_stops_no_search(total_count: int) -> None:
     while (request := listing.next_request()) is not None:
         listing.accept(request, answer(request))
         listing.take_rows(10**9)
-    known = listing.known
-    assert known is not None
+    bookmark = listing.bookmark
+    assert bookmark is not None
     held.insert(60)
     held.set_state([1_760], "error")
 
-    rows, facts, _, _ = go_on(known, answer)
+    rows, facts, _, _ = go_on(bookmark, answer)
 
     assert ids_of(rows) == {*new_in(held, 2_000), held.rows[1_760]["sessionId"]}
     assert (facts.mode, facts.page_count <= 3) == ("incremental", True)
@@ -226,17 +226,17 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_hourly_runs_over_ordinary_changes_are_never_full_ones(name: str) -> None:
     sessions = build_list(CHANGES[name], 3_000, seed=3, spacing_ms=5_000)
-    known: Bookmark | None = None
+    bookmark: Bookmark | None = None
     union: dict[str, RawSession] = {}
     full_count, now_s = 0, 0.0
     for number in range(8):
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=0)
-        listing = IncrementalListing(GATEWAY, known, page_size=100, watch=watch)
+        listing = IncrementalListing(GATEWAY, bookmark, page_size=100, watch=watch)
         wire = Wire(sessions, latency_s=0.04, seed=number, now_s=now_s)
         union.update((row["sessionId"], row) for row in drive(listing, wire, in_flight=8))
         assert listing.facts is not None
         full_count += listing.facts.mode == "full"
-        known = listing.known
+        bookmark = listing.bookmark
         now_s = wire.now_s + HOUR_S
 
     assert full_count == 1
@@ -246,16 +246,16 @@ def test_hourly_runs_over_ordinary_changes_are_never_full_ones(name: str) -> Non
 def test_burst_that_came_while_the_list_was_read_makes_no_full_run_of_the_next() -> None:
     burst = Flow(per_s=1_000, burst=150, limit=150, start_s=0.1)
     sessions = build_list(Churn(insertions=burst, run_s=3.0), 5_000, seed=1, spacing_ms=1_000)
-    known: Bookmark | None = None
+    bookmark: Bookmark | None = None
     facts, union, now_s = [], set(), 0.0
     for number in range(3):
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=0)
-        listing = IncrementalListing(GATEWAY, known, page_size=100, watch=watch)
+        listing = IncrementalListing(GATEWAY, bookmark, page_size=100, watch=watch)
         wire = Wire(sessions, latency_s=0.04, seed=number, now_s=now_s)
         union |= {row["sessionId"] for row in drive(listing, wire, in_flight=8)}
         assert listing.facts is not None
         facts.append(listing.facts)
-        known, now_s = listing.known, wire.now_s + 60.0
+        bookmark, now_s = listing.bookmark, wire.now_s + 60.0
 
     assert [each.full_because for each in facts] == ["", "", ""]
     assert [each.mode for each in facts] == ["full", "incremental", "incremental"]
@@ -270,10 +270,10 @@ def test_session_is_read_again_until_it_has_settled() -> None:
     ended_ms = LATER.now_ms - 60_000
     held = HeldList(2_000)
     held.rows[1_200] |= {"state": "terminated", "endTime": ended_ms, "cuHours": None}
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.rows[1_200] = held.rows[1_200] | {"cuHours": 2.5}
 
-    soon, _, settling, _ = go_on(known, held.answer)
+    soon, _, settling, _ = go_on(bookmark, held.answer)
     assert settling is not None
     later = Watch(now_ms=ended_ms + settle_ms, settle_ms=settle_ms)
     same, _, settled, _ = go_on(settling, held.answer, watch=later)
@@ -291,25 +291,25 @@ def test_session_in_an_unknown_state_costs_nothing_once_it_stayed_the_same_for_a
     day_ms = 24 * 3_600_000
     held = HeldList(2_000)
     held.set_state([1_200], "killed")
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     later = replace(LATER, now_ms=LATER.now_ms + day_ms)
 
-    _, first, after, _ = go_on(known, held.answer, watch=later)
+    _, first, after, _ = go_on(bookmark, held.answer, watch=later)
     assert after is not None
     _, second, _, _ = go_on(after, held.answer, watch=later)
 
     assert (first.page_count, second.page_count) == (2, 1)
 
 
-def test_what_is_asked_for_does_not_depend_on_the_clock() -> None:
+def test_requests_do_not_depend_on_the_clock() -> None:
     held = HeldList(2_000)
     held.set_state([5, 700, 1_800], "running")
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(120)
     held.expire(40)
     watches = [LATER, replace(LATER, now_ms=1), Watch(now_ms=LATER.now_ms * 2, settle_ms=0)]
 
-    asked = [go_on(known, held.answer, watch=watch)[3] for watch in watches]
+    asked = [go_on(bookmark, held.answer, watch=watch)[3] for watch in watches]
 
     assert asked[0] == asked[1] == asked[2]
 
@@ -318,11 +318,11 @@ def test_unfinished_session_without_a_create_time_is_found() -> None:
     held = HeldList(2_000)
     held.set_state([1_200], "running")
     del held.rows[1_200]["createTime"]
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(40)
     held.set_state([1_240], "error")
 
-    rows, facts, after, _ = go_on(known, held.answer)
+    rows, facts, after, _ = go_on(bookmark, held.answer)
 
     assert held.rows[1_240]["sessionId"] in ids_of(rows)
     assert facts.mode == "incremental"
@@ -334,10 +334,10 @@ def test_session_that_may_change_is_lost_and_not_forgotten_where_nothing_shows_i
     held = HeldList(2_000)
     held.set_state([1_200], "running")
     del held.rows[1_200]["createTime"]
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     del held.rows[1_200]
 
-    _, facts, _, _ = go_on(known, held.answer)
+    _, facts, _, _ = go_on(bookmark, held.answer)
 
     assert facts.full_because == LOST
 
@@ -346,10 +346,10 @@ def test_session_whose_create_time_is_text_is_found_by_it() -> None:
     held = HeldList(2_000)
     held.set_state([1_200], "running")
     held.rows[1_200]["createTime"] = str(held.rows[1_200]["createTime"])
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     del held.rows[100:700]
 
-    _, facts, after, _ = go_on(known, held.answer)
+    _, facts, after, _ = go_on(bookmark, held.answer)
 
     assert facts.mode == "incremental"
     assert after is not None
@@ -361,7 +361,7 @@ def test_session_whose_create_time_is_text_is_found_by_it() -> None:
 
 def test_new_session_hidden_by_one_shown_twice_is_read() -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(20)
 
     def answer(request: PageRequest) -> SessionPage:
@@ -370,7 +370,7 @@ def test_new_session_hidden_by_one_shown_twice_is_read() -> None:
             return page
         return build_page(held, [*page.sessions[:5], page.sessions[4], *page.sessions[6:]])
 
-    rows, facts, _, _ = go_on(known, answer)
+    rows, facts, _, _ = go_on(bookmark, answer)
 
     assert ids_of(rows) == new_in(held, 2_000)
     assert len(rows) == 20
@@ -380,12 +380,12 @@ def test_new_session_hidden_by_one_shown_twice_is_read() -> None:
 def test_session_is_not_forgotten_because_one_answer_was_empty() -> None:
     held = HeldList(2_000)
     held.set_state([1_200], "running")
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
 
     def answer(request: PageRequest) -> SessionPage:
         return SessionPage(0, [], []) if request.number == 2 else held.answer(request)
 
-    _, facts, after, _ = go_on(known, answer)
+    _, facts, after, _ = go_on(bookmark, answer)
 
     assert facts.mode == "incremental"
     assert after is not None
@@ -394,13 +394,13 @@ def test_session_is_not_forgotten_because_one_answer_was_empty() -> None:
 
 def test_page_1_that_stays_short_of_what_its_total_claims_needs_a_full_listing() -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
 
     def answer(request: PageRequest) -> SessionPage:
         start = (request.page_num - 1) * min(request.page_size, 50)
         return build_page(held, held.rows[start : start + min(request.page_size, 50)])
 
-    rows, facts, _, _ = go_on(known, answer)
+    rows, facts, _, _ = go_on(bookmark, answer)
 
     assert facts.full_because == SHORT
     assert ids_of(rows) == ids_of(held.rows)
@@ -408,10 +408,10 @@ def test_page_1_that_stays_short_of_what_its_total_claims_needs_a_full_listing()
 
 def test_list_that_shrank_to_nothing_is_asked_for_again_and_then_listed_in_full() -> None:
     held = HeldList(300)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.rows.clear()
 
-    rows, facts, after, requests = go_on(known, held.answer)
+    rows, facts, after, requests = go_on(bookmark, held.answer)
 
     assert (rows, after) == ([], None)
     assert facts.full_because == EMPTY
@@ -424,10 +424,10 @@ def test_list_that_shrank_to_nothing_is_asked_for_again_and_then_listed_in_full(
 def test_session_that_moved_in_front_of_known_ones_shows_another_order() -> None:
     held = HeldList(2_000)
     held.set_state([500], "running")
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.rows.insert(0, held.rows.pop(500) | {"state": "error"})
 
-    rows, facts, _, _ = go_on(known, held.answer)
+    rows, facts, _, _ = go_on(bookmark, held.answer)
 
     assert facts.full_because == REORDERED
     assert ids_of(rows) == ids_of(held.rows)
@@ -441,20 +441,20 @@ def test_list_with_its_newest_sessions_at_the_end_leaves_nothing_to_go_on_from()
     held.read(listing)
 
     assert listing.facts is not None
-    assert listing.known is None
+    assert listing.bookmark is None
 
 
 @pytest.mark.parametrize("page_sizes", [(100, 7, 100), (20, 100, 37), (3, 50, 10)])
 def test_runs_may_ask_for_pages_of_any_size(page_sizes: tuple[int, ...]) -> None:
     held = HeldList(400)
-    known = list_in_full(held, page_size=page_sizes[0])
+    bookmark = list_in_full(held, page_size=page_sizes[0])
     for page_size in page_sizes[1:]:
         before = held.created_count
         held.insert(30)
 
-        rows, facts, after, _ = go_on(known, held.answer, page_size=page_size)
+        rows, facts, after, _ = go_on(bookmark, held.answer, page_size=page_size)
 
         assert ids_of(rows) == new_in(held, before)
         assert facts.mode == "incremental"
         assert after is not None
-        known = after
+        bookmark = after

@@ -103,7 +103,7 @@ def test_newest_ten_pages_take_a_few_requests_more(churn: Churn, max_requests: i
 
 
 @pytest.mark.parametrize("in_flight", [1, 4, 16, 64])
-def test_list_is_not_read_far_beyond_what_is_wanted(in_flight: int) -> None:
+def test_list_is_not_read_far_beyond_the_cutoff(in_flight: int) -> None:
     outcome = read(Churn(), newest(1_000), in_flight=in_flight)
 
     assert outcome.request_count <= 17
@@ -155,52 +155,52 @@ def test_list_with_many_rows_out_of_order_is_read_in_full() -> None:
     times = [NEWEST_MS - place * SPACING_MS for place in range(3_000)]
     for place in range(0, 3_000, 10):
         times[place], times[place + 3] = times[place + 3], times[place]
-    coverage = FullListing(GATEWAY, page_size=100, time_range=newest(1_000))
+    listing = FullListing(GATEWAY, page_size=100, time_range=newest(1_000))
 
-    ids, requests = serve(coverage, times)
+    ids, requests = serve(listing, times)
 
     assert sorted(ids) == sorted(
         str(place) for place, time in enumerate(times) if newest(1_000).wants(time)
     )
-    assert coverage.facts is not None
-    assert coverage.facts.proof != "unproven"
+    assert listing.facts is not None
+    assert listing.facts.proof != "unproven"
     assert len(requests) >= 30
 
 
 def test_session_without_a_create_time_is_kept() -> None:
     times: list[int | None] = [NEWEST_MS - place * SPACING_MS for place in range(1_500)]
     times[20] = None
-    coverage = FullListing(GATEWAY, page_size=100, time_range=newest(120))
+    listing = FullListing(GATEWAY, page_size=100, time_range=newest(120))
 
-    ids, requests = serve(coverage, times)
+    ids, requests = serve(listing, times)
 
     assert ids == [str(place) for place in range(121)]
-    assert coverage.facts is not None
-    assert coverage.facts.proof == "stitched"
+    assert listing.facts is not None
+    assert listing.facts.proof == "stitched"
     assert len(requests) <= 7
 
 
-def test_page_count_is_what_the_span_is_likely_to_take() -> None:
-    coverage = FullListing(GATEWAY, page_size=100, time_range=newest(1_000))
+def test_page_count_is_an_estimate_for_the_time_range() -> None:
+    listing = FullListing(GATEWAY, page_size=100, time_range=newest(1_000))
     times = [NEWEST_MS - place * SPACING_MS for place in range(20_000)]
 
-    request = coverage.next_request()
+    request = listing.next_request()
     assert request is not None
-    coverage.accept(request, answer(request, times))
+    listing.accept(request, answer(request, times))
 
-    assert coverage.page_count == 11
+    assert listing.page_count == 11
 
 
 def serve(
-    coverage: FullListing, times: list[int | None] | list[int]
+    listing: FullListing, times: list[int | None] | list[int]
 ) -> tuple[list[str], list[PageRequest]]:
     """Answer from a list that holds still; the ids that left, and what was asked."""
     ids: list[str] = []
     requests = []
-    while (request := coverage.next_request()) is not None:
+    while (request := listing.next_request()) is not None:
         requests.append(request)
-        coverage.accept(request, answer(request, times))
-        ids += [row["sessionId"] for row in coverage.take_rows(10**9)]
+        listing.accept(request, answer(request, times))
+        ids += [row["sessionId"] for row in listing.take_rows(10**9)]
     return ids, requests
 
 

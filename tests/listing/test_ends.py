@@ -1,4 +1,4 @@
-"""Where a list ends, whatever its total says."""
+"""The end of a list is found whatever its total says."""
 
 from dataclasses import dataclass, field
 
@@ -28,7 +28,7 @@ def test_short_answer_shows_the_end_where_its_total_claims_no_more() -> None:
     assert seen.search.page == 1
 
 
-def test_full_answer_shows_no_end_even_where_the_total_says_so() -> None:
+def test_full_answer_shows_no_end_even_where_the_total_ends_with_it() -> None:
     seen = Seen()
 
     seen.show(0, 100, total_count=100)
@@ -36,7 +36,7 @@ def test_full_answer_shows_no_end_even_where_the_total_says_so() -> None:
     assert not seen.search.is_found
 
 
-def test_end_behind_what_the_total_tells_takes_two_windows() -> None:
+def test_end_behind_the_total_takes_two_windows() -> None:
     seen = Seen()
 
     seen.show(0, 100, total_count=50)
@@ -94,8 +94,8 @@ def test_empty_answers_show_no_end_behind_rows_that_claim_more() -> None:
 
     # The list has moved since: what stood behind these rows stands in front of the place now.
     seen.show(0, 100, total_count=150)
-    seen.search.note_none(100)
-    seen.search.note_none(100)
+    seen.search.note_empty(100)
+    seen.search.note_empty(100)
 
     assert not seen.search.is_found
 
@@ -111,7 +111,7 @@ def test_end_is_none_any_more_once_rows_are_shown_behind_it() -> None:
     assert not seen.search.is_found
 
 
-def test_end_stays_one_while_the_total_tells_of_as_many_as_came() -> None:
+def test_end_stays_one_while_the_total_counts_the_sessions_that_came() -> None:
     seen = Seen()
 
     seen.show(100, 40, total_count=140)

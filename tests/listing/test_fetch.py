@@ -50,7 +50,7 @@ class FakeFetch:
         return SessionPage(len(ids), [{"sessionId": each} for each in found], found)
 
     async def wait(self, request: PageRequest) -> None:
-        """How long an answer takes; a subclass knows better."""
+        """Seconds that an answer takes; a subclass overrides it."""
         await anyio.lowlevel.checkpoint()
 
     def all_ids(self) -> list[tuple[Gateway, str]]:
@@ -322,7 +322,7 @@ async def test_cancelling_in_the_middle_leaves_no_request_in_flight(rounds: int)
     assert sink.ids == fetch.all_ids()[: len(sink.ids)]
 
 
-async def test_events_tell_each_listings_start_pages_and_end() -> None:
+async def test_events_report_each_listings_start_pages_and_end() -> None:
     fetch, sink = FakeFetch(25, 5), FakeSink()
     first, second = fetch.gateways
     events: list[Event] = []

@@ -53,38 +53,38 @@ def ids_of(rows: Sequence[RawSession]) -> list[str]:
     return [row["sessionId"] for row in rows]
 
 
-def list_all(coverage: FullListing, service: FakeService) -> list[str]:
+def list_all(listing: FullListing, service: FakeService) -> list[str]:
     """Drive a listing that asks one page at a time; the ids that left, in order."""
     ids: list[str] = []
-    for page in answers(coverage, service):
+    for page in answers(listing, service):
         del page
-        ids += ids_of(coverage.take_rows(10_000))
+        ids += ids_of(listing.take_rows(10_000))
     return ids
 
 
-def answers(coverage: FullListing, service: FakeService) -> Iterator[PageRequest]:
+def answers(listing: FullListing, service: FakeService) -> Iterator[PageRequest]:
     """Ask and answer one page at a time, yielding after each answer."""
-    while (request := coverage.next_request()) is not None:
-        coverage.accept(request, service.answer(request))
+    while (request := listing.next_request()) is not None:
+        listing.accept(request, service.answer(request))
         yield request
 
 
 def ask_for_two_after_the_end(
-    coverage: FullListing, service: FakeService
+    listing: FullListing, service: FakeService
 ) -> tuple[PageRequest, PageRequest]:
     """Page 1 and the end are answered; the next two requests are not."""
-    steps = answers(coverage, service)
+    steps = answers(listing, service)
     next(steps)
     next(steps)
-    second, third = coverage.next_request(), coverage.next_request()
+    second, third = listing.next_request(), listing.next_request()
     assert second is not None
     assert third is not None
     return second, third
 
 
-def facts_of(coverage: FullListing) -> ListingFacts:
-    assert coverage.facts is not None
-    return coverage.facts
+def facts_of(listing: FullListing) -> ListingFacts:
+    assert listing.facts is not None
+    return listing.facts
 
 
 def names_of(count: int) -> list[Gateway]:
@@ -174,13 +174,13 @@ class Drive:
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_row_leaves_once_in_list_order_and_the_listing_is_quiescent(count: int) -> None:
     service = FakeService(count)
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
 
-    ids = list_all(coverage, service)
+    ids = list_all(listing, service)
 
     assert ids == service.ids
-    assert coverage.finished
-    assert facts_of(coverage) == ListingFacts(
+    assert listing.finished
+    assert facts_of(listing) == ListingFacts(
         gateway=GATEWAY,
         session_count=count,
         total_count_first=count,
@@ -197,7 +197,7 @@ def test_every_row_leaves_once_in_list_order_and_the_listing_is_quiescent(count:
 @pytest.mark.parametrize(
     ("count", "page_nums"),
     [
-        (0, [1, 1, 1]),  # that there is nothing is believed when it is told again
+        (0, [1, 1, 1]),  # an empty list is believed when answers repeat it
         (1, [1]),
         (99, [1]),
         (100, [1, 2, 1]),  # what the total tells may not be the end
@@ -221,58 +221,58 @@ def test_list_of_one_page_takes_one_request_and_a_longer_one_a_sentinel_more(
 @pytest.mark.parametrize("count", [*COUNTS, 30, 31, 60])
 def test_capped_page_size_is_noticed_and_asked_for_from_then_on(count: int) -> None:
     service = FakeService(count, max_on_page=30)
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
 
-    ids = list_all(coverage, service)
+    ids = list_all(listing, service)
 
     assert ids == service.ids
-    assert facts_of(coverage).proof == "quiescent"
+    assert facts_of(listing).proof == "quiescent"
     # Page 1 came short, and was asked for again to see whether that was a fault.
     assert all(request.page_size <= 30 for request in service.requests[2:] if count > 0)
 
 
-def test_nothing_but_page_one_is_asked_before_it_told_the_total() -> None:
-    coverage = FullListing(GATEWAY, page_size=100)
+def test_only_page_one_is_asked_for_before_the_total_is_known() -> None:
+    listing = FullListing(GATEWAY, page_size=100)
 
-    first = coverage.next_request()
+    first = listing.next_request()
 
     assert first == PageRequest(GATEWAY, 1, 100, number=1, purpose="sweep")
-    assert coverage.next_request() is None
-    assert coverage.page_count is None
+    assert listing.next_request() is None
+    assert listing.page_count is None
 
 
 def test_sentinel_is_not_asked_before_all_pages_are_there() -> None:
     service = FakeService(250)
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
     early: list[PageRequest | None] = []
     for _ in range(2):  # page 1, and the last one
-        request = coverage.next_request()
+        request = listing.next_request()
         assert request is not None
-        early.append(coverage.next_request())
-        coverage.accept(request, service.answer(request))
-    second = coverage.next_request()
+        early.append(listing.next_request())
+        listing.accept(request, service.answer(request))
+    second = listing.next_request()
     assert second is not None
 
-    too_early = coverage.next_request()
-    coverage.accept(second, service.answer(second))
-    sentinel = coverage.next_request()
+    too_early = listing.next_request()
+    listing.accept(second, service.answer(second))
+    sentinel = listing.next_request()
 
     assert early == [None, None]
     assert too_early is None
     assert sentinel == PageRequest(GATEWAY, 1, 100, number=4, purpose="sentinel")
-    assert coverage.next_request() is None
+    assert listing.next_request() is None
 
 
 def test_rows_behind_a_gap_wait_for_it() -> None:
     service = FakeService(350)
-    coverage = FullListing(GATEWAY, page_size=100)
-    second, third = ask_for_two_after_the_end(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    second, third = ask_for_two_after_the_end(listing, service)
 
-    coverage.accept(third, service.answer(third))
-    before = ids_of(coverage.take_rows(1000))
-    coverage.accept(second, service.answer(second))
-    after = ids_of(coverage.take_rows(1000))
-    list_all(coverage, service)
+    listing.accept(third, service.answer(third))
+    before = ids_of(listing.take_rows(1000))
+    listing.accept(second, service.answer(second))
+    after = ids_of(listing.take_rows(1000))
+    list_all(listing, service)
 
     assert before == service.ids[:100]
     assert after == service.ids[100:300]
@@ -280,37 +280,37 @@ def test_rows_behind_a_gap_wait_for_it() -> None:
 
 def test_rows_leave_in_whole_pages_of_about_as_many_as_asked_for() -> None:
     service = FakeService(250)
-    coverage = FullListing(GATEWAY, page_size=100)
-    for _ in answers(coverage, service):
+    listing = FullListing(GATEWAY, page_size=100)
+    for _ in answers(listing, service):
         pass
 
-    counts = [len(coverage.take_rows(150)) for _ in range(3)]
+    counts = [len(listing.take_rows(150)) for _ in range(3)]
 
     assert counts == [200, 50, 0]
-    assert coverage.finished
+    assert listing.finished
 
 
 def test_row_that_comes_again_is_left_out_and_counted() -> None:
     service = FakeService(250)
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     next(steps)
 
     service.insert()
     for _ in steps:
         pass
-    ids = ids_of(coverage.take_rows(1000))
+    ids = ids_of(listing.take_rows(1000))
 
     assert len(ids) == len(service.ids)
     assert set(ids) == set(service.ids)
-    assert facts_of(coverage).overlap_count == 1
+    assert facts_of(listing).overlap_count == 1
 
 
 @pytest.mark.parametrize("answered", [1, 2, 3])
 def test_insertions_alone_are_counted_and_leave_the_listing_anchored(answered: int) -> None:
     service = FakeService(250)
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     for _ in range(answered):
         next(steps)
 
@@ -318,7 +318,7 @@ def test_insertions_alone_are_counted_and_leave_the_listing_anchored(answered: i
     for _ in steps:
         pass
 
-    facts = facts_of(coverage)
+    facts = facts_of(listing)
     assert facts.proof == "anchored"
     assert (facts.total_count_first, facts.total_count_last) == (250, 251)
     assert (facts.inserted_count, facts.deleted_count) == (1, 0)
@@ -329,8 +329,8 @@ def test_insertions_alone_are_counted_and_leave_the_listing_anchored(answered: i
 @pytest.mark.parametrize("answered", [1, 2, 3])
 def test_deletion_loses_nothing_that_is_still_there(answered: int, place: int) -> None:
     service = FakeService(250)
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     for _ in range(answered):
         next(steps)
 
@@ -338,37 +338,37 @@ def test_deletion_loses_nothing_that_is_still_there(answered: int, place: int) -
     for _ in steps:
         pass
 
-    facts = facts_of(coverage)
+    facts = facts_of(listing)
     assert facts.proof in {"stitched", "recounted"}
     assert (facts.total_count_first, facts.total_count_last) == (250, 249)
     assert (facts.inserted_count, facts.deleted_count) == (0, 1)
-    assert set(ids_of(coverage.take_rows(1000))) >= set(service.ids)
+    assert set(ids_of(listing.take_rows(1000))) >= set(service.ids)
 
 
 def test_row_between_two_pages_that_a_deletion_hid_is_found_by_repair() -> None:
     service = FakeService(450)
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     for _ in range(3):
         next(steps)
     hidden = service.ids[200]
 
     service.delete(50)
     next(steps)
-    swept = ids_of(coverage.take_rows(1000))
+    swept = ids_of(listing.take_rows(1000))
     for _ in steps:
         pass
 
     assert hidden not in swept
-    assert hidden in ids_of(coverage.take_rows(1000))
-    assert facts_of(coverage).proof == "stitched"
-    assert facts_of(coverage).repair_page_count > 0
+    assert hidden in ids_of(listing.take_rows(1000))
+    assert facts_of(listing).proof == "stitched"
+    assert facts_of(listing).repair_page_count > 0
 
 
-def test_insertion_and_deletion_that_leave_the_total_are_told_apart_by_the_sentinel() -> None:
+def test_insertion_and_deletion_that_leave_the_total_are_counted_by_the_sentinel() -> None:
     service = FakeService(250)
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     next(steps)
 
     service.insert()
@@ -376,104 +376,104 @@ def test_insertion_and_deletion_that_leave_the_total_are_told_apart_by_the_senti
     for _ in steps:
         pass
 
-    facts = facts_of(coverage)
+    facts = facts_of(listing)
     assert facts.proof == "stitched"
     assert (facts.inserted_count, facts.deleted_count) == (1, 1)
 
 
 def test_total_that_is_not_the_number_of_sessions_is_unproven() -> None:
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
     service = FakeService(150)
-    while (request := coverage.next_request()) is not None:
-        coverage.accept(request, replace(service.answer(request), total_count=151))
+    while (request := listing.next_request()) is not None:
+        listing.accept(request, replace(service.answer(request), total_count=151))
 
-    assert facts_of(coverage).proof == "unproven"
-    assert facts_of(coverage).session_count == 150
+    assert facts_of(listing).proof == "unproven"
+    assert facts_of(listing).session_count == 150
 
 
 @pytest.mark.parametrize("kept", [0, 1, 99])
 def test_page_that_comes_short_once_is_completed_by_repair(kept: int) -> None:
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
     service = FakeService(350)
-    while (request := coverage.next_request()) is not None:
+    while (request := listing.next_request()) is not None:
         page = service.answer(request)
         if (request.page_num, request.purpose) == (2, "sweep"):
             page = SessionPage(350, page.sessions[:kept], page.session_ids[:kept])
-        coverage.accept(request, page)
+        listing.accept(request, page)
 
-    assert facts_of(coverage).proof in {"quiescent", "anchored"}
-    assert set(ids_of(coverage.take_rows(1000))) == set(service.ids)
+    assert facts_of(listing).proof in {"quiescent", "anchored"}
+    assert set(ids_of(listing.take_rows(1000))) == set(service.ids)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 99])
 def test_first_page_that_comes_short_once_does_not_set_the_page_size(kept: int) -> None:
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
     service = FakeService(350)
-    while (request := coverage.next_request()) is not None:
+    while (request := listing.next_request()) is not None:
         page = service.answer(request)
         if request.number == 1:
             page = SessionPage(350, page.sessions[:kept], page.session_ids[:kept])
-        coverage.accept(request, page)
+        listing.accept(request, page)
 
     assert len(service.requests) <= 7
-    assert facts_of(coverage).proof in {"quiescent", "anchored"}
-    assert set(ids_of(coverage.take_rows(1000))) == set(service.ids)
+    assert facts_of(listing).proof in {"quiescent", "anchored"}
+    assert set(ids_of(listing.take_rows(1000))) == set(service.ids)
 
 
 def test_page_that_is_always_empty_ends_unproven_and_is_not_asked_for_ever() -> None:
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
     service = FakeService(1000)
-    while (request := coverage.next_request()) is not None:
+    while (request := listing.next_request()) is not None:
         page = service.answer(request)
         if service.ids[450] in page.session_ids:
             page = SessionPage(1000, [], [])
-        coverage.accept(request, page)
+        listing.accept(request, page)
 
-    facts = facts_of(coverage)
+    facts = facts_of(listing)
     assert facts.proof == "unproven"
     assert facts.missing == "1 place in the list could not be joined"
     assert facts.page_count <= 4 * 10 + 1
 
 
 def test_empty_first_page_of_a_list_that_is_not_empty_is_unproven() -> None:
-    coverage = FullListing(GATEWAY, page_size=100)
-    while (request := coverage.next_request()) is not None:
-        coverage.accept(request, SessionPage(50, [], []))
+    listing = FullListing(GATEWAY, page_size=100)
+    while (request := listing.next_request()) is not None:
+        listing.accept(request, SessionPage(50, [], []))
 
-    assert facts_of(coverage).proof == "unproven"
+    assert facts_of(listing).proof == "unproven"
 
 
 def test_list_that_was_empty_at_first_is_not_said_to_have_held_still() -> None:
     service = FakeService(0)
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     next(steps)
     service.insert()
 
     for _ in steps:
         pass
 
-    assert facts_of(coverage).proof == "stitched"
-    assert ids_of(coverage.take_rows(10)) == service.ids
+    assert facts_of(listing).proof == "stitched"
+    assert ids_of(listing.take_rows(10)) == service.ids
 
 
 def test_page_with_one_session_twice_is_unproven() -> None:
-    coverage = FullListing(GATEWAY, page_size=100)
-    request = coverage.next_request()
+    listing = FullListing(GATEWAY, page_size=100)
+    request = listing.next_request()
     assert request is not None
 
     while request is not None:
-        coverage.accept(request, SessionPage(2, [row_of("a/1"), row_of("a/1")], ["a/1", "a/1"]))
-        request = coverage.next_request()
+        listing.accept(request, SessionPage(2, [row_of("a/1"), row_of("a/1")], ["a/1", "a/1"]))
+        request = listing.next_request()
 
-    assert ids_of(coverage.take_rows(10)) == ["a/1"]
-    assert facts_of(coverage).proof == "unproven"
+    assert ids_of(listing.take_rows(10)) == ["a/1"]
+    assert facts_of(listing).proof == "unproven"
 
 
 def test_list_that_grows_past_its_size_while_it_is_read_is_complete() -> None:
     service = FakeService(200)
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     next(steps)
     first_ids = set(service.ids)
 
@@ -482,28 +482,28 @@ def test_list_that_grows_past_its_size_while_it_is_read_is_complete() -> None:
     for _ in steps:
         pass
 
-    assert set(ids_of(coverage.take_rows(1000))) >= first_ids
-    assert facts_of(coverage).proof == "anchored"
-    assert facts_of(coverage).inserted_count == 450
+    assert set(ids_of(listing.take_rows(1000))) >= first_ids
+    assert facts_of(listing).proof == "anchored"
+    assert facts_of(listing).inserted_count == 450
 
 
 def test_list_that_grows_from_nothing_owes_nothing() -> None:
     service = FakeService(0)
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
 
-    list_all(coverage, service)
+    list_all(listing, service)
     for _ in range(150):
         service.insert()
 
-    assert facts_of(coverage).proof == "quiescent"
-    assert coverage.next_request() is None
+    assert facts_of(listing).proof == "quiescent"
+    assert listing.next_request() is None
 
 
 @pytest.mark.parametrize("answered", [1, 2, 3])
 def test_list_that_shrinks_to_nothing_is_complete(answered: int) -> None:
     service = FakeService(350)
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     for _ in range(answered):
         next(steps)
 
@@ -511,47 +511,47 @@ def test_list_that_shrinks_to_nothing_is_complete(answered: int) -> None:
     for _ in steps:
         pass
 
-    assert facts_of(coverage).proof == "stitched"
-    assert facts_of(coverage).deleted_count == 350
+    assert facts_of(listing).proof == "stitched"
+    assert facts_of(listing).deleted_count == 350
 
 
 def test_session_that_is_shown_late_does_not_stand_for_one_that_was_lost() -> None:
     service = FakeService(400)
     # Created before the newest one, but not yet shown.
     late = service.ids.pop(1)
-    coverage = FullListing(GATEWAY, page_size=100)
-    second, third = ask_for_two_after_the_end(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    second, third = ask_for_two_after_the_end(listing, service)
 
-    coverage.accept(third, service.answer(third))
+    listing.accept(third, service.answer(third))
     service.ids.insert(1, late)
-    coverage.accept(second, service.answer(second))
-    for _ in answers(coverage, service):
+    listing.accept(second, service.answer(second))
+    for _ in answers(listing, service):
         pass
 
-    assert set(ids_of(coverage.take_rows(1000))) >= set(service.ids) - {late}
-    assert facts_of(coverage).proof == "stitched"
+    assert set(ids_of(listing.take_rows(1000))) >= set(service.ids) - {late}
+    assert facts_of(listing).proof == "stitched"
 
 
 @pytest.mark.parametrize("kept", [0, 1, 99])
 def test_sentinel_that_always_comes_short_is_no_sign_that_nothing_moved(kept: int) -> None:
     service = FakeService(350)
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
     is_swept = False
-    while (request := coverage.next_request()) is not None:
+    while (request := listing.next_request()) is not None:
         page = service.answer(request)
         is_swept |= request.purpose == "sentinel"
         if is_swept and request.page_num == 1:
             page = SessionPage(350, page.sessions[:kept], page.session_ids[:kept])
-        coverage.accept(request, page)
+        listing.accept(request, page)
 
-    assert facts_of(coverage).proof != "quiescent"
+    assert facts_of(listing).proof != "quiescent"
 
 
 def test_oldest_first_list_is_read_to_its_new_end() -> None:
     service = FakeService(350)
     service.ids.reverse()
-    coverage = FullListing(GATEWAY, page_size=100)
-    steps = answers(coverage, service)
+    listing = FullListing(GATEWAY, page_size=100)
+    steps = answers(listing, service)
     next(steps)
     next(steps)
 
@@ -560,57 +560,57 @@ def test_oldest_first_list_is_read_to_its_new_end() -> None:
     for _ in steps:
         pass
 
-    assert set(ids_of(coverage.take_rows(1000))) >= set(service.ids[:-1])
-    assert facts_of(coverage).proof == "stitched"
+    assert set(ids_of(listing.take_rows(1000))) >= set(service.ids[:-1])
+    assert facts_of(listing).proof == "stitched"
 
 
 def test_list_in_no_order_is_read_in_windows_that_share_rows() -> None:
     service = FakeService(350)
     random.Random(1).shuffle(service.ids)  # noqa: S311 - no secret
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
 
-    ids = list_all(coverage, service)
+    ids = list_all(listing, service)
 
     assert set(ids) == set(service.ids)
     assert len(ids) == len(service.ids)
-    assert facts_of(coverage).proof == "stitched"
+    assert facts_of(listing).proof == "stitched"
     assert len(service.requests) <= 8
 
 
 def test_list_in_no_order_that_moves_is_proven_while_rows_keep_their_order() -> None:
     service = FakeService(350)
     random.Random(1).shuffle(service.ids)  # noqa: S311 - no secret
-    coverage = FullListing(GATEWAY, page_size=100)
-    for _ in answers(coverage, service):
+    listing = FullListing(GATEWAY, page_size=100)
+    for _ in answers(listing, service):
         service.delete(len(service.ids) // 2)
 
-    assert facts_of(coverage).proof == "stitched"
-    assert set(ids_of(coverage.take_rows(1000))) >= set(service.ids)
+    assert facts_of(listing).proof == "stitched"
+    assert set(ids_of(listing.take_rows(1000))) >= set(service.ids)
 
 
-def test_list_whose_order_is_drawn_anew_for_each_answer_is_unproven_and_says_so() -> None:
+def test_list_whose_order_is_drawn_anew_for_each_answer_is_unproven() -> None:
     service = FakeService(350)
     chance = random.Random(1)  # noqa: S311 - no secret
-    coverage = FullListing(GATEWAY, page_size=100)
-    for _ in answers(coverage, service):
+    listing = FullListing(GATEWAY, page_size=100)
+    for _ in answers(listing, service):
         chance.shuffle(service.ids)
 
-    assert facts_of(coverage).proof == "unproven"
-    assert facts_of(coverage).missing == "the list changes its order, and two sweeps differ"
+    assert facts_of(listing).proof == "unproven"
+    assert facts_of(listing).missing == "the list changes its order, and two sweeps differ"
 
 
 def test_sessions_without_create_time_are_proven_by_shared_rows() -> None:
     def read(*, moving: bool) -> ListingFacts:
         service = FakeService(350)
-        coverage = FullListing(GATEWAY, page_size=100)
-        while (request := coverage.next_request()) is not None:
+        listing = FullListing(GATEWAY, page_size=100)
+        while (request := listing.next_request()) is not None:
             page = service.answer(request)
             for row in page.sessions:
                 row["createTime"] = None
-            coverage.accept(request, page)
+            listing.accept(request, page)
             if moving:
                 service.delete(10)
-        return facts_of(coverage)
+        return facts_of(listing)
 
     assert read(moving=False).proof == "quiescent"
     assert read(moving=True).proof == "stitched"
@@ -623,24 +623,24 @@ def test_quiescent_is_never_said_of_a_listing_that_lost_a_session(
 ) -> None:
     """Sessions are created at the head and deleted anywhere, between any two answers."""
     service = FakeService(count)
-    coverage = FullListing(GATEWAY, page_size=page_size)
+    listing = FullListing(GATEWAY, page_size=page_size)
     first_ids = list(service.ids)
     busy = chance.random() / 2
     in_flight: list[PageRequest] = []
-    while coverage.facts is None:
-        while (request := coverage.next_request()) is not None:
+    while listing.facts is None:
+        while (request := listing.next_request()) is not None:
             in_flight.append(request)
         request = in_flight.pop(chance.randrange(len(in_flight)))
-        if coverage.page_count is not None and chance.random() < busy:
+        if listing.page_count is not None and chance.random() < busy:
             if chance.random() < 0.5 or not service.ids:
                 service.insert()
             else:
                 service.delete(chance.randrange(len(service.ids)))
-        coverage.accept(request, service.answer(request))
+        listing.accept(request, service.answer(request))
 
-    ids = ids_of(coverage.take_rows(10_000))
-    assert len(ids) == len(set(ids)) == facts_of(coverage).session_count
-    if facts_of(coverage).proof == "quiescent":
+    ids = ids_of(listing.take_rows(10_000))
+    assert len(ids) == len(set(ids)) == facts_of(listing).session_count
+    if facts_of(listing).proof == "quiescent":
         assert ids == first_ids
 
 
@@ -743,13 +743,13 @@ def test_no_gateway_at_all_is_finished() -> None:
 
 def test_page_larger_than_asked_for_that_is_the_whole_list_ends_it() -> None:
     service = FakeService(150, max_on_page=150)
-    coverage = FullListing(GATEWAY, page_size=100)
-    request = coverage.next_request()
+    listing = FullListing(GATEWAY, page_size=100)
+    request = listing.next_request()
     assert request is not None
 
-    coverage.accept(request, service.answer(replace(request, page_size=150)))
+    listing.accept(request, service.answer(replace(request, page_size=150)))
 
-    assert coverage.next_request() is None
+    assert listing.next_request() is None
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -757,15 +757,15 @@ def test_listing_costs_at_most_48_bytes_a_session(*, in_order: bool) -> None:
     service = FakeService(30_000)
     if not in_order:
         random.Random(1).shuffle(service.ids)  # noqa: S311 - no secret
-    coverage = FullListing(GATEWAY, page_size=100)
+    listing = FullListing(GATEWAY, page_size=100)
 
     tracemalloc.start()
-    for request in answers(coverage, service):
+    for request in answers(listing, service):
         del request
-        coverage.take_rows(10_000)
+        listing.take_rows(10_000)
         service.requests.clear()
     size_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert facts_of(coverage).proof == ("quiescent" if in_order else "stitched")
+    assert facts_of(listing).proof == ("quiescent" if in_order else "stitched")
     assert size_bytes < 48 * 30_000

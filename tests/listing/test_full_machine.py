@@ -67,7 +67,7 @@ def read(churn: Churn, session_count: int, *, page_size: int, in_flight: int, se
     in_flight=st.sampled_from([1, 2, 4, 8, 16]),
     seed=st.integers(0, 2**32),
 )
-def test_what_is_proven_is_complete_and_without_doubles(
+def test_proven_listing_is_complete_and_without_doubles(
     churn: Churn, session_count: int, page_size: int, in_flight: int, seed: int
 ) -> None:
     outcome = read(churn, session_count, page_size=page_size, in_flight=in_flight, seed=seed)
@@ -150,7 +150,7 @@ class ListingMachine(RuleBasedStateMachine):
         self.sessions = build_list(
             Churn(order=order, tie_size=tie_size), session_count, seed=session_count
         )
-        self.coverage = FullListing(GATEWAY, page_size=page_size)
+        self.listing = FullListing(GATEWAY, page_size=page_size)
         self.now_s = 0.0
         self.sent: list[PageRequest] = []
         self.answered: list[tuple[PageRequest, SessionPage]] = []
@@ -162,7 +162,7 @@ class ListingMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 6))
     def ask(self, most: int) -> None:
-        while len(self.sent) < most and (request := self.coverage.next_request()) is not None:
+        while len(self.sent) < most and (request := self.listing.next_request()) is not None:
             self.sent.append(request)
 
     @precondition(lambda self: self.sent)
@@ -177,8 +177,8 @@ class ListingMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.answered)
     @rule(place=st.integers(0, 5))
     def receive(self, place: int) -> None:
-        self.coverage.accept(*self.answered.pop(place % len(self.answered)))
-        self.seen.update(row["sessionId"] for row in self.coverage.take_rows(1_000_000))
+        self.listing.accept(*self.answered.pop(place % len(self.answered)))
+        self.seen.update(row["sessionId"] for row in self.listing.take_rows(1_000_000))
 
     @precondition(lambda self: self.sessions.answer_count > 0)
     @rule(count=st.integers(1, 4))
@@ -199,10 +199,10 @@ class ListingMachine(RuleBasedStateMachine):
         self.sessions.expire(self.moment())
 
     def teardown(self) -> None:
-        if not hasattr(self, "coverage"):
+        if not hasattr(self, "listing"):
             return
         chance = random.Random(len(self.seen))  # noqa: S311 - an interleaving is no secret
-        while self.coverage.facts is None:
+        while self.listing.facts is None:
             self.ask(6)
             if self.sent:
                 self.answer(chance.randrange(6))
@@ -211,7 +211,7 @@ class ListingMachine(RuleBasedStateMachine):
         truth = self.sessions.truth()
         assert max(self.seen.values(), default=1) == 1
         assert not truth.foreign(self.seen)
-        if self.coverage.facts.proof != "unproven":
+        if self.listing.facts.proof != "unproven":
             assert not truth.lost(self.seen)
 
 

@@ -13,19 +13,19 @@ from tests.support.simulation import GATEWAY, LATER, HeldList
 def list_in_full(held: HeldList) -> Bookmark:
     listing = IncrementalListing(GATEWAY, None, page_size=100, watch=LATER)
     held.read(listing)
-    assert listing.known is not None
-    return listing.known
+    assert listing.bookmark is not None
+    return listing.bookmark
 
 
-def go_on(held: HeldList, known: Bookmark) -> tuple[list[str], ListingFacts, Bookmark | None]:
+def go_on(held: HeldList, bookmark: Bookmark) -> tuple[list[str], ListingFacts, Bookmark | None]:
     """The ids that leave an incremental run."""
-    listing = IncrementalListing(GATEWAY, known, page_size=100, watch=LATER)
+    listing = IncrementalListing(GATEWAY, bookmark, page_size=100, watch=LATER)
     rows = held.read(listing)
     assert listing.facts is not None
     assert listing.facts.page_count == listing.asked_count
     assert listing.facts.session_count == len(rows)
     assert listing.held_count == 0
-    return [row["sessionId"] for row in rows], listing.facts, listing.known
+    return [row["sessionId"] for row in rows], listing.facts, listing.bookmark
 
 
 def ids_at(held: HeldList, places: range) -> list[str]:
@@ -35,11 +35,11 @@ def ids_at(held: HeldList, places: range) -> list[str]:
 def test_nothing_new_costs_one_request() -> None:
     held = HeldList(2_000)
 
-    ids, facts, known = go_on(held, list_in_full(held))
+    ids, facts, bookmark = go_on(held, list_in_full(held))
 
     assert ids == []
     assert (facts.page_count, facts.proof, facts.mode) == (1, "quiescent", "incremental")
-    assert known == list_in_full(held)
+    assert bookmark == list_in_full(held)
 
 
 def ids_before(count: int) -> list[str]:
@@ -50,10 +50,10 @@ def ids_before(count: int) -> list[str]:
 @pytest.mark.parametrize("count", [1, 50, 89, 90, 99, 100, 101, 189, 250, 1_000])
 def test_new_sessions_cost_their_pages(count: int) -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(count)
 
-    ids, facts, _ = go_on(held, known)
+    ids, facts, _ = go_on(held, bookmark)
 
     assert ids == ids_at(held, range(count))
     assert facts.mode == "incremental"
@@ -64,11 +64,11 @@ def test_new_sessions_cost_their_pages(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 50, 150, 1_000, 1_900])
 def test_retention_that_takes_as_many_as_come_costs_at_most_three_more(count: int) -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(count)
     held.expire(count)
 
-    ids, facts, after = go_on(held, known)
+    ids, facts, after = go_on(held, bookmark)
 
     assert ids == ids_at(held, range(count))
     assert facts.mode == "incremental"
@@ -80,12 +80,12 @@ def test_retention_that_takes_as_many_as_come_costs_at_most_three_more(count: in
 def test_session_that_ended_is_read_where_it_is_by_now() -> None:
     held = HeldList(3_000)
     held.set_state([450, 1_250, 2_250], "running")
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(75)
     changed = [place + 75 for place in (450, 1_250)]
     held.set_state(changed, "TERMINATED")
 
-    ids, facts, after = go_on(held, known)
+    ids, facts, after = go_on(held, bookmark)
 
     assert ids == ids_at(held, range(75)) + [held.rows[place]["sessionId"] for place in changed]
     assert facts.page_count == 1 + 3
@@ -96,9 +96,9 @@ def test_session_that_ended_is_read_where_it_is_by_now() -> None:
 def test_session_that_is_as_it_was_does_not_leave_again() -> None:
     held = HeldList(500)
     held.set_state([0, 7, 300], "running")
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
 
-    ids, facts, _ = go_on(held, known)
+    ids, facts, _ = go_on(held, bookmark)
 
     assert ids == []
     assert facts.page_count == 2
@@ -107,10 +107,10 @@ def test_session_that_is_as_it_was_does_not_leave_again() -> None:
 def test_session_in_a_state_nobody_has_heard_of_is_looked_at_again() -> None:
     held = HeldList(50)
     held.set_state([3], "hibernating")
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.set_state([3], "error")
 
-    ids, _, after = go_on(held, known)
+    ids, _, after = go_on(held, bookmark)
 
     assert ids == [held.rows[3]["sessionId"]]
     assert after is not None
@@ -120,10 +120,10 @@ def test_session_in_a_state_nobody_has_heard_of_is_looked_at_again() -> None:
 def test_unfinished_session_that_expired_is_not_looked_for() -> None:
     held = HeldList(2_000)
     held.set_state([1_990], "running")
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.expire(50)
 
-    ids, facts, after = go_on(held, known)
+    ids, facts, after = go_on(held, bookmark)
 
     assert (ids, facts.mode, facts.page_count) == ([], "incremental", 2)
     assert after is not None
@@ -133,10 +133,10 @@ def test_unfinished_session_that_expired_is_not_looked_for() -> None:
 @pytest.mark.parametrize("place", [1, 5, 60])
 def test_session_shown_late_behind_known_ones_is_new(place: int) -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(1, place=place)
 
-    ids, facts, _ = go_on(held, known)
+    ids, facts, _ = go_on(held, bookmark)
 
     assert ids == [held.rows[place]["sessionId"]]
     assert facts.mode == "incremental"
@@ -193,11 +193,11 @@ def test_list_that_does_not_go_on_where_it_was_is_listed_in_full(
     change: Callable[[HeldList], None],
 ) -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(20)
     change(held)
 
-    ids, facts, _ = go_on(held, known)
+    ids, facts, _ = go_on(held, bookmark)
 
     assert sorted(ids) == sorted(row["sessionId"] for row in held.rows)
     assert facts.mode == "full"
@@ -217,12 +217,12 @@ def test_list_that_does_not_go_on_where_it_was_is_listed_in_full(
 )
 def test_deletion_costs_a_search_and_no_full_listing(change: Callable[[HeldList], None]) -> None:
     held = HeldList(2_000)
-    known = list_in_full(held)
+    bookmark = list_in_full(held)
     held.insert(20)
     change(held)
     new = {row["sessionId"] for row in held.rows} - set(ids_before(2_000))
 
-    ids, facts, after = go_on(held, known)
+    ids, facts, after = go_on(held, bookmark)
 
     assert set(ids) == new
     assert facts.mode == "incremental"
@@ -231,7 +231,7 @@ def test_deletion_costs_a_search_and_no_full_listing(change: Callable[[HeldList]
     assert go_on(held, after)[1].page_count == 1
 
 
-def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> None:
+def test_gateway_without_bookmark_is_listed_in_full_without_a_reason() -> None:
     held = HeldList(300)
 
     listing = IncrementalListing(GATEWAY, None, page_size=100, watch=LATER)
@@ -242,26 +242,26 @@ def test_gateway_nothing_is_known_of_is_listed_in_full_without_a_reason() -> Non
     assert (listing.facts.mode, listing.facts.full_because) == ("full", "")
 
 
-def test_ledger_beside_a_plain_coverage_knows_the_same() -> None:
+def test_recorder_beside_a_full_listing_leaves_the_same_bookmark() -> None:
     held = HeldList(1_234)
     held.set_state([700], "running")
-    ledger, coverage = BookmarkRecorder(LATER), FullListing(GATEWAY, page_size=100)
-    while (request := coverage.next_request()) is not None:
+    recorder, listing = BookmarkRecorder(LATER), FullListing(GATEWAY, page_size=100)
+    while (request := listing.next_request()) is not None:
         page = held.answer(request)
-        ledger.note(request, page)
-        coverage.accept(request, page)
-    assert coverage.facts is not None
+        recorder.note(request, page)
+        listing.accept(request, page)
+    assert listing.facts is not None
 
-    known = ledger.known(coverage.facts)
+    bookmark = recorder.to_bookmark(listing.facts)
 
-    assert known == list_in_full(held)
-    assert known is not None
-    assert known.unfinished == (
+    assert bookmark == list_in_full(held)
+    assert bookmark is not None
+    assert bookmark.unfinished == (
         Unfinished(
             1_234 - 1 - 700,
             held.rows[700]["sessionId"],
             held.rows[700]["createTime"],
-            known.unfinished[0].digest,
+            bookmark.unfinished[0].digest,
             LATER.now_ms,
         ),
     )
@@ -276,15 +276,15 @@ def test_list_that_is_oldest_first_leaves_nothing_to_go_on_from(session_count: i
     held.read(listing)
 
     assert listing.facts is not None
-    assert listing.known is None
+    assert listing.bookmark is None
 
 
 def test_anchors_stay_few_and_reach_over_the_whole_list() -> None:
-    known = list_in_full(HeldList(60_000))
+    bookmark = list_in_full(HeldList(60_000))
 
-    assert 100 <= len(known.anchors) <= 256
-    assert known.anchors[0].serial < 300
-    assert known.anchors[-1].serial > 59_000
+    assert 100 <= len(bookmark.anchors) <= 256
+    assert bookmark.anchors[0].serial < 300
+    assert bookmark.anchors[-1].serial > 59_000
 
 
 @pytest.mark.parametrize("state", ["terminated", "ERROR", "Terminated"])

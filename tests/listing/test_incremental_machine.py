@@ -62,13 +62,13 @@ def test_union_of_all_runs_is_the_truth(
     seed: int,
 ) -> None:
     sessions = build_list(churn, session_count, seed=seed)
-    known: Bookmark | None = None
+    bookmark: Bookmark | None = None
     union: dict[str, dict[str, Any]] = {}
     now_s = 0.0
     for number, pause_s in enumerate(pauses):
         asked_before, began_s = sessions.answer_count, now_s
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=SETTLE_MS)
-        listing = IncrementalListing(GATEWAY, known, page_size=page_size, watch=watch)
+        listing = IncrementalListing(GATEWAY, bookmark, page_size=page_size, watch=watch)
         wire = Wire(sessions, latency_s=0.04, seed=seed + number, now_s=now_s)
         rows = list(drive(listing, wire, in_flight=in_flight))
 
@@ -81,7 +81,7 @@ def test_union_of_all_runs_is_the_truth(
         assert not truth.foreign(counts)
         union.update((row["sessionId"], row) for row in rows)
         if facts.proof == "unproven":
-            assert listing.known is None
+            assert listing.bookmark is None
         else:
             assert not truth.lost(union)
             began_ms = NEWEST_MS + 1000 * began_s
@@ -89,7 +89,7 @@ def test_union_of_all_runs_is_the_truth(
                 # What had ended by the first answer was read as it is since then.
                 if row["sessionId"] in truth.owed and (row.get("endTime") or began_ms) < began_ms:
                     assert union[row["sessionId"]] == row
-        known = listing.known
+        bookmark = listing.bookmark
         now_s = wire.now_s + pause_s
 
 

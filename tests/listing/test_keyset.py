@@ -34,7 +34,7 @@ def test_keys_are_new_and_repeated_as_in_a_python_set(
 
 @pytest.mark.parametrize("expected_count", [0, 1, 100, 20_000, 100_000])
 @pytest.mark.parametrize("step", [1, 100, 20_000])
-def test_set_grows_far_beyond_what_was_expected(expected_count: int, step: int) -> None:
+def test_set_grows_far_beyond_the_expected_count(expected_count: int, step: int) -> None:
     ids = [f"livy-{number}" for number in range(20_000)]
     keys = KeySet(expected_count)
 

@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.listing.lookups import MAX_TRIES, Lookup, PageTimes, tell_times
+from exporter.listing.lookups import MAX_TRIES, Lookup, PageTimes, summarize_times
 from exporter.listing.windows import Window
 
 PAGE_SIZE = 10
@@ -13,11 +13,11 @@ Row = tuple[str, int | None]
 
 def show(rows: Sequence[Row], window: Window) -> PageTimes:
     times = [time for _, time in rows[window.start : window.stop]]
-    return tell_times(times, is_end=len(times) < window.page_size)
+    return summarize_times(times, is_end=len(times) < window.page_size)
 
 
 def look_for(rows: Sequence[Row], session_id: str, place: int, **changes: Any) -> Lookup:
-    """What comes of a lookup in a list that holds still."""
+    """A lookup after its search in a list that holds still."""
     time = changes.pop("create_time_ms", dict(rows).get(session_id))
     lookup = Lookup(0, session_id, time, page_size=PAGE_SIZE)
     shown: dict[Window, PageTimes] = {}
@@ -106,7 +106,7 @@ def test_session_is_not_gone_because_a_disordered_answer_lacks_it() -> None:
     assert (lookup.is_lost, lookup.is_gone) == (True, False)
 
 
-def test_session_in_a_tie_larger_than_a_page_is_never_told_to_be_gone() -> None:
+def test_session_in_a_tie_larger_than_a_page_is_lost_and_not_gone() -> None:
     rows: list[Row] = [*build_rows(100)]
     rows[30:60] = [(session_id, 5) for session_id, _ in rows[30:60]]
     rows[:30] = [(session_id, 9) for session_id, _ in rows[:30]]
@@ -121,7 +121,7 @@ def test_answer_that_ends_short_of_its_total_shows_nobody_gone() -> None:
     lookup = Lookup(0, "other", 1, page_size=PAGE_SIZE)
     shown: dict[Window, PageTimes] = {}
     while (window := lookup.choose_window(94, shown)) is not None:
-        shown[window] = tell_times(
+        shown[window] = summarize_times(
             [row[1] for row in rows[window.start : window.stop]], is_end=False
         )
 

@@ -106,7 +106,7 @@ def test_list_that_misleads_is_complete_and_proven(churn: Churn) -> None:
 
 
 @pytest.mark.parametrize("session_count", [1_000, 3_000])
-def test_total_told_as_two_thirds_costs_a_look_behind_the_end(session_count: int) -> None:
+def test_total_of_two_thirds_costs_a_look_behind_the_end(session_count: int) -> None:
     churn = Churn(total_cap=session_count * 2 // 3 // 100 * 100)
     sessions = build_list(churn, session_count, seed=1)
 
@@ -117,7 +117,7 @@ def test_total_told_as_two_thirds_costs_a_look_behind_the_end(session_count: int
 
 
 @pytest.mark.parametrize("depth", [1_000, 1_234, 2_900])
-def test_depth_proves_nothing_and_is_told_within_one_and_a_half_times_the_pages(
+def test_depth_proves_nothing_and_is_reported_within_one_and_a_half_times_the_pages(
     depth: int,
 ) -> None:
     for seed in SEEDS:

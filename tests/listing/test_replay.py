@@ -217,7 +217,7 @@ def test_list_that_moved_meanwhile_is_proven_after_the_resume(
     concurrency=st.sampled_from([1, 8, 32]),
     seed=st.integers(0, 2**32),
 )
-def test_resumed_run_tells_and_delivers_what_one_without_a_kill_does(
+def test_resumed_run_reports_and_delivers_the_same_as_one_without_a_kill(
     counts: list[int], share: float, concurrency: int, seed: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -250,7 +250,7 @@ def test_resumed_run_asks_for_the_rest_only(tmp_path: Path) -> None:
     assert len(bench.fetch.requests) <= 102 + 5
 
 
-def test_replayed_pages_are_told_as_resumed_once(tmp_path: Path) -> None:
+def test_replayed_pages_are_reported_as_resumed_once(tmp_path: Path) -> None:
     bench = build_bench(tmp_path, 300, 50)
     killed = bench.read(kill_at=33)
     resumed = bench.read()
@@ -285,7 +285,7 @@ def test_listing_that_asks_for_something_else_is_refused(tmp_path: Path) -> None
         bench.read(page_size=20)
 
 
-def test_answer_to_what_was_never_asked_is_refused() -> None:
+def test_answer_without_a_request_is_refused() -> None:
     request = PageRequest(GATEWAY, 1, 10, 1, "sweep")
     elsewhere = replace(GATEWAY, gateway_id="lc-9")
     replay = Replay([FullListing(GATEWAY, page_size=10)])

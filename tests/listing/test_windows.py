@@ -55,7 +55,7 @@ def test_boundary_of_two_pages_falls_well_inside_a_window_laid_over_it(boundary:
     most=st.integers(10, 100),
     overlap=st.integers(0, 5),
 )
-def test_stretch_is_shown_whole(
+def test_range_is_shown_whole(
     start: int, length: int, margin: int, most: int, overlap: int
 ) -> None:
     windows = surround(start, start + length, margin=margin, most=most, overlap=overlap)

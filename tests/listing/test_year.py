@@ -25,14 +25,14 @@ CHURNS = {
 @pytest.mark.parametrize("name", CHURNS)
 def test_union_of_a_year_of_runs_is_the_truth(name: str) -> None:
     sessions = build_list(CHURNS[name], SESSIONS, seed=1, spacing_ms=1_800_000)
-    known: Bookmark | None = None
+    bookmark: Bookmark | None = None
     union: dict[str, dict[str, Any]] = {}
     modes: Counter[str] = Counter()
     costs: list[int] = []
     now_s = 0.0
     for number in range(HOURS):
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=3_600_000)
-        listing = IncrementalListing(GATEWAY, known, page_size=100, watch=watch)
+        listing = IncrementalListing(GATEWAY, bookmark, page_size=100, watch=watch)
         # Ten seconds for each answer: in a year some runs meet a list that moves under them.
         wire = Wire(sessions, latency_s=10.0, seed=number, now_s=now_s)
         rows = list(drive(listing, wire, in_flight=8))
@@ -42,11 +42,11 @@ def test_union_of_a_year_of_runs_is_the_truth(name: str) -> None:
         union.update((row["sessionId"], row) for row in rows)
         modes[listing.facts.mode] += 1
         costs.append(wire.request_count)
-        known = listing.known
+        bookmark = listing.bookmark
         now_s = (number + 1) * HOUR_S
 
     assert sessions.truth(sessions.answer_count).lost(union) == frozenset()
-    changing = {each.session_id for each in known.unfinished} if known is not None else set()
+    changing = {each.session_id for each in bookmark.unfinished} if bookmark is not None else set()
     for row in sessions.sessions():
         assert union[row["sessionId"]] == row or row["sessionId"] in changing
     assert modes["full"] <= 10

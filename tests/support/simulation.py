@@ -23,7 +23,7 @@ from exporter.model import ALL_TIME, Gateway, ListingFacts, RawSession, SessionP
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 NEWEST_MS = 1_782_820_800_000
 LATER = Watch(now_ms=NEWEST_MS + 10 * 24 * 3_600_000, settle_ms=3_600_000)
-"""When all that a list held has settled."""
+"""A time by which every session of a list has settled."""
 
 
 def build_list(
@@ -42,7 +42,7 @@ def build_list(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a reader delivered, against what it owed."""
+    """The sessions that a reader delivered, against those it owed."""
 
     seen: Counter[str]
     truth: Truth
@@ -121,14 +121,14 @@ def read_in_full(
     page_size: int = 100,
     time_range: TimeRange = ALL_TIME,
 ) -> Outcome:
-    coverage = FullListing(GATEWAY, page_size=page_size, time_range=time_range)
+    listing = FullListing(GATEWAY, page_size=page_size, time_range=time_range)
     wire = Wire(sessions, latency_s=latency_s, seed=seed)
     seen: Counter[str] = Counter()
-    for session in drive(coverage, wire, in_flight=in_flight):
+    for session in drive(listing, wire, in_flight=in_flight):
         assert not time_range.has_bounds or time_range.wants(session["createTime"])
         seen[session["sessionId"]] += 1
     truth = narrow(sessions, time_range) if time_range.has_bounds else sessions.truth()
-    return Outcome(seen, truth, wire.request_count, wire.now_s, coverage.facts)
+    return Outcome(seen, truth, wire.request_count, wire.now_s, listing.facts)
 
 
 def narrow(sessions: MovingSessions, time_range: TimeRange) -> Truth:
@@ -173,7 +173,7 @@ def read_naively(
     seed: int,
     page_size: int = 100,
 ) -> Outcome:
-    """Page 1, then all others that its total tells of, each one once."""
+    """Read page 1, then every other page of its total once."""
     wire = Wire(sessions, latency_s=latency_s, seed=seed)
     seen: Counter[str] = Counter()
     wire.send(PageRequest(GATEWAY, 1, page_size, 1, "sweep"))
@@ -220,7 +220,7 @@ class ChurningFetch:
 
 
 class HeldList:
-    """A list that is newest first and moves only when it is told to; answers one page at a time."""
+    """A list that is newest first and moves only on demand; answers one page at a time."""
 
     def __init__(self, session_count: int) -> None:
         self.rows: list[RawSession] = []

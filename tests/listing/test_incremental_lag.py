@@ -21,12 +21,12 @@ HOUR_MS = 3_600_000
 class Run:
     ids: list[str]
     facts: ListingFacts
-    known: Bookmark
+    bookmark: Bookmark
 
 
 def run(
     held: HeldList,
-    known: Bookmark | None,
+    bookmark: Bookmark | None,
     *,
     now_ms: int = NOW_MS,
     settle_ms: int = 0,
@@ -34,15 +34,15 @@ def run(
 ) -> Run:
     listing = IncrementalListing(
         GATEWAY,
-        known,
+        bookmark,
         page_size=100,
         watch=Watch(now_ms=now_ms, settle_ms=settle_ms),
         full_because=full_because,
     )
     rows = held.read(listing)
     assert listing.facts is not None
-    assert listing.known is not None
-    return Run([row["sessionId"] for row in rows], listing.facts, listing.known)
+    assert listing.bookmark is not None
+    return Run([row["sessionId"] for row in rows], listing.facts, listing.bookmark)
 
 
 class TwoReplicas(HeldList):
@@ -81,15 +81,15 @@ def test_replica_that_lags_hides_no_new_session_at_a_page_boundary(
     behind: int, first_turn: int, came_count: int
 ) -> None:
     held = TwoReplicas(SESSIONS)
-    known = run(held, None).known
+    bookmark = run(held, None).bookmark
     held.insert(came_count)
     held.behind, held.turn = behind, first_turn
     came = [row["sessionId"] for row in held.rows[:came_count]]
     in_both = came[behind:]
 
-    second = run(held, known)
+    second = run(held, bookmark)
     held.behind = 0
-    third = run(held, second.known)
+    third = run(held, second.bookmark)
 
     assert set(in_both) <= set(second.ids)
     assert set(came) <= {*second.ids, *third.ids}
@@ -97,10 +97,10 @@ def test_replica_that_lags_hides_no_new_session_at_a_page_boundary(
 
 def test_session_put_in_far_behind_is_noticed_by_the_total() -> None:
     held = HeldList(SESSIONS)
-    known = run(held, None).known
+    bookmark = run(held, None).bookmark
     held.insert(1, place=700)
 
-    second = run(held, known)
+    second = run(held, bookmark)
 
     assert second.facts.full_because == "sessions came in the middle of the list"
     assert held.rows[700]["sessionId"] in second.ids
@@ -108,12 +108,12 @@ def test_session_put_in_far_behind_is_noticed_by_the_total() -> None:
 
 def test_session_put_in_far_behind_as_another_goes_is_noticed_by_a_full_listing_alone() -> None:
     held = HeldList(SESSIONS)
-    known = run(held, None).known
+    bookmark = run(held, None).bookmark
     held.insert(1, place=700)
     del held.rows[900]
 
-    second = run(held, known)
-    third = run(held, second.known, full_because="it is due")
+    second = run(held, bookmark)
+    third = run(held, second.bookmark, full_because="it is due")
 
     assert (second.ids, second.facts.mode) == ([], "incremental")
     assert held.rows[700]["sessionId"] in third.ids
@@ -123,12 +123,12 @@ def test_session_put_in_far_behind_as_another_goes_is_noticed_by_a_full_listing_
 @pytest.mark.parametrize("hidden", [1, 3, 30, 150])
 def test_sessions_that_are_counted_before_they_are_shown_are_waited_for(hidden: int) -> None:
     held = ShownLate(SESSIONS)
-    known = run(held, None).known
+    bookmark = run(held, None).bookmark
     came_count = max(30, hidden)
     held.insert(came_count)
     held.hidden = hidden
 
-    second = run(held, known)
+    second = run(held, bookmark)
 
     assert sorted(second.ids) == sorted(row["sessionId"] for row in held.rows[:came_count])
     assert second.facts.mode == "incremental"
@@ -152,13 +152,13 @@ def test_ended_session_is_read_again_until_it_has_settled() -> None:
     first = run(held, None, settle_ms=HOUR_MS)
     end_session(held, 5, end_ms=NOW_MS - 1_000, cu_hours=2.0)
 
-    second = run(held, first.known, now_ms=NOW_MS + 600_000, settle_ms=HOUR_MS)
-    third = run(held, second.known, now_ms=NOW_MS + HOUR_MS, settle_ms=HOUR_MS)
+    second = run(held, first.bookmark, now_ms=NOW_MS + 600_000, settle_ms=HOUR_MS)
+    third = run(held, second.bookmark, now_ms=NOW_MS + HOUR_MS, settle_ms=HOUR_MS)
 
     assert second.ids == [settling]
-    assert [each.session_id for each in second.known.unfinished] == [settling]
+    assert [each.session_id for each in second.bookmark.unfinished] == [settling]
     assert third.ids == []
-    assert third.known.unfinished == ()
+    assert third.bookmark.unfinished == ()
 
 
 def test_version_that_settles_between_two_runs_leaves_once_more_at_the_end() -> None:
@@ -167,7 +167,7 @@ def test_version_that_settles_between_two_runs_leaves_once_more_at_the_end() -> 
     first = run(held, None, settle_ms=HOUR_MS)
     end_session(held, 500, end_ms=NOW_MS - 1_000, cu_hours=2.0)
 
-    second = run(held, first.known, now_ms=NOW_MS + 2 * HOUR_MS, settle_ms=HOUR_MS)
+    second = run(held, first.bookmark, now_ms=NOW_MS + 2 * HOUR_MS, settle_ms=HOUR_MS)
 
     assert held.rows[500]["sessionId"] in second.ids
 
@@ -175,11 +175,11 @@ def test_version_that_settles_between_two_runs_leaves_once_more_at_the_end() -> 
 def test_session_in_an_unknown_state_is_final_after_a_day_without_a_change() -> None:
     held = HeldList(SESSIONS)
     held.set_state([500], "hibernating")
-    known = run(held, None).known
+    bookmark = run(held, None).bookmark
     costs = []
     for hours in (1, 23, 24, 25):
-        after = run(held, known, now_ms=NOW_MS + hours * HOUR_MS)
-        known = after.known
-        costs.append((after.facts.page_count, len(known.unfinished)))
+        after = run(held, bookmark, now_ms=NOW_MS + hours * HOUR_MS)
+        bookmark = after.bookmark
+        costs.append((after.facts.page_count, len(bookmark.unfinished)))
 
     assert costs == [(2, 1), (2, 1), (2, 0), (1, 0)]
