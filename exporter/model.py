@@ -1,5 +1,6 @@
 """Values that every stage knows: gateways, sessions, pages, time ranges, listing facts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Final, Literal
@@ -27,8 +28,8 @@ class SessionPage:
     """One answer of ListLivyComputeSessions: a contiguous piece of the list at one instant."""
 
     total_count: int
-    sessions: list[RawSession]
-    session_ids: list[str]
+    sessions: Sequence[RawSession]
+    session_ids: Sequence[str]
     """Of `sessions`, in the same order."""
     unreadable: tuple[UnreadableRow, ...] = ()
     """Rows without an id, in the order of their places. In `sessions` each has a stand-in with an

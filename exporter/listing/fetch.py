@@ -19,7 +19,7 @@ from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 
 FetchPage = Callable[[PageRequest], Awaitable[SessionPage]]
 OnRows = Callable[[Gateway, list[RawSession]], Awaitable[None]]
-Note = Callable[[Listing, PageRequest, SessionPage], None]
+View = Callable[[PageRequest, SessionPage], SessionPage]
 
 
 class Sleepers:
@@ -58,7 +58,7 @@ async def fetch_sessions(
     page_size: int,
     concurrency: int,
     emit: Callable[[Event], None],
-    note: Note = lambda *_: None,
+    view: View = lambda _, page: page,
     journal: AnswerLog = NO_ANSWER_LOG,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> list[ListingFacts]:
@@ -66,7 +66,7 @@ async def fetch_sessions(
     order.
 
     `on_rows` is awaited before the next rows come; while it is slow, no more than the window is
-    asked for. `note` sees each answer just before its listing takes it in. The answers that
+    asked for. `view` gives each answer as its listing is to see it. The answers that
     `journal` recorded are taken in first, by new listings, and not asked for again. Raises
     ReplayError when they do not fit, and the errors of `fetch_page` and `on_rows`, the latter in an
     ExceptionGroup unless it was about recorded rows.
@@ -87,7 +87,7 @@ async def fetch_sessions(
                 await sleep(request.wait_s)
             page = await fetch_page(request)
             await journal.make_room()
-            note(listing, request, page)
+            page = view(request, page)
             journal.note(listing, request, page)
             accept(listing, request, page, emit=emit)
             writers.wake_one()
@@ -104,7 +104,7 @@ async def fetch_sessions(
                 await writers.wait()
         askers.wake_all()
 
-    await replay(journal, listings, schedule, on_rows=on_rows, emit=emit, note=note)
+    await replay(journal, listings, schedule, on_rows=on_rows, emit=emit, view=view)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         for _ in range(concurrency):
@@ -119,7 +119,7 @@ async def replay(
     *,
     on_rows: OnRows,
     emit: Callable[[Event], None],
-    note: Note,
+    view: View,
 ) -> None:
     """Take in the recorded answers and hand their rows on as they come.
 
@@ -132,8 +132,7 @@ async def replay(
     while (answers := await anyio.to_thread.run_sync(next, recorded, None)) is not None:
         for answer in answers:
             listing = course.ask(answer)
-            page = read_session_page(answer.body)
-            note(listing, answer.request, page)
+            page = view(answer.request, read_session_page(answer.body))
             accept(listing, answer.request, page, emit=emit, resumed=True)
             while (found := schedule.take_rows()) is not None:
                 await on_rows(*found)

@@ -109,9 +109,9 @@ async def list_into_output(
         await anyio.to_thread.run_sync(output.write, gateway, readable)
         run.emit(SessionsWritten(len(readable)))
 
-    def note(_: Listing, request: PageRequest, page: SessionPage) -> None:
+    def view(request: PageRequest, page: SessionPage) -> SessionPage:
         unreadable.note(request, page)
-        omission.blank(page.sessions)
+        return replace(page, sessions=omission.blank(page.sessions))
 
     facts = await fetch_sessions(
         listings,
@@ -120,7 +120,7 @@ async def list_into_output(
         page_size=run.query.page_size,
         concurrency=run.settings.concurrency,
         emit=lambda event: run.emit(unreadable.amend_event(event)),
-        note=note,
+        view=view,
         journal=journal,
     )
     return unreadable.amend(facts)

@@ -18,7 +18,7 @@ from exporter.events import Event, ListingFinished, ListingStarted, PageRead
 from exporter.journal.journal import MAX_LOST, Journal
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.full import FullListing
-from exporter.listing.interface import Listing, PageRequest
+from exporter.listing.interface import PageRequest
 from exporter.listing.replay import RecordedAnswer, Replay
 from exporter.listing.schedule import MIN_WINDOW
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
@@ -77,11 +77,12 @@ class Bench:
             now_s=lambda: self.fetch.now_s,
         )
 
-        def note(listing: Listing, request: PageRequest, page: SessionPage) -> None:
+        def view(request: PageRequest, page: SessionPage) -> SessionPage:
             if reading.noted_count + 1 == kill_at:
                 reading.disk = self.path.read_bytes()
                 raise KilledError
             reading.noted_count += 1
+            return page
 
         async def on_rows(gateway: Gateway, sessions: list[RawSession]) -> None:
             held = sum(listing.held_count for listing in listings)
@@ -98,7 +99,7 @@ class Bench:
                     page_size=self.page_size,
                     concurrency=self.concurrency,
                     emit=reading.events.append,
-                    note=note,
+                    view=view,
                     journal=journal,
                     sleep=lambda _: anyio.lowlevel.checkpoint(),
                 )
