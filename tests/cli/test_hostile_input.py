@@ -613,7 +613,9 @@ def test_working_folder_whose_name_is_no_utf8_does_no_harm(run: Run) -> None:
             "export", "--workspace=w-1", f"--output={output}", "--incremental=", prepare=enter
         )
         said.assert_reported(2, REACHED)
-        run("export", "--workspace=w-1", f"--output={output}", prepare=enter).assert_reported(REACHED)
+        run("export", "--workspace=w-1", f"--output={output}", prepare=enter).assert_reported(
+            REACHED
+        )
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
