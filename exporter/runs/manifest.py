@@ -13,18 +13,18 @@ import orjson
 
 from exporter.model import (
     ALL_TIME,
-    FileFormat,
     Gateway,
     ListingFacts,
     Mode,
     OutputFormat,
     Proof,
     RequestCounts,
-    TableFormat,
     TimeRange,
 )
 from exporter.sinks.dataset import find_run_id
+from exporter.sinks.formats import FORMATS
 from exporter.sinks.interface import WrittenFile
+from exporter.tables.registry import TABLES
 from exporter.times import floor_ms, format_instant, format_ms, parse_rfc3339
 
 T = TypeVar("T")
@@ -205,9 +205,7 @@ def parse_document(document: Mapping[str, Any]) -> Manifest:
             f"its version {version} is of a newer livy-exporter, this one knows {MANIFEST_VERSION}"
         )
     format_name = _take(document, "format", str)
-    formats: dict[str, OutputFormat] = {
-        each: each for each in (*get_args(FileFormat), *get_args(TableFormat))
-    }
+    formats: dict[str, OutputFormat] = {each: each for each in (*FORMATS, *TABLES)}
     if format_name not in formats:
         raise ValueError(f"its format {format_name!r} is unknown")
     status = _take(document, "status", str)

@@ -10,13 +10,11 @@ from exporter.sinks.formats import FORMATS
 from exporter.sinks.interface import OutputFacts
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store
 
-PART_NAME: Final = (
-    r"part-(?P<run_id>[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})-[0-9]{5,}\.(" + "|".join(FORMATS) + ")"
-)
+PART_NAME: Final = r"part-(?P<run_id>[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})-[0-9]{5,}\.(?P<format>[a-z]+)"
 """The name of a part: the id of the run that wrote it, and its number.
 
-As narrow as can be, since such files are removed when no manifest names them any more: other
-programs call theirs `part-…`, too.
+As narrow as can be, since parts that no manifest names are removed, and other programs call their
+files `part-…` too.
 """
 
 
@@ -27,7 +25,7 @@ def name_part(run_id: str, number: int, output_format: FileFormat) -> str:
 def find_run_id(path: str) -> str | None:
     """The run that wrote a part, by the part's name; None for any other file."""
     match = re.fullmatch(PART_NAME, path.rpartition("/")[2])
-    return None if match is None else match["run_id"]
+    return match["run_id"] if match is not None and match["format"] in FORMATS else None
 
 
 def is_part(path: str) -> bool:
