@@ -203,6 +203,10 @@ def test_full_device_ends_an_export(program: "Program") -> None:
     assert program.listing() == {}
 
 
+UNCOMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""Python, too, would cut off what it compiles, and believe it the next time."""
+
+
 def limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
@@ -213,7 +217,9 @@ def test_file_that_may_not_grow_leaves_the_former_output(name: str, program: "Pr
     before = program.listing()
 
     ended = program.run(
-        "export", "--workspace", "w-1", "--output", name, "-q", preexec=limit_file_size
+        *("export", "--workspace", "w-1", "--output", name, "-q"),
+        environ=UNCOMPILED,
+        preexec=limit_file_size,
     )
 
     refuse(program, ended, code=1, says=f"cannot write '{name}': File too large", hints="ulimit")
@@ -559,7 +565,9 @@ def test_failed_export_leaves_the_published_output(program: "Program") -> None:
 
 
 def test_demo_that_fails_leaves_no_folder(program: "Program") -> None:
-    ended = program.run("demo", "--directory", "fresh", "-q", preexec=limit_file_size)
+    ended = program.run(
+        "demo", "--directory", "fresh", "-q", environ=UNCOMPILED, preexec=limit_file_size
+    )
 
     assert ended.code == 1
     assert "File too large" in ended.stderr
