@@ -13,14 +13,16 @@ from hypothesis import HealthCheck, settings
 
 from exporter.emulator.scenario import Scenario
 from exporter.emulator.server import Emulator
+from tests.support.examples import FULL
 from tests.support.object_server import ObjectServer, serving_objects
 from tests.support.program import SCENARIO, Program, ProgramFor, build_program, serving
 
 # How long an example takes tells of the machine and of what else runs on it, not of the code.
 AT_ANY_PACE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("repeatable", AT_ANY_PACE, derandomize=True)
-settings.register_profile("exploring", AT_ANY_PACE, derandomize=False)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+settings.register_profile("short", AT_ANY_PACE, derandomize=True, max_examples=FULL // 5)
+settings.register_profile("full", AT_ANY_PACE, derandomize=True, max_examples=FULL)
+settings.register_profile("exploring", AT_ANY_PACE, derandomize=False, max_examples=FULL)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 OF_THE_CAMPAIGN = "\npytestmark = pytest.mark.campaign\n"

@@ -29,6 +29,7 @@ from exporter.api.rates import (
     Contest,
 )
 from exporter.emulator.quota import Hint, Quota, QuotaKind, RateChange
+from tests.support.examples import scale_examples
 from tests.support.pacing_simulation import LATENCIES, Exporter, Simulation, build_exporter
 
 SEEDS = range(7)
@@ -71,7 +72,7 @@ def measure_second_half(exporter: Exporter, rate_per_s: float) -> tuple[float, f
     max_in_flight=st.integers(1, 40),
     max_rps=st.none() | st.floats(2.0, 200.0),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=scale_examples(60))
 def test_neither_limit_is_passed_and_every_page_is_served(
     *,
     quota: Quota,
@@ -103,7 +104,7 @@ def test_neither_limit_is_passed_and_every_page_is_served(
     latency_s=latencies,
     seed=seeds,
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=scale_examples(60))
 def test_a_token_bucket_of_any_size_is_found_and_nearly_used_up(
     rate_per_s: float, burst: int, latency_s: float, seed: int
 ) -> None:

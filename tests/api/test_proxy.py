@@ -56,6 +56,7 @@ def assert_error(ended: "Ended", code: int, *words: str) -> None:
         assert secret not in ended.stdout
 
 
+@pytest.mark.campaign
 def test_requests_go_through_the_proxy_with_user_and_password(
     program: "Program", emulator: "Emulator", tmp_path: Path
 ) -> None:

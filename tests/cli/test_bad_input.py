@@ -203,8 +203,8 @@ def test_full_device_ends_an_export(program: "Program") -> None:
     assert program.listing() == {}
 
 
-NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
-"""Python would write a module's bytecode up to the limit, and then take it for whole."""
+UNCOMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""Python, too, would cut off what it compiles, and believe it the next time."""
 
 
 def limit_file_size() -> None:
@@ -216,8 +216,11 @@ def test_file_that_may_not_grow_leaves_the_former_output(name: str, program: "Pr
     program.run("export", "--workspace", "w-2", "--output", name)
     before = program.listing()
 
-    run = ("export", "--workspace", "w-1", "--output", name, "-q")
-    ended = program.run(*run, environ=NO_BYTECODE, preexec=limit_file_size)
+    ended = program.run(
+        *("export", "--workspace", "w-1", "--output", name, "-q"),
+        environ=UNCOMPILED,
+        preexec=limit_file_size,
+    )
 
     refuse(program, ended, code=1, says=f"cannot write '{name}': File too large", hints="ulimit")
     assert program.listing() == before
@@ -563,7 +566,7 @@ def test_failed_export_leaves_the_published_output(program: "Program") -> None:
 
 def test_demo_that_fails_leaves_no_folder(program: "Program") -> None:
     ended = program.run(
-        "demo", "--directory", "fresh", "-q", environ=NO_BYTECODE, preexec=limit_file_size
+        "demo", "--directory", "fresh", "-q", environ=UNCOMPILED, preexec=limit_file_size
     )
 
     assert ended.code == 1

@@ -26,6 +26,7 @@ from exporter.cli.main import main
 from exporter.cli.parser import ALL_GROUPS, SERVICE_GROUPS
 from exporter.errors import ExporterError
 from exporter.settings.fields import Field, read_fields
+from tests.support.examples import scale_examples
 from tests.support.program import Program
 
 REACHED: Final = 77
@@ -255,7 +256,7 @@ COMMANDS: Final = {
 }
 
 OFTEN = settings(
-    max_examples=25,
+    max_examples=scale_examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
@@ -322,7 +323,7 @@ VARIABLES: Final = (
 
 
 @pytest.mark.parametrize("variable", [*(field.variable for field in FIELDS), *VARIABLES])
-@settings(OFTEN, max_examples=12)
+@settings(OFTEN, max_examples=scale_examples(12))
 @given(
     text=HOSTILE.filter(fits_environment),
     command=st.sampled_from([EXPORT, ("config", "show")]),
@@ -437,7 +438,7 @@ def writing(name: str, content: bytes) -> Callable[[Path], object]:
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
-@settings(OFTEN, max_examples=12)
+@settings(OFTEN, max_examples=scale_examples(12))
 @given(value=TOML_VALUES)
 @example(value="0x" + "f" * 5000)
 @example(value="[" * 3000 + "]" * 3000)

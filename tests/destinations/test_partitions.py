@@ -18,6 +18,7 @@ from exporter.model import FileFormat, Gateway, RawSession
 from exporter.runs.prepare import build_run_id
 from exporter.sinks.hive import NO_VALUE
 from exporter.sinks.interface import OutputFacts
+from tests.support.examples import scale_examples
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 EXPORTED_AT = datetime(2026, 1, 12, 10, 24, tzinfo=UTC)
@@ -174,7 +175,9 @@ def escaped_bytes(value: str) -> int:
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=scale_examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(values=st.lists(VALUES, min_size=1, max_size=6))
 def test_any_value_of_a_partition_comes_back(values: list[str | None], tmp_path: Path) -> None:

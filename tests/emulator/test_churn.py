@@ -21,6 +21,7 @@ from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scena
 from exporter.emulator.server import open_emulator
 from exporter.errors import UsageError
 from exporter.model import Gateway
+from tests.support.examples import scale_examples
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 NEWEST_MS = 1_782_820_800_000
@@ -259,7 +260,7 @@ class ChurningMachine(RuleBasedStateMachine):
 
 TestChurningListIsAsASimpleModelSays = ChurningMachine.TestCase
 TestChurningListIsAsASimpleModelSays.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
+    max_examples=scale_examples(200), stateful_step_count=40, deadline=None
 )
 
 

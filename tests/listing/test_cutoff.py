@@ -7,6 +7,7 @@ from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.model import SessionPage, TimeRange
 from tests.listing.test_full_machine import BENIGN, CHURNS, COUNTS
+from tests.support.examples import scale_examples
 from tests.support.simulation import GATEWAY, NEWEST_MS, Outcome, build_list, read_in_full
 
 SPACING_MS = 60_000
@@ -35,7 +36,7 @@ def read(
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=scale_examples(120), deadline=None)
 @given(
     churn=CHURNS,
     session_count=COUNTS,

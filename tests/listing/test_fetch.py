@@ -14,6 +14,7 @@ from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.listing.schedule import MIN_WINDOW, ROWS_AT_ONCE
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
+from tests.support.examples import scale_examples
 from tests.support.patience import HANG_S
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
@@ -345,7 +346,7 @@ async def test_events_report_each_listings_start_pages_and_end() -> None:
     assert (last.facts.session_count, last.facts.proof) == (5, "quiescent")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scale_examples(60), deadline=None)
 @given(
     counts=st.lists(st.sampled_from([0, 1, 10, 11, 95, 800]), max_size=6),
     concurrency=st.integers(1, 12),

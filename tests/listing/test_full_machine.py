@@ -17,6 +17,7 @@ from exporter.emulator.churn import Churn, Flow, Order, PageFault
 from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.model import SessionPage
+from tests.support.examples import scale_examples
 from tests.support.simulation import GATEWAY, Outcome, build_list, read_in_full, read_naively
 
 FLOWS = st.builds(
@@ -59,7 +60,7 @@ def read(churn: Churn, session_count: int, *, page_size: int, in_flight: int, se
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scale_examples(150), deadline=None)
 @given(
     churn=CHURNS,
     session_count=COUNTS,
@@ -216,4 +217,6 @@ class ListingMachine(RuleBasedStateMachine):
 
 
 TestListing = ListingMachine.TestCase
-TestListing.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)
+TestListing.settings = settings(
+    max_examples=scale_examples(400), stateful_step_count=60, deadline=None
+)

@@ -22,6 +22,7 @@ from exporter.listing.interface import PageRequest
 from exporter.listing.replay import RecordedAnswer, Replay
 from exporter.listing.schedule import MIN_WINDOW
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
+from tests.support.examples import scale_examples
 from tests.support.patience import HANG_S
 from tests.support.simulation import GATEWAY, ChurningFetch, build_list
 
@@ -159,7 +160,7 @@ FATES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scale_examples(150), deadline=None)
 @given(churn=CHURNS, fate=FATES)
 def test_killed_run_is_resumed_with_every_session_once(churn: Churn, fate: Fate) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -211,7 +212,7 @@ def test_list_that_moved_meanwhile_is_proven_after_the_resume(
         assert not truth.lost(session_id for _, session_id in reading.rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scale_examples(60), deadline=None)
 @given(
     counts=st.lists(st.sampled_from([0, 1, 10, 95, 800]), min_size=1, max_size=4),
     share=st.floats(0, 1),

@@ -14,6 +14,7 @@ from exporter.locks.interface import Holder, parse_holder
 from exporter.locks.lease import LeaseBackend
 from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
+from tests.support.examples import scale_examples
 from tests.support.lease_simulation import (
     BEGIN,
     DURATION_S,
@@ -339,7 +340,7 @@ ODDS = {
 
 @pytest.mark.parametrize("odds", ODDS.values(), ids=ODDS)
 @given(seed=st.integers(0, 2**32))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=scale_examples(40), deadline=None)
 def test_two_runs_never_hold_the_lease_and_the_next_one_gets_it(odds: Odds, seed: int) -> None:
     race = Race(seed, odds)
 

@@ -219,6 +219,7 @@ def test_profile_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyP
     assert refused.value.hint == "pip install 'livy-exporter[aws]'"
 
 
+@pytest.mark.campaign
 def test_region_of_a_profile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config").write_text(
         "[profile lake]\nregion = eu-west-3\naws_access_key_id = id\n"
@@ -236,6 +237,7 @@ def test_region_of_a_profile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert region == "eu-west-3"
 
 
+@pytest.mark.campaign
 def test_request_is_signed_as_aws_signs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from botocore.auth import S3SigV4Auth
     from botocore.awsrequest import AWSRequest

@@ -14,6 +14,7 @@ from exporter.records.schema import SCHEMA
 from exporter.sinks.interface import Output, OutputFacts
 from exporter.tables.interface import Commit, Table, TableMode
 from exporter.tables.output import TableOutput
+from tests.support.examples import scale_examples
 
 FIRST: Final = Gateway("cn-hangzhou", "w-1", "lc-1")
 SECOND: Final = Gateway("cn-hangzhou", "w-1", "lc-2")
@@ -109,7 +110,7 @@ RUNS: Final[st.SearchStrategy[list[Run]]] = st.lists(
 PARTITIONINGS: Final = st.sampled_from([(), ("dt",), ("dt", "state"), ("compute_id",)])
 
 few_examples: Final = settings(
-    max_examples=25,
+    max_examples=scale_examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

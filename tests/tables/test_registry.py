@@ -11,6 +11,7 @@ from exporter.model import TableFormat
 from exporter.tables.registry import TABLES, find_format
 
 
+@pytest.mark.campaign
 def test_every_format_is_listed_and_has_a_module_that_opens_its_tables() -> None:
     assert set(TABLES) == set(get_args(TableFormat))
     for kind in TABLES.values():
