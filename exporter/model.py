@@ -165,7 +165,7 @@ SCOPE_COLUMNS: Final = ("region_id", "workspace_id", "compute_id")
 KEY_COLUMNS: Final = (*SCOPE_COLUMNS, "session_id")
 """Columns that name a session."""
 
-FileFormat = Literal["parquet", "ndjson"]
+FileFormat = Literal["parquet", "ndjson", "arrow"]
 TableFormat = Literal["delta", "iceberg", "paimon"]
 OutputFormat = Literal[FileFormat, TableFormat]
 

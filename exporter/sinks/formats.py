@@ -31,6 +31,9 @@ FORMATS: Final[Mapping[FileFormat, FormatKind]] = {
     "ndjson": FormatKind(
         "an NDJSON file", "exporter.sinks.ndjson", (".ndjson", ".jsonl"), has_file_codecs=True
     ),
+    "arrow": FormatKind(
+        "an Arrow file", "exporter.sinks.arrow", (".arrow",), has_file_codecs=False
+    ),
 }
 DATASET_FORMAT: Final[FileFormat] = "parquet"
 """Of a folder's parts, unless another one is chosen."""
@@ -93,13 +96,14 @@ def resolve_format(output: str, chosen: FileFormat | None) -> tuple[FileFormat, 
     if resolved is None:
         raise UsageError(
             f"the name '{output}' tells no format",
-            hint="end it in .parquet, .ndjson or .jsonl (the last two also with .gz or .zst), "
+            hint="end it in .parquet, .arrow, .ndjson or .jsonl (these two also with .gz or .zst), "
             "in / for a folder of parts, or say --format",
         )
     if codec != "none" and not FORMATS[resolved].has_file_codecs:
         raise UsageError(
             f"{FORMATS[resolved].noun} is compressed inside, not as a whole like '{output}'",
-            hint=f"drop the last suffix and say --compression {codec}",
+            hint="drop the last suffix"
+            + (f" and say --compression {codec}" if resolved == "parquet" else ""),
         )
     return resolved, codec
 

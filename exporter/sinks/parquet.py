@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from exporter.errors import UsageError
 from exporter.model import KEY_COLUMNS, FileCodec, Gateway, RawSession
 from exporter.records.schema import SCHEMA, build_batch
-from exporter.sinks.hive import SPLIT_BYTES, SPLIT_ROWS, group_rows
 from exporter.sinks.interface import ByteStream, Rows, SinkFacts, SinkOptions
 from exporter.sinks.keys import KEYS_AT_ONCE, VERSION_COLUMN, UnreadableFileError, join_keys
 from exporter.sinks.row_groups import RowGroup
+from exporter.sinks.row_partition_buffer import RowPartitionBuffer
 from exporter.sinks.streams import NonClosingStream
 
 _DICTIONARY_COLUMNS: Final = [
@@ -36,8 +36,6 @@ _STATISTICS_COLUMNS: Final = [
 ]
 """Columns that readers filter by; the least and greatest of long texts would only fill the footer.
 """
-_BATCH_BYTES: Final = 6 << 10
-"""Memory of a batch beside its rows, however few they are: measured at 5.6 KiB."""
 
 
 class ParquetSink:
@@ -109,48 +107,12 @@ class ParquetSink:
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
 
-class ParquetPartitionBuffer:
-    """Gathers rows of `SCHEMA`, which keep the columns that they are split by."""
-
-    def __init__(self, partition_by: Sequence[str], *, exported_at: datetime) -> None:
-        self._partition_by = partition_by
-        self._exported_at = exported_at
-        self._pending = RowGroup[pa.RecordBatch](max_rows=SPLIT_ROWS, max_bytes=SPLIT_BYTES)
-        self.coerced_value_count = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._pending.is_full
-
-    def add(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
-        batch = build_batch(gateway, sessions, self._exported_at)
-        rows = batch.rows
-        self._pending.add(rows, row_count=rows.num_rows, size_bytes=rows.nbytes)
-        self.coerced_value_count += batch.coerced_value_count
-
-    def split(self) -> list[tuple[str, Rows]]:
-        table = pa.Table.from_batches(self._pending.take(), schema=SCHEMA).combine_chunks()
-        partitions: list[tuple[str, Rows]] = []
-        for batch in table.to_batches():  # one, but for texts of more than 2 GiB
-            keys = [
-                batch.column("create_time" if name == "dt" else name) for name in self._partition_by
-            ]
-            for folder, numbers in group_rows(self._partition_by, keys):
-                # Taken, not sliced: a slice would hold on to the rows of all other partitions.
-                rows = batch if len(numbers) == batch.num_rows else batch.take(numbers)
-                size_bytes = rows.nbytes + _BATCH_BYTES
-                partitions.append((folder, Rows(rows, rows.num_rows, size_bytes)))
-        return partitions
-
-
 def open_sink(stream: ByteStream, options: SinkOptions) -> ParquetSink:
     return ParquetSink(stream, options)
 
 
-def open_partition_buffer(
-    partition_by: Sequence[str], exported_at: datetime
-) -> ParquetPartitionBuffer:
-    return ParquetPartitionBuffer(partition_by, exported_at=exported_at)
+def open_partition_buffer(partition_by: Sequence[str], exported_at: datetime) -> RowPartitionBuffer:
+    return RowPartitionBuffer(partition_by, exported_at=exported_at)
 
 
 def read_keys(stream: BinaryIO, _: FileCodec, *, with_version: bool) -> Iterator[list[str]]:

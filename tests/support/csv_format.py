@@ -11,7 +11,7 @@ from exporter.model import KEY_COLUMNS, FileCodec, Gateway, RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks.interface import ByteStream, PartitionBuffer, Rows, SinkFacts, SinkOptions
 from exporter.sinks.keys import VERSION_COLUMN, join_keys
-from exporter.sinks.parquet import ParquetPartitionBuffer
+from exporter.sinks.row_partition_buffer import RowPartitionBuffer
 from exporter.sinks.streams import NonClosingStream
 
 
@@ -48,7 +48,7 @@ def open_sink(stream: ByteStream, options: SinkOptions) -> CsvSink:
 
 
 def open_partition_buffer(partition_by: Sequence[str], exported_at: datetime) -> PartitionBuffer:
-    return ParquetPartitionBuffer(partition_by, exported_at=exported_at)
+    return RowPartitionBuffer(partition_by, exported_at=exported_at)
 
 
 def read_keys(stream: BinaryIO, _: FileCodec, *, with_version: bool) -> Iterator[list[str]]:
