@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import (
@@ -56,6 +57,7 @@ from exporter.version import __version__
 
 if TYPE_CHECKING:
     from exporter.runs.manifest import Manifest
+    from exporter.runs.sessions import Sessions
 
 __all__ = [
     "ApiError",
@@ -94,6 +96,7 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "ServiceError",
+    "Sessions",
     "SessionsWritten",
     "Settings",
     "StoreRefusedError",
@@ -105,7 +108,9 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "__version__",
+    "aread_sessions",
     "export",
+    "read_sessions",
 ]
 
 
@@ -136,10 +141,52 @@ async def export(
     )
 
 
+def read_sessions(
+    settings: Settings,
+    *,
+    spool: str | None = None,
+    listener: Listener | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> "AbstractContextManager[Sessions]":
+    """The sessions as an Arrow stream: blocks until they are proven, and raises as `export` does.
+
+    The block's value has `__arrow_c_stream__` and `.manifest`, and may be read any number of times
+    while the block lasts. Its rows are in a file in the folder `spool`, by default the one for
+    temporary files, and go with the block. It may be called where an event loop runs already, as in
+    a notebook. `settings` must name no output.
+    """
+    from exporter.runs.sessions import read_sessions as read
+
+    emit = listener if listener is not None else lambda _: None
+    return read(
+        settings, spool=spool, environ=os.environ if environ is None else environ, emit=emit
+    )
+
+
+def aread_sessions(
+    settings: Settings,
+    *,
+    spool: str | None = None,
+    listener: Listener | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> "AbstractAsyncContextManager[Sessions]":
+    """`read_sessions` for a program with an event loop of its own, which it does not block."""
+    from exporter.runs.sessions import aread_sessions as read
+
+    emit = listener if listener is not None else lambda _: None
+    return read(
+        settings, spool=spool, environ=os.environ if environ is None else environ, emit=emit
+    )
+
+
 def __getattr__(name: str) -> Any:
-    """Imports the manifest when somebody asks for it: `--help` must not wait for JSON."""
+    """Imports what needs Arrow or JSON when it is asked for: `--help` must not wait for them."""
     if name == "Manifest":
         from exporter.runs.manifest import Manifest
 
         return Manifest
+    if name == "Sessions":
+        from exporter.runs.sessions import Sessions
+
+        return Sessions
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

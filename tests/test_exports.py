@@ -29,7 +29,10 @@ def test_run_and_its_facts_are_public() -> None:
         "Listener",
         "ListingFacts",
         "Manifest",
+        "Sessions",
         "Settings",
+        "aread_sessions",
         "export",
+        "read_sessions",
     }
     assert exporter.Manifest is Manifest

@@ -1,4 +1,4 @@
-"""Arrow IPC: sessions as one Arrow file of compressed batches, which readers map and never decode."""
+"""Arrow IPC: sessions as one Arrow file of compressed batches, which Arrow readers take as is."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,7 +16,8 @@ from exporter.sinks.row_partition_buffer import RowPartitionBuffer
 from exporter.sinks.streams import NonClosingStream
 
 CODEC: Final = "zstd"
-"""Of the buffers. The format knows lz4, too: measured at 1.5 times the size, at the same CPU."""
+"""Of the buffers. lz4, the format's other codec, was measured at 1.7 times the size and half the CPU
+seconds: 0.5 s less for a million sessions."""
 BATCH_ROWS: Final = 1 << 14
 BATCH_BYTES: Final = 8 << 20
 """Whichever comes first ends a batch. A reader holds one at a time, decompressed."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import duckdb
 import pytest
+from pyarrow import dataset
 
 from exporter.destinations.open import open_output
 from exporter.destinations.resolve import resolve_destination
@@ -205,6 +206,24 @@ class TestParquetFile(OutputContract):
     select = SELECT_PARQUET
 
 
+class ArrowRows:
+    """DuckDB reads Arrow files through pyarrow."""
+
+    files: ClassVar[str]
+
+    def rows(self) -> Sequence[tuple[Any, ...]]:
+        paths = sorted(map(str, Path().glob(self.files)))
+        with duckdb.connect() as connection:
+            connection.register("arrow_files", dataset.dataset(paths, format="ipc"))
+            return connection.execute(
+                SELECT_PARQUET.format(files="").replace("read_parquet('')", "arrow_files")
+            ).fetchall()
+
+
+class TestArrowFile(ArrowRows, OutputContract):
+    output = files = "out.arrow"
+
+
 class TestNdjsonFile(OutputContract):
     output = files = "out.ndjson"
 
@@ -286,6 +305,19 @@ class DatasetContract(OutputContract):
 class TestParquetDataset(DatasetContract):
     files = "set/*.parquet"
     select = SELECT_PARQUET
+    part_sessions = 40_000
+
+
+class TestArrowDataset(ArrowRows, DatasetContract):
+    files = "set/*.arrow"
+    chosen = "arrow"
+    part_sessions = 40_000
+
+
+class TestArrowByDateAndQueue(ArrowRows, DatasetContract):
+    files = "set/**/*.arrow"
+    chosen = "arrow"
+    partition_by = ("dt", "queue")
     part_sessions = 40_000
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import duckdb
 import pytest
 import zstandard
+from pyarrow import dataset
 
 from exporter.errors import DestinationError
 from exporter.model import Gateway, RawSession
@@ -250,6 +251,29 @@ class TestParquet(SinkContract):
             described = connection.execute(f"DESCRIBE FROM read_parquet('{path}')").fetchall()
         assert self.rows(path) == []
         assert [row[0] for row in described][:3] == ["session_id", "name", "region_id"]
+
+
+class TestArrow(SinkContract):
+    name = "out.arrow"
+    select = """
+        SELECT session_id, workspace_id, name, cu_hours, vcore_seconds, epoch_ms(create_time),
+            epoch_ms(exported_at)
+        FROM sessions
+    """
+
+    def rows(self, path: Path) -> list[tuple[Any, ...]]:
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'Asia/Shanghai'")
+            connection.register("sessions", dataset.dataset(path, format="ipc"))
+            return connection.execute(self.select).fetchall()
+
+    def assert_empty(self, path: Path) -> None:
+        assert self.rows(path) == []
+        assert dataset.dataset(path, format="ipc").schema.names[:3] == [
+            "session_id",
+            "name",
+            "region_id",
+        ]
 
 
 class NdjsonContract(SinkContract):
