@@ -19,7 +19,7 @@ import orjson
 
 from exporter import Settings, export
 from exporter.events import Event, PageRead, RequestStarted
-from tests.benchmarks import increments, lakes, pacing, resuming, throttling
+from tests.benchmarks import increments, lakes, pacing, resuming, streams, throttling
 from tests.benchmarks.measuring import (
     EXPORTER,
     FOLDER,
@@ -179,6 +179,7 @@ BENCHMARKS: dict[str, Callable[[int, Path], Iterator[Row]]] = {
     **increments.BENCHMARKS,
     **resuming.BENCHMARKS,
     **lakes.BENCHMARKS,
+    **streams.BENCHMARKS,
 }
 
 

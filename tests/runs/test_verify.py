@@ -24,9 +24,10 @@ from exporter.sinks.formats import open_sink
 
 ONE = Gateway("cn-hangzhou", "w-1", "lc-1")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-FILES = ("out.parquet", "out.ndjson", "out.ndjson.gz", "out.ndjson.zst")
+FILES = ("out.parquet", "out.arrow", "out.ndjson", "out.ndjson.gz", "out.ndjson.zst")
 FORMATS: dict[str, tuple[FileFormat, FileCodec]] = {
     "out.parquet": ("parquet", "none"),
+    "out.arrow": ("arrow", "none"),
     "out.ndjson": ("ndjson", "none"),
     "out.ndjson.gz": ("ndjson", "gzip"),
     "out.ndjson.zst": ("ndjson", "zstd"),
