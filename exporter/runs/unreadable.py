@@ -56,7 +56,7 @@ class UnreadableRows:
     def note(self, request: PageRequest, page: SessionPage) -> None:
         """Take in an answer, before its listing does."""
         for row in page.unreadable:
-            if not self._time_range.wants(page.sessions[row.place].get("createTime")):
+            if not self._time_range.includes(page.sessions[row.place].get("createTime")):
                 continue
             known = self._by_gateway.setdefault(request.gateway, {})
             entry = UnreadableEntry(
