@@ -44,7 +44,7 @@ from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, RecordedAnswer
 from exporter.model import Gateway, SessionPage
-from exporter.runs.resume import find_beginning, place_journal
+from exporter.runs.resume import find_start, place_journal
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OTHER = replace(GATEWAY, gateway_id="lc-2")
@@ -153,8 +153,8 @@ def test_what_is_decided_by_time_is_decided_as_by_the_killed_run(path: Path) -> 
     journal = open_journal(path, run_id="r-2", started_at=LATER)
     fresh = open_journal(path.with_name("other"), started_at=LATER)
 
-    assert find_beginning(LATER, journal) == STARTED_AT
-    assert find_beginning(LATER, fresh) == find_beginning(LATER, NO_ANSWER_LOG) == LATER
+    assert find_start(LATER, journal) == STARTED_AT
+    assert find_start(LATER, fresh) == find_start(LATER, NO_ANSWER_LOG) == LATER
 
 
 def test_resumed_run_is_resumed_again_with_all_answers(path: Path) -> None:
