@@ -132,7 +132,7 @@ def test_signal_stops_an_export_at_any_stage_and_only_what_was_read_is_left(
     stage: Stage, number: signal.Signals, code: int, program_for: "ProgramFor"
 ) -> None:
     program, emulator = program_for(stage.scenario)
-    (program.folder / "out.parquet").write_bytes(b"the former output")
+    (program.folder / "out.parquet").write_bytes(b"the previous output")
     before = program.listing()
     arguments = ["--workspace", "all", "-o", "out.parquet", "--page-size", "10"]
 
@@ -201,7 +201,7 @@ def test_signal_stops_an_export_that_waits_for_its_identity(
     assert program.listing() == {}
 
 
-FORMER = {"out.ndjson": b"the former output", "out.ndjson.manifest.json": b"its manifest"}
+PREVIOUS = {"out.ndjson": b"the previous output", "out.ndjson.manifest.json": b"its manifest"}
 
 BUSY = build_scenario(
     600,
@@ -227,7 +227,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Rig:
-    """An export in this process, into a folder that holds a former one."""
+    """An export in this process, into a folder that holds a previous one."""
 
     folder: Path
     emulator: Emulator
@@ -238,7 +238,7 @@ class Rig:
     def restore(self) -> None:
         for path in self.folder.iterdir():
             path.unlink()
-        for name, written in FORMER.items():
+        for name, written in PREVIOUS.items():
             (self.folder / name).write_bytes(written)
 
     def read_folder(self) -> dict[str, bytes]:
@@ -264,11 +264,11 @@ class Rig:
         """But for what was read, which the next run goes on from."""
         files = self.read_folder()
         files.pop(".out.ndjson.journal", None)
-        assert files == FORMER
+        assert files == PREVIOUS
 
     def assert_published(self) -> None:
         files = self.read_folder()
-        assert set(files) == set(FORMER)
+        assert set(files) == set(PREVIOUS)
         manifest = json.loads(files["out.ndjson.manifest.json"])
         assert manifest["files"][0]["sha256"] == hashlib.sha256(files["out.ndjson"]).hexdigest()
         assert manifest["session_count"] == files["out.ndjson"].count(b"\n") == 600

@@ -132,17 +132,17 @@ def test_holder_that_was_killed_blocks_nobody(output: str, program_for: "Program
 
 
 @OUTPUTS
-def test_reader_sees_the_former_version_while_a_run_is_at_work(
+def test_reader_sees_the_previous_version_while_a_run_is_at_work(
     output: str, program_for: "ProgramFor"
 ) -> None:
     program, emulator = program_for(build_scenario(0.1))
     assert program.run(*flags_of(output)).code == 0
     before = read_data(program.folder)
-    former_count = emulator.stats().ok_count
+    previous_count = emulator.stats().ok_count
 
     with holding(program, output) as second:
         second.send_signal(signal.SIGCONT)
-        wait_until(lambda: emulator.stats().ok_count >= former_count + 8)
+        wait_until(lambda: emulator.stats().ok_count >= previous_count + 8)
         second.send_signal(signal.SIGSTOP)
         checked = program.run("verify", output)
         meanwhile = read_data(program.folder)

@@ -51,19 +51,19 @@ class Rig:
         self, *flags: str, number: signal.Signals = signal.SIGKILL
     ) -> tuple[int, int, str]:
         """The pages that were read until then, the exit code, and what was said."""
-        former = self.page_count
+        count_before = self.page_count
         process = self.program.start(*FLAGS, *flags, "--progress", "none")
-        wait_until(lambda: self.page_count >= former + PAGE_COUNT // 2, glance_s=0.005)
+        wait_until(lambda: self.page_count >= count_before + PAGE_COUNT // 2, glance_s=0.005)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=HANG_S)
-        return self.page_count - former, process.wait(), stderr.decode()
+        return self.page_count - count_before, process.wait(), stderr.decode()
 
     def run(self, *flags: str) -> tuple[int, str]:
         """The pages that a whole run asks for, and what it says."""
-        former = self.page_count
+        count_before = self.page_count
         ended = self.program.run(*FLAGS, *flags, "--progress", "none")
         assert ended.code == 0, ended.stderr
-        return self.page_count - former, ended.stderr
+        return self.page_count - count_before, ended.stderr
 
     def read(self, path: str) -> list[dict[str, Any]]:
         files = [self.program.folder / path]

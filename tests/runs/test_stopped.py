@@ -45,7 +45,7 @@ SENDING_COMMIT = Stage("sending the commit", (ObjectStore.create,), ManifestLog.
 COMMITTED = Stage("committed", (ManifestLog.list_numbers,), ManifestLog.commit)
 SENDING_COPY = Stage("sending the copy", (ObjectStore.replace_version,), ManifestLog.write_copy)
 SENDING_STATE = Stage("sending the state", (ObjectStore.replace_version,), Publisher._put)
-REMOVING = Stage("removing former parts", (ObjectStore.remove,), Publisher._complete)
+REMOVING = Stage("removing superseded parts", (ObjectStore.remove,), Publisher._complete)
 FORGETTING = Stage("removing the note", (ObjectStore.remove,), Publisher._complete, count=2)
 SHOWING = Stage("about to show the object", (FileOutput.publish,))
 SENDING_OBJECT = Stage("sending the object", (ObjectStore.replace_version,), ObjectStore.stage)
@@ -141,8 +141,8 @@ def test_woken_run_takes_nothing_from_who_published_meanwhile(
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_ENDPOINT_URL": object_server.url,
         }
-        formers = [replace(case, stage=None) for case in cases]
-        for outcome in run_cases(formers, environ=environ, folder=tmp_path, arguments=EXPORT):
+        baselines = [replace(case, stage=None) for case in cases]
+        for outcome in run_cases(baselines, environ=environ, folder=tmp_path, arguments=EXPORT):
             assert outcome.second_code == 0, outcome.second_stderr
         outcomes = run_cases(cases, environ=environ, folder=tmp_path, arguments=EXPORT)
 
