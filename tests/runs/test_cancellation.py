@@ -30,6 +30,7 @@ from exporter.emulator.stats import EmulatorStats
 from exporter.events import Event, RunFinished
 from exporter.runs.export import export
 from exporter.settings.settings import Settings
+from tests.support.examples import thin_out
 from tests.support.forks import ForkedProgram
 from tests.support.patience import HANG_S, wait_until
 from tests.support.program import Program, ProgramFor
@@ -295,7 +296,7 @@ async def count_open_files(emulator: Emulator) -> int:
     return len(os.listdir("/dev/fd"))  # noqa: PTH208 - it changes while it is read
 
 
-@pytest.mark.parametrize("share", range(1, 20, 2))
+@pytest.mark.parametrize("share", thin_out(range(1, 20, 2), 3))
 async def test_cancelled_export_leaves_everything_as_it_was_at_any_moment(
     share: int, tmp_path: Path
 ) -> None:

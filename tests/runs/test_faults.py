@@ -31,6 +31,7 @@ from exporter.listing.interface import PageRequest
 from exporter.model import Gateway, ListingQuery, RawSession, SessionPage
 from exporter.runs.export import export
 from exporter.settings.settings import Settings
+from tests.support.examples import thin_out
 from tests.support.program import ProgramFor
 
 GATEWAY_IDS = ("lc-1", "lc-2", "lc-empty")
@@ -202,7 +203,7 @@ def outcome_of(fault: Fault) -> str:
     return "ok" if fault is Fault.SLOW_BODY else "failed"
 
 
-@pytest.mark.parametrize("fault", SURVIVABLE, ids=lambda fault: fault.value)
+@pytest.mark.parametrize("fault", thin_out(SURVIVABLE, 2), ids=lambda fault: fault.value)
 async def test_output_is_exact_whatever_befalls_a_part_of_the_requests(
     fault: Fault, run_export: RunExport
 ) -> None:
@@ -225,7 +226,7 @@ async def test_output_is_exact_whatever_befalls_a_part_of_the_requests(
         assert requests[outcome_of(fault)] - struck in {0, exported.stats.ok_count}
 
 
-@pytest.mark.parametrize("fault", SURVIVABLE, ids=lambda fault: fault.value)
+@pytest.mark.parametrize("fault", thin_out(SURVIVABLE, 4), ids=lambda fault: fault.value)
 async def test_output_is_exact_when_one_page_fails_over_and_over(
     fault: Fault, run_export: RunExport
 ) -> None:
@@ -239,7 +240,7 @@ async def test_output_is_exact_when_one_page_fails_over_and_over(
     assert exported.stats.fault_counts[fault.value] == (1 if fault is Fault.SLOW_BODY else 3)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", thin_out(range(3), 3))
 async def test_output_is_exact_when_all_faults_come_at_once(
     seed: int, run_export: RunExport
 ) -> None:
@@ -319,7 +320,9 @@ async def export_under(quota: Quota, run_export: RunExport) -> Exported:
 
 
 @pytest.mark.parametrize(
-    "style", THROTTLING_STYLES, ids=lambda style: f"{style.code}-{style.status}-{style.casing}"
+    "style",
+    thin_out(THROTTLING_STYLES, 4),
+    ids=lambda style: f"{style.code}-{style.status}-{style.casing}",
 )
 async def test_output_is_exact_under_a_hidden_quota_whatever_its_refusals_are_called(
     style: RefusalStyle, run_export: RunExport
@@ -333,13 +336,16 @@ async def test_output_is_exact_under_a_hidden_quota_whatever_its_refusals_are_ca
 
 @pytest.mark.parametrize(
     "hint",
-    [
-        "x-acs-retry-after",
-        "x-ratelimit-user",
-        "x-ratelimit-user-api",
-        "retry-after",
-        "retry-after-date",
-    ],
+    thin_out(
+        [
+            "x-acs-retry-after",
+            "x-ratelimit-user",
+            "x-ratelimit-user-api",
+            "retry-after",
+            "retry-after-date",
+        ],
+        4,
+    ),
 )
 async def test_output_is_exact_under_a_hidden_quota_whatever_its_refusals_advise(
     hint: Hint, run_export: RunExport
@@ -372,7 +378,7 @@ async def test_output_is_exact_under_a_hidden_quota_and_all_faults(run_export: R
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault.ERROR_503, Fault.HTML_502, Fault.RESET, Fault.GARBAGE],
+    thin_out([Fault.ERROR_503, Fault.HTML_502, Fault.RESET, Fault.GARBAGE], 2),
     ids=lambda fault: fault.value,
 )
 async def test_outage_ends_the_run_when_nothing_good_was_heard_for_long(

@@ -174,6 +174,7 @@ def test_recovery_that_dies_at_any_operation_can_be_repeated(
             shutil.rmtree(again)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_process_that_is_killed_at_any_change_of_the_disk_is_put_right(

@@ -14,6 +14,7 @@ from exporter.emulator.churn import Churn, Flow
 from exporter.emulator.faults import Fault, FaultRule
 from exporter.emulator.scenario import EmulatedGateway, EmulatedWorkspace, Scenario
 from exporter.emulator.server import Emulator
+from tests.support.examples import thin_out
 from tests.support.patience import HANG_S, wait_until
 from tests.support.program import Program, ProgramFor
 
@@ -88,9 +89,14 @@ def assert_gone_on_with(read_count: int, again_count: int) -> None:
     assert again_count < PAGE_COUNT * 0.7
 
 
-@pytest.mark.parametrize("output", JOURNALS)
+@pytest.mark.parametrize("output", thin_out(JOURNALS, 2))
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [
+        (signal.SIGKILL, -9),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.campaign),
+    ],
 )
 def test_next_run_goes_on_where_a_stopped_one_was(
     output: str, number: signal.Signals, code: int, rig: Rig
