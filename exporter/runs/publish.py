@@ -52,7 +52,7 @@ class Publisher:
         lock: HeldLock = NO_LOCK,
         keep_s: float | None = None,
     ) -> None:
-        """`keep_s` is the age at which leftovers of other runs are removed under a lease; None for a
+        """`keep_s`: under a lease, the age at which leftovers of other runs are removed; None for a
         lock whose holder knows that those runs are dead.
         """
         self._destination = destination
