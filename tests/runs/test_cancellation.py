@@ -343,7 +343,7 @@ class ByScope:
 
 
 class ByTask:
-    """Cancels the task, as asyncio does at Ctrl-C and at its timeouts; no anyio shield stops that."""
+    """Cancels the task past any anyio shield, as asyncio does at Ctrl-C and its timeouts."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None

@@ -123,7 +123,7 @@ class Campaign:
         return ended.code
 
     def kill(self) -> bool:
-        """Start a run, kill it at a moment, and check its leftovers; returns whether it was killed."""
+        """Start a run, kill it at a moment, check its leftovers; whether the kill came in time."""
         home = self.destination.sidecars
         assert home is not None
         intent = Path(home.store.path_of(home.intent))

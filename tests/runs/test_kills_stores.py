@@ -1,4 +1,4 @@
-"""Runs to an object store that are killed at random moments, one after the other, over moving lists.
+"""Runs to an object store over moving lists, killed at random moments, one after the other.
 
 Some of them are part of every test run; `pytest -m soak` kills a hundred.
 """
