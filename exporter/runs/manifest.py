@@ -66,7 +66,7 @@ class Manifest:
     exporter_version: str
     status: Status
     started_at: datetime | None
-    """UTC, in milliseconds; None where an old manifest lacks it."""
+    """UTC, to the millisecond; None where an old manifest lacks it."""
     finished_at: datetime | None
     output: str
     """As the user named it."""

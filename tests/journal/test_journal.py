@@ -97,7 +97,7 @@ class AnswerWriter:
 
 
 def write_journal(path: Path, answer_count: int, **changes: Any) -> list[RecordedAnswer]:
-    """Answers in a segment each."""
+    """Write answers, each in a segment of its own."""
     journal, writer = open_journal(path, **changes), AnswerWriter()
     writer.record(journal, answer_count)
     journal.close()
@@ -244,7 +244,7 @@ def test_journal_that_does_not_fit_is_dropped_with_a_reason(
     assert journal.resumed is None
     assert journal.dropped is not None
     assert reason in journal.dropped
-    # It is this run's journal now.
+    # The journal belongs to this run now.
     writer = AnswerWriter()
     writer.record(journal)
     journal.close()
@@ -331,7 +331,7 @@ def test_file_that_is_no_journal_is_replaced(path: Path, found: bytes) -> None:
 
 @contextmanager
 def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """The system writes no file of this process beyond: a disk that is full."""
+    """Limit the size of this process's files, as a full disk does."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""An empty list is no reason to take what is published away."""
+"""An empty list does not remove published sessions."""
 
 import json
 from collections.abc import Sequence
@@ -166,7 +166,7 @@ def test_gateway_of_a_dataset_that_was_added_to_is_known_by_its_total(tmp_path: 
 
 
 def test_incremental_run_says_that_a_gateway_fell_silent(program: "Program") -> None:
-    """The state is made to know sessions of a gateway that shows none."""
+    """Add a bookmark with sessions for a gateway whose list is empty."""
     run = (*EXPORT, "out/", "--incremental", "--workspace", "w-1", "--workspace", "w-2")
     program.run(*run)
     path = program.folder / "out/_exporter/state.json"
