@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from exporter.api.calls import list_sessions
-from exporter.journal.journal import Header, find_obstacle
+from exporter.journal.journal import Header, explain_fresh_start
 from exporter.model import Gateway, ListingQuery
 from exporter.runs.previous import read_previous
 from exporter.runs.state import State, dump_state
@@ -50,7 +50,7 @@ def test_journal_of_another_query_is_not_taken_over(
 ) -> None:
     recorded, own = (Header("r", NOON, each.identity) for each in (PLAIN, query))
 
-    obstacle = find_obstacle(recorded, own, age_s=0.0, resume_within_s=60.0, fresh=False)
+    obstacle = explain_fresh_start(recorded, own, age_s=0.0, resume_within_s=60.0, fresh=False)
 
     assert obstacle == dropped
 

@@ -26,7 +26,7 @@ from exporter.cli.main import main
 from exporter.cli.parser import ALL_GROUPS, SERVICE_GROUPS
 from exporter.errors import ExporterError
 from exporter.settings.fields import Field, read_fields
-from tests.support.examples import scale_examples
+from tests.support.examples import scale_examples, thin_out
 from tests.support.program import Program
 
 REACHED: Final = 77
@@ -437,7 +437,7 @@ def writing(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(content)
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+@pytest.mark.parametrize("field", thin_out(FIELDS, 3), ids=lambda field: field.name)
 @settings(OFTEN, max_examples=scale_examples(12))
 @given(value=TOML_VALUES)
 @example(value="0x" + "f" * 5000)

@@ -93,6 +93,7 @@ class TestParquetFile(FileContract):
         return read_parquet(self.path())
 
 
+@pytest.mark.campaign
 class TestNdjsonFile(Ndjson, FileContract):
     name = "sessions.ndjson.gz"
     manifest = "sessions.ndjson.gz.manifest.json"
@@ -102,11 +103,13 @@ class TestNdjsonFile(Ndjson, FileContract):
         return read_ndjson(self.path())
 
 
+@pytest.mark.campaign
 class TestParquetDataset(DatasetContract):
     def read(self) -> list[Row]:
         return read_parquet(self.paths())
 
 
+@pytest.mark.campaign
 class TestNdjsonDataset(Ndjson, DatasetContract):
     flags = ("--format", "ndjson")
 
@@ -114,6 +117,7 @@ class TestNdjsonDataset(Ndjson, DatasetContract):
         return read_ndjson(self.paths())
 
 
+@pytest.mark.campaign
 class TestPartitionedParquet(PartitionedContract):
     flags = ("--partition-by", "dt,compute_id")
 

@@ -293,8 +293,8 @@ def test_answer_without_a_request_is_refused() -> None:
     replay = Replay([FullListing(GATEWAY, page_size=10)])
 
     with pytest.raises(ReplayError, match="lc-9, which is not read"):
-        replay.ask(RecordedAnswer(replace(request, gateway=elsewhere), 1, b""))
+        replay.advance(RecordedAnswer(replace(request, gateway=elsewhere), 1, b""))
     with pytest.raises(ReplayError, match="where nothing is asked for"):
-        replay.ask(RecordedAnswer(request, 5, b""))
+        replay.advance(RecordedAnswer(request, 5, b""))
     with pytest.raises(ReplayError, match="where nothing is asked for"):
-        replay.ask(RecordedAnswer(replace(request, number=2), 1, b""))
+        replay.advance(RecordedAnswer(replace(request, number=2), 1, b""))

@@ -9,9 +9,9 @@ import pytest
 from exporter.emulator.churn import Churn, Flow
 from exporter.listing.bookmark import Bookmark, Watch
 from exporter.listing.incremental import IncrementalListing
+from tests.support.examples import thin_out
 from tests.support.simulation import GATEWAY, NEWEST_MS, Wire, build_list, drive
 
-HOURS = 365 * 24
 HOUR_S = 3600.0
 SESSIONS = 500
 CHURNS = {
@@ -22,15 +22,16 @@ CHURNS = {
 }
 
 
+@pytest.mark.parametrize("days", thin_out([20, 365], 2))
 @pytest.mark.parametrize("name", CHURNS)
-def test_union_of_a_year_of_runs_is_the_truth(name: str) -> None:
+def test_union_of_hourly_runs_is_the_truth(name: str, days: int) -> None:
     sessions = build_list(CHURNS[name], SESSIONS, seed=1, spacing_ms=1_800_000)
     bookmark: Bookmark | None = None
     union: dict[str, dict[str, Any]] = {}
     modes: Counter[str] = Counter()
     costs: list[int] = []
     now_s = 0.0
-    for number in range(HOURS):
+    for number in range(days * 24):
         watch = Watch(now_ms=NEWEST_MS + round(now_s * 1000), settle_ms=3_600_000)
         listing = IncrementalListing(GATEWAY, bookmark, page_size=100, watch=watch)
         # Ten seconds for each answer: in a year some runs meet a list that moves under them.

@@ -44,6 +44,7 @@ def generations_of(folder: Path) -> list[Path]:
     return list(folder.glob(".*.generation"))
 
 
+@pytest.mark.campaign
 def test_killed_at_any_change_of_the_disk_the_folder_holds_one_version(tmp_path: Path) -> None:
     """Even before the recovery: a reader may come at any time."""
     (tmp_path / "start").mkdir()

@@ -5,6 +5,9 @@ import threading
 from contextlib import suppress
 from importlib import import_module
 
+from exporter.cli.parser import build_parser
+from exporter.settings.load import build_validator
+
 REQUIRED = (
     "exporter.cli.config",
     "exporter.cli.demo",
@@ -32,5 +35,7 @@ for name in REQUIRED:
 for name in OF_EXTRAS:
     with suppress(ImportError):
         import_module(name)
+build_validator()
+build_parser()  # compiles its patterns
 assert threading.active_count() == 1
 gc.freeze()  # a child that collects would copy every page it looks at
