@@ -13,6 +13,7 @@ import anyio.to_thread
 from exporter.api.calls import read_session_page
 from exporter.events import Event, ListingFinished, ListingStarted, PageRead
 from exporter.listing.interface import Listing, PageRequest
+from exporter.listing.order import read_times
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog, Replay
 from exporter.listing.schedule import MIN_WINDOW, Schedule
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
@@ -160,6 +161,5 @@ def accept(
 
 
 def find_newest_ms(sessions: Sequence[RawSession]) -> int | None:
-    """The latest create time among sessions; None when none of them has one that is a number."""
-    times = [session.get("createTime") for session in sessions]
-    return max([time for time in times if type(time) is int and time > 0], default=None)
+    """The latest create time among sessions; None when none of them has one."""
+    return max([time for time in read_times(sessions) if time is not None], default=None)

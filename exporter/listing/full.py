@@ -68,6 +68,10 @@ class FullListing:
         return self._gateway
 
     @property
+    def bookmark(self) -> None:
+        """None: what it reads is not recorded. See `IncrementalListing`."""
+
+    @property
     def asked_count(self) -> int:
         return self._asked_count
 

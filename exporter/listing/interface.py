@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from exporter.listing.bookmark import Bookmark
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 
 Purpose = Literal["sweep", "sentinel", "repair"]
@@ -54,14 +55,15 @@ class Listing(Protocol):
     def facts(self) -> ListingFacts | None:
         """The outcome; None until the listing is concluded."""
 
+    @property
+    def bookmark(self) -> Bookmark | None:
+        """The bookmark for the next run; None where that has to list in full."""
+
     def next_request(self) -> PageRequest | None:
         """The next request; None while it depends on answers in flight, and at the end."""
 
     def accept(self, request: PageRequest, page: SessionPage) -> None:
-        """Accept the answer to a request of `next_request`, in any order.
-
-        The listing owns the page's sessions from then on, and removes those that it leaves out.
-        """
+        """Accept the answer to a request of `next_request`, in any order; the page stays whole."""
 
     def take_rows(self, most: int) -> list[RawSession]:
         """The next rows in list order: whole pages, until `most` rows are reached; empty when none

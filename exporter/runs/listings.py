@@ -63,14 +63,12 @@ def build_state(
 
     An `emptied` gateway keeps its previous bookmark.
     """
+    if run.state_at is None or run.time_range.has_bounds:
+        return None
     unproven = {each.gateway for each in facts if each.proof == "unproven"}
     bookmarks = {
-        each.gateway: None if each.gateway in unproven else each.bookmark
-        for each in listings
-        if isinstance(each, IncrementalListing)
+        each.gateway: None if each.gateway in unproven else each.bookmark for each in listings
     }
-    if len(bookmarks) < len(listings) or run.state_at is None:
-        return None
     return dump_state(
         State(
             run_id=run.run_id,
