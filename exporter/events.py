@@ -1,6 +1,4 @@
-"""What a run says while it runs: frozen values for whoever draws, logs or counts; performs no
-I/O.
-"""
+"""The events of a run: frozen values for listeners that draw, log or count; performs no I/O."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,22 +20,21 @@ class RunStarted:
 @dataclass(frozen=True, slots=True)
 class GatewaysDiscovered:
     gateway_count: int
-    """Gateways this run will list; their ListingStarted events follow as each one's first page
-    comes."""
+    """Gateways this run will list; a ListingStarted follows with the first page of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListingStarted:
-    """The first page of a gateway came and told the total.
+    """The first page of a gateway arrived, with the total.
 
-    Comes once more where a listing that asked for what is new goes on to read the whole list.
+    Emitted again where an incremental listing goes on to read the whole list.
     """
 
     gateway: Gateway
     total_count: int
     page_count: int
     incremental: bool = False
-    """What is new is asked for: how much that is, neither of the counts tells."""
+    """Only new and changed sessions are listed; neither count says how many they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +54,22 @@ class RequestEnded:
 @dataclass(frozen=True, slots=True)
 class RetryScheduled:
     call: str
-    """What is asked for, for a reader: `page 17 of w-1/lc-2`."""
+    """The request, for a reader: `page 17 of w-1/lc-2`."""
     attempt: int
     """The attempt that failed, from 1."""
     wait_s: float
     error: str
-    """What it failed with; never holds a secret."""
+    """Why the attempt failed; never holds a secret."""
     gateway: Gateway | None = None
-    """None where the call is about no single one."""
+    """None where the call concerns no single gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaceLearnt:
-    """A throttled answer told something about the quota."""
+    """A throttled answer changed the estimate of the quota."""
 
     learnt_rps: float
-    """What the quota seems to be, in requests a second."""
+    """The estimated quota, in requests a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ class PageRead:
     page_num: int
     session_count: int
     resumed: bool = False
-    """Read by a run before this one, and taken from its journal."""
+    """Read by an earlier run, and taken from its journal."""
     newest_create_ms: int | None = None
     """The latest create time on the page, milliseconds since 1970; None where it has none."""
 
@@ -89,7 +86,7 @@ class PageRead:
 @dataclass(frozen=True, slots=True)
 class SessionsWritten:
     session_count: int
-    """Sessions handed to the sink by this step, not in all."""
+    """Sessions handed to the sink by this step, not the sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,7 @@ class RunFinished:
     """Of the files that this run wrote; 0 for a table, whose library writes them."""
     elapsed_s: float
     incremental: bool = False
-    """Whether it added to the output what is new or changed, in place of writing it anew."""
+    """Whether the run added new and changed sessions instead of replacing the output."""
 
 
 Event = (

@@ -1,5 +1,6 @@
-"""Values that every stage knows: gateways, sessions, pages, time ranges, listing facts."""
+"""Values that every stage uses: gateways, sessions, pages, time ranges, listing facts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Final, Literal
@@ -12,14 +13,14 @@ RawSession = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row of a page that has no id by which its session could be known."""
+    """A row of a page without a session id."""
 
     place: int
     """On its page, from 0."""
     stand_in_id: str
-    """Of the session that keeps the row's place on the page: the same wherever the row is met."""
+    """The id of the stand-in on the page: the same wherever the row is read."""
     reason: str
-    """Why it is none, for a reader."""
+    """Why the row has no session id, for a reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,14 @@ class SessionPage:
     """One answer of ListLivyComputeSessions: a contiguous piece of the list at one instant."""
 
     total_count: int
-    sessions: list[RawSession]
-    session_ids: list[str]
-    """Of `sessions`, in the same order."""
+    sessions: Sequence[RawSession]
+    session_ids: Sequence[str]
+    """The ids of `sessions`, in the same order."""
     unreadable: tuple[UnreadableRow, ...] = ()
     """Rows without an id, in the order of their places. In `sessions` each has a stand-in with an
-    id of its own, so that a listing counts it like any other; what is written leaves it out."""
+    id of its own, so that a listing counts it like any other row; no output holds it."""
     body: bytes = field(default=b"", compare=False, repr=False)
-    """The answer as it came, for whoever keeps it; `read_session_page` makes a page of it again."""
+    """The answer's bytes, for the journal; `read_session_page` parses them again."""
 
     @property
     def row_count(self) -> int:
@@ -44,7 +45,7 @@ class SessionPage:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Gateway:
-    """A Livy gateway, named in full: three services' ids that together key one session list."""
+    """A Livy gateway's full name: three ids that together select one session list."""
 
     region_id: str
     workspace_id: str
@@ -61,29 +62,29 @@ Mode = Literal["full", "incremental"]
 
 @dataclass(frozen=True, slots=True)
 class ListingFacts:
-    """What was read of one gateway, and what that proves."""
+    """The counts of one gateway's listing, and its proof."""
 
     gateway: Gateway
     session_count: int
-    """Distinct sessions that were handed on: those in the time range, and in an incremental listing
-    only those that are new or changed."""
+    """Distinct sessions handed to the output: those in the time range, and in an incremental
+    listing only new or changed ones."""
     total_count_first: int
     total_count_last: int
     inserted_count: int
-    """Sessions in front of the first answer's, when the head was read again; at least so many."""
+    """Sessions in front of the first answer's when the head was read again; a lower bound."""
     deleted_count: int
-    """As the totals and the insertions tell; at least so many."""
+    """Computed from the totals and the insertions; a lower bound."""
     overlap_count: int
-    """Rows that were seen again and left out, but for those of the sentinel."""
+    """Rows seen again and left out, except those of the sentinel."""
     page_count: int
-    """Pages read in all, the sentinel and repairs included."""
+    """All pages read, including the sentinel and repairs."""
     repair_page_count: int
     proof: Proof
     missing: str = ""
     """Why the listing is unproven, for a reader; empty if it is proven."""
     mode: Mode = "full"
     full_because: str = ""
-    """Why a listing that was to be incremental is a full one, for a reader; empty if it is not."""
+    """Why an incremental run listed the gateway in full, for a reader; empty if it did not."""
 
 
 @dataclass(slots=True)
@@ -99,19 +100,18 @@ class RequestCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListingQuery:
-    """The parameters of ListLivyComputeSessions that are no place in the list.
+    """The parameters of ListLivyComputeSessions other than the place in the list.
 
-    A filter of the API is added here and nowhere else, as a field that names its parameter: it is
-    sent with each request, and runs with different filters take over neither each other's journal
-    nor each other's state.
+    A filter of the API is added here and nowhere else, as a field that names its parameter. It is
+    sent with each request. Runs with different filters share neither a journal nor a state.
     """
 
     page_size: int = field(metadata={"parameter": "pageSize"})
-    """1 to 100; a listing that looks again at a place may ask for fewer rows."""
+    """1 to 100; a request that reads a place again may ask for fewer rows."""
 
     @property
     def parameters(self) -> dict[str, str]:
-        """As they are sent; a field that is None is not."""
+        """The fields that are set, as they are sent."""
         return {
             each.metadata["parameter"]: str(getattr(self, each.name))
             for each in fields(self)
@@ -120,7 +120,7 @@ class ListingQuery:
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The fields that choose sessions, where they are set."""
+        """The fields that select sessions and are set."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {
             name: value
@@ -130,7 +130,7 @@ class ListingQuery:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The fields that decide what an answer holds, as JSON."""
+        """The fields that determine an answer's content, as JSON."""
         return {"page_size": self.page_size, **self.filters}
 
 
@@ -145,16 +145,17 @@ class TimeRange:
     def has_bounds(self) -> bool:
         return self.since_ms is not None or self.until_ms is not None
 
-    def wants(self, create_time: object) -> bool:
-        """Whether to keep a session that was created then. One that does not tell is kept: nothing
-        shows that it was not created within the range.
+    def includes(self, create_time: object) -> bool:
+        """Whether the range includes a session with this create time.
+
+        A session without a readable one is included: nothing shows that it is outside the range.
         """
         at_ms = read_create_time(create_time)
         if at_ms is None:
             return True
-        least = -inf if self.since_ms is None else self.since_ms
-        most = inf if self.until_ms is None else self.until_ms
-        return least <= at_ms < most
+        min_ms = -inf if self.since_ms is None else self.since_ms
+        end_ms = inf if self.until_ms is None else self.until_ms
+        return min_ms <= at_ms < end_ms
 
 
 ALL_TIME = TimeRange()

@@ -3,7 +3,7 @@
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard, get_args
+from typing import TypeGuard
 
 from exporter.destinations.dataset import require_dataset
 from exporter.destinations.destination import Destination
@@ -11,7 +11,7 @@ from exporter.errors import UnusableNameError, UsageError, mask_url, quote, shor
 from exporter.model import FileFormat, OutputFormat, TableFormat
 from exporter.settings.catalogs import Catalogs
 from exporter.settings.files import describe_kind, find_fault
-from exporter.sinks.formats import resolve_format
+from exporter.sinks.formats import DATASET_FORMAT, FORMATS, resolve_format
 from exporter.stores.interface import Store
 from exporter.stores.local import LocalStore
 from exporter.stores.pipe import is_pipe_or_device
@@ -55,7 +55,7 @@ def resolve_destination(
     if output.endswith("/") or is_folder(output):
         store = LocalStore(output, makes_folder=True)
         require_dataset(store)
-        return Destination(output, "dataset", file_format or "parquet", "none", store, "")
+        return Destination(output, "dataset", file_format or DATASET_FORMAT, "none", store, "")
     require_regular(output)
     output_format, codec = resolve_format(output, file_format)
     # A link stays and its target is replaced; the run's own files stand beside the link.
@@ -64,7 +64,7 @@ def resolve_destination(
 
 
 def is_file_format(chosen: OutputFormat | None) -> TypeGuard[FileFormat]:
-    return chosen in get_args(FileFormat)
+    return chosen in FORMATS
 
 
 def resolve_table(request: TableRequest, table_format: TableFormat) -> Destination:
@@ -73,7 +73,7 @@ def resolve_table(request: TableRequest, table_format: TableFormat) -> Destinati
         require_local(output)
     table = open_table(table_format, request)
     store, name = locate_table(table.location, access=request.access)
-    return Destination(output, "table", "parquet", "none", store, name, table, table_format)
+    return Destination(output, "table", DATASET_FORMAT, "none", store, name, table, table_format)
 
 
 def locate_table(location: str, *, access: StoreAccess) -> tuple[Store, str]:
@@ -96,7 +96,7 @@ def resolve_object_store(
     if output.endswith("/") or "." not in name:
         store = open_store(output, access)
         require_dataset(store)
-        return Destination(output, "dataset", chosen or "parquet", "none", store, "")
+        return Destination(output, "dataset", chosen or DATASET_FORMAT, "none", store, "")
     output_format, codec = resolve_format(output, chosen)
     folder = output.rpartition("/")[0]
     return Destination(output, "file", output_format, codec, open_store(folder, access), name)

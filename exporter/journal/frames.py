@@ -1,7 +1,7 @@
-"""A file of checked frames, written at its end by one process at a time.
+"""A file of checksummed frames, appended to by one process at a time.
 
-A frame that is not whole, or of which a bit changed, ends the file: it and what follows it are cut
-off when the file is opened again. So what is read is always what was written up to some moment.
+An incomplete or corrupt frame ends the file: it and everything after it are cut off when the file
+is opened again. So a reader always gets exactly the frames that were written up to some moment.
 """
 
 import fcntl
@@ -14,64 +14,63 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-HEAD: Final = struct.Struct("<4sIqQI")
-"""Mark, count, when it was written in milliseconds of the epoch, payload's size; then the checksum
-of all of these and the payload."""
-MARK: Final = b"LXF1"
-CHECKED: Final = HEAD.size - 4
-LARGEST_BYTES: Final = 1 << 30
-"""No frame is larger: what says so is damaged, and is not worth reading."""
+HEADER: Final = struct.Struct("<4sIqQI")
+"""Magic bytes, count, time of writing in milliseconds since 1970, size of the payload; then the
+CRC-32 of all of these and the payload."""
+MAGIC: Final = b"LXF1"
+CHECKED_BYTES: Final = HEADER.size - 4
+MAX_PAYLOAD_BYTES: Final = 1 << 30
+"""A header that claims a larger payload is corrupt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     payload: bytes
     count: int
-    """How many of the writer's things are in it."""
+    """Records in the payload."""
     written_ms: int
     end: int
-    """Where the next one begins."""
+    """Where the next frame begins."""
 
 
 class FrameFile:
     """The open file, locked against a second writer until it is closed."""
 
     def __init__(self, path: Path) -> None:
-        """Raises BlockingIOError when another process writes it, OSError as it comes."""
+        """Raises BlockingIOError when another process writes the file, and any other OSError."""
         self.path = path
         self._fd = open_locked(path)
         self.found_bytes = os.fstat(self._fd).st_size
-        """What was there when it was opened."""
+        """Size of the file when it was opened."""
         self.size_bytes = self.found_bytes
-        """Where the next frame begins; to be set with `cut` once it is known what is good."""
+        """Where the next frame is written; the caller cuts off a corrupt end first, with `cut`."""
 
     def read(self, start: int = 0) -> Iterator[Frame]:
         """The good frames from `start` on, one at a time."""
-        place = start
-        while (frame := self._read_at(place)) is not None:
-            place = frame.end
+        while (frame := self._read_at(start)) is not None:
+            start = frame.end
             yield frame
 
     def cut(self, size_bytes: int) -> None:
-        """Drop what follows."""
+        """Drop everything after the first `size_bytes`."""
         os.ftruncate(self._fd, size_bytes)
         self.size_bytes = size_bytes
 
     def append(self, frame: bytes) -> None:
-        """Write what `build_frame` built. Raises OSError as it comes, and leaves nothing then."""
-        rest, place = memoryview(frame), self.size_bytes
+        """Append a frame of `build_frame`; after an OSError nothing of it is left in the file."""
+        rest, end = memoryview(frame), self.size_bytes
         try:
             while len(rest) > 0:
-                written = os.pwrite(self._fd, rest, place)
-                rest, place = rest[written:], place + written
+                written_bytes = os.pwrite(self._fd, rest, end)
+                rest, end = rest[written_bytes:], end + written_bytes
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._fd, self.size_bytes)
             raise
-        self.size_bytes = place
+        self.size_bytes = end
 
     def remove(self) -> None:
-        """Remove the file while it is still ours, and close it."""
+        """Remove the file while it is still locked, and close it."""
         with suppress(OSError):
             self.path.unlink()
         self.close()
@@ -82,27 +81,27 @@ class FrameFile:
                 os.close(self._fd)
         self._fd = -1
 
-    def _read_at(self, place: int) -> Frame | None:
-        head = os.pread(self._fd, HEAD.size, place)
-        if len(head) < HEAD.size:
+    def _read_at(self, start: int) -> Frame | None:
+        header = os.pread(self._fd, HEADER.size, start)
+        if len(header) < HEADER.size:
             return None
-        mark, count, written_ms, size_bytes, checksum = HEAD.unpack(head)
-        if mark != MARK or size_bytes > LARGEST_BYTES:
+        magic, count, written_ms, size_bytes, checksum = HEADER.unpack(header)
+        if magic != MAGIC or size_bytes > MAX_PAYLOAD_BYTES:
             return None
-        payload = os.pread(self._fd, size_bytes, place + HEAD.size)
-        if zlib.crc32(payload, zlib.crc32(head[:CHECKED])) != checksum:
+        payload = os.pread(self._fd, size_bytes, start + HEADER.size)
+        if zlib.crc32(payload, zlib.crc32(header[:CHECKED_BYTES])) != checksum:
             return None
-        return Frame(payload, count, written_ms, place + HEAD.size + size_bytes)
+        return Frame(payload, count, written_ms, start + HEADER.size + size_bytes)
 
 
 def is_framed(path: Path) -> bool:
-    """Whether a file begins as one of ours does; not so for what cannot be read."""
+    """Whether a file begins with the magic bytes; false for one that cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        return os.read(fd, len(MARK)) == MARK
+        return os.read(fd, len(MAGIC)) == MAGIC
     except OSError:
         return False
     finally:
@@ -110,18 +109,18 @@ def is_framed(path: Path) -> bool:
 
 
 def build_frame(payload: bytes, *, count: int, written_ms: int) -> bytes:
-    head = HEAD.pack(MARK, count, written_ms, len(payload), 0)[:CHECKED]
-    checksum = zlib.crc32(payload, zlib.crc32(head))
-    return b"".join((head, checksum.to_bytes(4, "little"), payload))
+    header = HEADER.pack(MAGIC, count, written_ms, len(payload), 0)[:CHECKED_BYTES]
+    checksum = zlib.crc32(payload, zlib.crc32(header))
+    return b"".join((header, checksum.to_bytes(4, "little"), payload))
 
 
 def open_locked(path: Path) -> int:
     while True:
-        # Sessions are nobody else's to read until they are published.
+        # Only this user may read sessions that are not published.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last writer may have removed it between the two calls.
+            # The last writer may have removed the file between the two calls.
             if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
                 return fd
         except BaseException:

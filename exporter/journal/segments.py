@@ -1,4 +1,4 @@
-"""Answers as Arrow segments, and back; performs no I/O."""
+"""Encodes recorded answers as Arrow segments, and decodes them; performs no I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from exporter.listing.interface import Purpose
 from exporter.model import SessionPage
 
 CODEC: Final = "lz4_raw"
-"""Sessions look alike: this takes five sixths of them, in little more time than copying them."""
+"""Saves five sixths of a body, since sessions look alike, in little more time than a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """One answer, and the request it is for."""
+    """One recorded answer, and its request."""
 
     gateway_index: int
-    """Its gateway's place in the run."""
+    """The gateway's index among those of the run."""
     asked_count: int
     number: int
     page_num: int
@@ -25,7 +25,7 @@ class SegmentRow:
     purpose: Purpose
     body_bytes: int
     packed_body: bytes
-    """Compressed at once, while it is at hand: to keep bodies and compress many costs more."""
+    """Each body is compressed alone, as it arrives: compressing many at once costs more."""
 
 
 @cache
@@ -84,7 +84,7 @@ def read_segment(segment: bytes) -> list[SegmentRow]:
 
 
 def estimate_journal_bytes(session_count: int, page: SessionPage) -> int:
-    """What the journal of so many sessions takes, by a page of them with its body."""
+    """The size of the journal of so many sessions, estimated from one page and its body."""
     if not page.session_ids:
         return 0
     size_bytes = len(pack_body(page.body))

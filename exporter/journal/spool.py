@@ -1,4 +1,4 @@
-"""The folder in which journals of outputs in object stores are kept."""
+"""The spool: the local folder of the journals of outputs in object stores."""
 
 import re
 from contextlib import suppress
@@ -9,8 +9,9 @@ from exporter.journal.frames import FrameFile, is_framed
 
 
 def remove_stale(spool: Path, *, now: datetime, resume_within_s: float) -> None:
-    """Remove the journals in a spool that nobody will resume, whatever their output. What is called
-    otherwise, or does not begin as a journal, is somebody else's.
+    """Remove the journals in a spool that are too old to be resumed, whatever their output.
+
+    Files of other names, and those that do not begin as a journal does, are not ours and stay.
     """
     with suppress(OSError):
         for path in spool.iterdir():

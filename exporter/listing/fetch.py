@@ -1,7 +1,7 @@
 """Fetches pages until every gateway's listing is concluded, with bounded memory.
 
-A fixed number of workers send the requests of `Schedule`, which is plain code; one task hands the
-rows on in order.
+A fixed number of workers send the requests of `Schedule`, which is plain code; one task writes the
+rows in order.
 """
 
 from collections import deque
@@ -13,17 +13,18 @@ import anyio.to_thread
 from exporter.api.calls import read_session_page
 from exporter.events import Event, ListingFinished, ListingStarted, PageRead
 from exporter.listing.interface import Listing, PageRequest
+from exporter.listing.order import read_times
 from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog, Replay
 from exporter.listing.schedule import MIN_WINDOW, Schedule
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 
 FetchPage = Callable[[PageRequest], Awaitable[SessionPage]]
 OnRows = Callable[[Gateway, list[RawSession]], Awaitable[None]]
-Note = Callable[[Listing, PageRequest, SessionPage], None]
+View = Callable[[PageRequest, SessionPage], SessionPage]
 
 
-class Sleepers:
-    """Idle tasks, woken one at a time in the order they came."""
+class WaitQueue:
+    """Idle tasks, woken one at a time, first come first served."""
 
     def __init__(self) -> None:
         self._events: deque[anyio.Event] = deque()
@@ -34,7 +35,7 @@ class Sleepers:
         try:
             await event.wait()
         except BaseException:
-            # Woken and cancelled at once: wake another one instead.
+            # A task that was woken and cancelled at once passes the wake-up on.
             if event in self._events:
                 self._events.remove(event)
             else:
@@ -58,37 +59,37 @@ async def fetch_sessions(
     page_size: int,
     concurrency: int,
     emit: Callable[[Event], None],
-    note: Note = lambda *_: None,
+    view: View = lambda _, page: page,
     journal: AnswerLog = NO_ANSWER_LOG,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> list[ListingFacts]:
-    """Drive every listing to its end and hand its rows on in list order; one outcome a gateway, in
-    order.
+    """Drive every listing to its end and pass its rows on in list order; returns the facts of each
+    gateway, in order.
 
-    `on_rows` is awaited before the next rows come; while it is slow, no more than the window is
-    asked for. `note` sees each answer just before its listing takes it in. The answers that
-    `journal` recorded are taken in first, by new listings, and not asked for again. Raises
-    ReplayError when they do not fit, and the errors of `fetch_page` and `on_rows`, the latter in an
-    ExceptionGroup unless it was about recorded rows.
+    `on_rows` is awaited before the next rows; while it is slow, no more pages than the window are
+    fetched. `view` converts each answer for its listing. The recorded answers of `journal` are
+    replayed first, into new listings, and not asked for again. Raises ReplayError when they do not
+    fit, and the errors of `fetch_page` and `on_rows`, the latter in an ExceptionGroup unless it was
+    about recorded rows.
     """
     schedule = Schedule(listings, page_size=page_size, window=max(MIN_WINDOW, 2 * concurrency))
-    askers, writers = Sleepers(), Sleepers()
+    workers, writers = WaitQueue(), WaitQueue()
 
-    async def ask() -> None:
+    async def work() -> None:
         while not schedule.finished:
             found = schedule.next_request()
             if found is None:
-                await askers.wait()
+                await workers.wait()
                 continue
-            # There may be more requests than this one: each worker woken wakes the next.
-            askers.wake_one()
+            # There may be more requests: each worker that finds one wakes the next worker.
+            workers.wake_one()
             listing, request = found
             if request.wait_s > 0:
                 await sleep(request.wait_s)
             page = await fetch_page(request)
             await journal.make_room()
-            note(listing, request, page)
-            journal.note(listing, request, page)
+            page = view(request, page)
+            journal.record(listing, request, page)
             accept(listing, request, page, emit=emit)
             writers.wake_one()
             await journal.flush_if_due()
@@ -98,17 +99,17 @@ async def fetch_sessions(
             found = schedule.take_rows()
             if found is not None:
                 await on_rows(*found)
-                askers.wake_one()
+                workers.wake_one()
             elif not schedule.finished:
-                askers.wake_one()
+                workers.wake_one()
                 await writers.wait()
-        askers.wake_all()
+        workers.wake_all()
 
-    await replay(journal, listings, schedule, on_rows=on_rows, emit=emit, note=note)
+    await replay(journal, listings, schedule, on_rows=on_rows, emit=emit, view=view)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         for _ in range(concurrency):
-            tasks.start_soon(ask)
+            tasks.start_soon(work)
     return schedule.facts
 
 
@@ -119,25 +120,24 @@ async def replay(
     *,
     on_rows: OnRows,
     emit: Callable[[Event], None],
-    note: Note,
+    view: View,
 ) -> None:
-    """Take in the recorded answers and hand their rows on as they come.
+    """Give the recorded answers to their listings, and pass rows on as soon as they are ready.
 
     So no more rows are held than in the run that recorded them.
     """
     if not journal.has_recorded:
         return
-    course = Replay(listings)
+    replayed = Replay(listings)
     recorded = iter(journal.read_recorded())
     while (answers := await anyio.to_thread.run_sync(next, recorded, None)) is not None:
         for answer in answers:
-            listing = course.ask(answer)
-            page = read_session_page(answer.body)
-            note(listing, answer.request, page)
+            listing = replayed.advance(answer)
+            page = view(answer.request, read_session_page(answer.body))
             accept(listing, answer.request, page, emit=emit, resumed=True)
             while (found := schedule.take_rows()) is not None:
                 await on_rows(*found)
-    schedule.owe(course.unanswered)
+    schedule.send_first(replayed.unanswered)
 
 
 def accept(
@@ -161,6 +161,5 @@ def accept(
 
 
 def find_newest_ms(sessions: Sequence[RawSession]) -> int | None:
-    """The latest create time among sessions; None when none of them has one that is a number."""
-    times = [session.get("createTime") for session in sessions]
-    return max([time for time in times if type(time) is int and time > 0], default=None)
+    """The latest create time among sessions; None when none of them has one."""
+    return max([time for time in read_times(sessions) if time is not None], default=None)

@@ -68,6 +68,10 @@ class FullListing:
         return self._gateway
 
     @property
+    def bookmark(self) -> None:
+        """None: what it reads is not recorded. See `IncrementalListing`."""
+
+    @property
     def asked_count(self) -> int:
         return self._asked_count
 
@@ -169,9 +173,8 @@ class FullListing:
         if self._confirming_sweeps:
             new_count = row_count - len(repeated)
             self._confirming_sweeps[-1].add(page, start=window.start, new_count=new_count)
-        for position in reversed(repeated):
-            del page.sessions[position]
-        return page.sessions
+        seen = frozenset(repeated)
+        return [each for position, each in enumerate(page.sessions) if position not in seen]
 
     def _ask_again_if_emptied(self, page: SessionPage) -> None:
         """One answer that says the list is empty may be a fault; many in a row are believed."""

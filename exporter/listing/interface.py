@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from exporter.listing.bookmark import Bookmark
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 
 Purpose = Literal["sweep", "sentinel", "repair"]
@@ -14,18 +15,17 @@ class PageRequest:
     page_num: int
     page_size: int
     number: int
-    """Its place among the listing's requests, from 1: the order in which rows leave."""
+    """The request's place among those of its listing, from 1: the order of the rows."""
     purpose: Purpose
     wait_s: float = field(default=0.0, compare=False)
-    """The wait before it is sent: an answer may have been out of date."""
+    """Seconds to wait before it is sent: an earlier answer may have been out of date."""
 
 
 class Listing(Protocol):
-    """The state of one gateway's listing: what to ask next, and the rows that may leave, in order.
+    """The state of one gateway's listing: its next requests, and the rows that are ready, in order.
 
-    Plain code that decides; its caller sends the requests and hands the rows on. Answers may come
-    in any order. Given the same answers at the same places between its requests, it decides the
-    same.
+    It decides; its caller does the I/O. Answers may come in any order. Given the same answers at
+    the same places between its requests, it decides the same.
     """
 
     @property
@@ -33,21 +33,19 @@ class Listing(Protocol):
 
     @property
     def is_incremental(self) -> bool:
-        """Whether it reads only what is new; once it reads the whole list, this stays false."""
+        """Whether it reads only new and changed sessions; false for good once it reads all."""
 
     @property
     def page_count(self) -> int | None:
-        """Pages that the listing is likely to read; None before the first answer."""
+        """Pages that the listing expects to read; None before the first answer."""
 
     @property
     def asked_count(self) -> int:
-        """Requests that `next_request` gave so far."""
+        """Requests that `next_request` has returned so far."""
 
     @property
     def held_count(self) -> int:
-        """Pages asked for whose rows have not been taken yet: this listing holds them in memory, or
-        will.
-        """
+        """Pages requested whose rows have not been taken: the listing holds them, or will."""
 
     @property
     def ready_count(self) -> int:
@@ -57,14 +55,15 @@ class Listing(Protocol):
     def facts(self) -> ListingFacts | None:
         """The outcome; None until the listing is concluded."""
 
+    @property
+    def bookmark(self) -> Bookmark | None:
+        """The bookmark for the next run; None where that has to list in full."""
+
     def next_request(self) -> PageRequest | None:
-        """The next request; None while that depends on answers in flight, and at the end."""
+        """The next request; None while it depends on answers in flight, and at the end."""
 
     def accept(self, request: PageRequest, page: SessionPage) -> None:
-        """Take in the answer to a request of `next_request`; any order of answers will do.
-
-        The listing owns the page's sessions from then on, and removes those that are not to leave.
-        """
+        """Accept the answer to a request of `next_request`, in any order; the page stays whole."""
 
     def take_rows(self, most: int) -> list[RawSession]:
         """The next rows in list order: whole pages, until `most` rows are reached; empty when none

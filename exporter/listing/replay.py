@@ -1,4 +1,4 @@
-"""Brings listings back to where a killed run left them, answer by answer; performs no I/O."""
+"""Replays recorded answers into new listings; performs no I/O."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from exporter.model import Gateway, SessionPage
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """An answer that a listing took in, and its place among the listing's requests."""
+    """An answer that a listing accepted, and its place among the listing's requests."""
 
     request: PageRequest
     asked_count: int
-    """Requests that the listing had given by then."""
+    """Requests that the listing had made by then."""
     body: bytes
-    """As it came."""
+    """The answer's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +31,43 @@ class ResumedRun:
 
 
 class AnswerLog(Protocol):
-    """The answers of all listings in the order in which they were taken in, kept for a later run.
+    """The answers of all listings in the order in which they were accepted, for a later run.
 
-    Any prefix of that order is a state the listings were in.
+    Any prefix of that order is a state that the listings were in.
     """
 
     @property
     def resumed(self) -> ResumedRun | None:
-        """None where the run begins at the beginning."""
+        """None where nothing is resumed."""
 
     @property
     def has_recorded(self) -> bool:
-        """Whether an earlier run kept any."""
+        """Whether there are answers of an earlier run."""
 
     def read_recorded(self) -> Iterator[Sequence[RecordedAnswer]]:
-        """The answers that an earlier run kept, some at a time; each step blocks."""
+        """The answers of the earlier run, some at a time; each step blocks."""
 
     async def make_room(self) -> None:
-        """Wait until one more answer may be noted: a crash must not lose too many."""
+        """Wait until one more answer may be recorded: a crash must not lose too many."""
 
-    def note(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
-        """Keep an answer, just before its listing takes it in; does not block."""
+    def record(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
+        """Record an answer just before its listing accepts it; does not block."""
 
     async def flush_if_due(self) -> None:
-        """Write the noted answers if there are enough."""
+        """Write the recorded answers if there are enough."""
 
     def close(self) -> int:
-        """Write what is left, and keep it for the next run; blocks. Returns how many answers that
-        run can take over.
+        """Write the remaining answers, and keep all for the next run; blocks.
+
+        Returns how many answers that run can resume with.
         """
 
     def remove(self) -> None:
-        """Keep nothing: what was read is published, or of no use; blocks."""
+        """Remove all answers: they are published, or of no use; blocks."""
 
 
 class NoAnswerLog:
-    """Keeps nothing."""
+    """Records nothing."""
 
     resumed: Final = None
     has_recorded: Final = False
@@ -77,7 +78,7 @@ class NoAnswerLog:
     async def make_room(self) -> None:
         pass
 
-    def note(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
+    def record(self, listing: Listing, request: PageRequest, page: SessionPage) -> None:
         pass
 
     async def flush_if_due(self) -> None:
@@ -94,10 +95,10 @@ NO_ANSWER_LOG: Final = NoAnswerLog()
 
 
 class Replay:
-    """Gives the same requests again in the same order, so that the recorded answers fit.
+    """Makes the listings repeat their requests in the same order, so that recorded answers fit.
 
     A listing decides the same when it gets the same answers at the same places between its
-    requests; the requests it gives meanwhile are compared with the recorded ones all the same.
+    requests. Each request is compared with the recorded one all the same.
     """
 
     def __init__(self, listings: Sequence[Listing]) -> None:
@@ -109,10 +110,10 @@ class Replay:
         """Requests without a recorded answer, in the order of each gateway."""
         return list(self._unanswered.values())
 
-    def ask(self, answer: RecordedAnswer) -> Listing:
-        """The listing of `answer`, ready to take it in.
+    def advance(self, answer: RecordedAnswer) -> Listing:
+        """The listing of `answer`, ready to accept it.
 
-        Raises ReplayError when it would not have asked for that.
+        Raises ReplayError when the listing does not make the recorded request.
         """
         recorded = answer.request
         listing = self._listings.get(recorded.gateway)
@@ -121,17 +122,18 @@ class Replay:
         while listing.asked_count < answer.asked_count:
             request = listing.next_request()
             if request is None:
-                raise self._differ(recorded, None)
+                raise build_error(recorded, None)
             self._unanswered[request.gateway, request.number] = listing, request
         found = self._unanswered.pop((recorded.gateway, recorded.number), None)
         if found is None or found[1] != recorded:
-            raise self._differ(recorded, None if found is None else found[1])
+            raise build_error(recorded, None if found is None else found[1])
         return listing
 
-    def _differ(self, recorded: PageRequest, request: PageRequest | None) -> ReplayError:
-        asked = "nothing" if request is None else f"page {request.page_num}"
-        return ReplayError(
-            f"the journal answers page {recorded.page_num} of {recorded.gateway} as request"
-            f" {recorded.number}, where {asked} is asked for",
-            hint="run again: a journal that does not fit is not kept",
-        )
+
+def build_error(recorded: PageRequest, request: PageRequest | None) -> ReplayError:
+    asked = "nothing" if request is None else f"page {request.page_num}"
+    return ReplayError(
+        f"the journal answers page {recorded.page_num} of {recorded.gateway} as request"
+        f" {recorded.number}, where {asked} is asked for",
+        hint="run again: a journal that does not fit is not kept",
+    )

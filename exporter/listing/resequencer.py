@@ -33,7 +33,9 @@ class Resequencer:
         `finish`.
         """
         if self._time_range.has_bounds:
-            sessions = [each for each in sessions if self._time_range.wants(each.get("createTime"))]
+            sessions = [
+                each for each in sessions if self._time_range.includes(each.get("createTime"))
+            ]
         self.session_count += len(sessions)
         if is_last:
             self._late += sessions

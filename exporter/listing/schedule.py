@@ -7,19 +7,18 @@ from exporter.listing.interface import Listing, PageRequest
 from exporter.model import Gateway, ListingFacts, RawSession
 
 MIN_WINDOW = 64
-
-
-ROWS_AT_ONCE = 2000
-"""Rows handed on in one step if there are as many: larger steps would save little."""
+"""Smallest window, in pages, however few workers there are."""
+MAX_ROWS_AT_ONCE = 2000
+"""Rows written in one step if there are as many: larger steps would save little."""
 
 
 class Schedule:
-    """Chooses the next request over all gateways, and the next rows to leave.
+    """Chooses the next request over all gateways, and the next rows to write.
 
-    Gateways are listed in the order given: a later one is asked only while no earlier one has
-    a request, and its rows wait until the earlier ones are through. At most `window` pages
-    are held for the gateway at the head and as many for all others, whatever the number of gateways
-    and sessions.
+    Gateways are listed in the order given: a later one gets a request only while no earlier one has
+    any, and its rows wait until the earlier ones are concluded. At most `window` pages are held for
+    the first gateway that is not concluded, and as many for all others together, whatever the
+    number of gateways and sessions.
     """
 
     def __init__(self, listings: Sequence[Listing], *, page_size: int, window: int) -> None:
@@ -27,24 +26,23 @@ class Schedule:
         self._head = 0
         self._started = 0
         self._window = window
-        # Less than half of the window is kept waiting for a full step, so that there is always room
-        # to ask.
-        self._pages_at_once = max(1, min(window // 2, ROWS_AT_ONCE // page_size))
-        self._owed: deque[tuple[Listing, PageRequest]] = deque()
+        # A step never waits for more than half of the window, so that requests always have room.
+        self._pages_at_once = max(1, min(window // 2, MAX_ROWS_AT_ONCE // page_size))
+        self._unanswered: deque[tuple[Listing, PageRequest]] = deque()
         self.facts: list[ListingFacts] = []
 
     @property
     def finished(self) -> bool:
         return self._head == len(self._listings)
 
-    def owe(self, asked: Sequence[tuple[Listing, PageRequest]]) -> None:
-        """Give these requests before any other: an earlier run sent them and has no answer."""
-        self._owed.extend(asked)
+    def send_first(self, unanswered: Sequence[tuple[Listing, PageRequest]]) -> None:
+        """Make these the next requests: an earlier run sent them and recorded no answer."""
+        self._unanswered.extend(unanswered)
 
     def next_request(self) -> tuple[Listing, PageRequest] | None:
-        """The next request; None until an answer comes or rows are taken."""
-        if self._owed:
-            return self._owed.popleft()
+        """The next request; None until an answer arrives or rows are taken."""
+        if self._unanswered:
+            return self._unanswered.popleft()
         while self._started < len(self._listings) and self._listings[self._started].asked_count > 0:
             self._started += 1
         later = self._listings[self._head + 1 : self._started]
@@ -58,11 +56,11 @@ class Schedule:
         return None
 
     def take_rows(self) -> tuple[Gateway, list[RawSession]] | None:
-        """The next rows of the output; None until enough of them are there."""
+        """The next rows of the output; None until enough of them are ready."""
         while self._head < len(self._listings):
             listing = self._listings[self._head]
             if listing.facts is not None or listing.ready_count >= self._pages_at_once:
-                rows = listing.take_rows(ROWS_AT_ONCE)
+                rows = listing.take_rows(MAX_ROWS_AT_ONCE)
                 if rows:
                     return listing.gateway, rows
             if listing.facts is None:

@@ -62,18 +62,21 @@ class Omission:
         self.counts = dict.fromkeys(fields, 0)
         """Omitted values other than null, by the service's name of their field."""
 
-    def blank(self, sessions: Sequence[RawSession]) -> None:
-        """Make all omitted values equal: a session that differs only in them has not changed."""
-        if not self._fields:
-            return
-        for session in sessions:
-            for name, value in session.items():
-                if value is not None and self._find(name) not in {None, *READ_BY_LISTINGS}:
-                    session[name] = True
+    def blank(self, sessions: Sequence[RawSession]) -> Sequence[RawSession]:
+        """The sessions with all omitted values equal: one that differs only in them has not
+        changed.
+        """
+        return [self._blank(each) for each in sessions] if self._fields else sessions
 
     def leave_out(self, sessions: list[RawSession]) -> list[RawSession]:
         """The sessions as they are to be written."""
         return [self._strip(each) for each in sessions] if self._fields else sessions
+
+    def _blank(self, session: RawSession) -> RawSession:
+        return {
+            name: value if value is None or self._find(name) in {None, *READ_BY_LISTINGS} else True
+            for name, value in session.items()
+        }
 
     def _strip(self, session: RawSession) -> RawSession:
         kept: RawSession = {}

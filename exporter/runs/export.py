@@ -1,4 +1,4 @@
-"""One run from its start to its publish: wires identity, client, listing, sink and destination."""
+"""One run from start to publish: wires identity, client, listings, sink and destination."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from exporter.listing.replay import NO_ANSWER_LOG, AnswerLog
 from exporter.locks.lock import hold_lock
 from exporter.model import Gateway, ListingFacts
 from exporter.records.omit import Omission
-from exporter.runs.emptied import find_silent, require_kept
+from exporter.runs.empty_lists import find_emptied, require_no_loss
 from exporter.runs.listings import build_listing, build_state, list_into_output
 from exporter.runs.manifest import Manifest, Status, build_manifest
 from exporter.runs.null_publisher import NullPublisher
@@ -34,7 +34,7 @@ from exporter.runs.previous import (
     require_partitions,
 )
 from exporter.runs.publish import Publisher
-from exporter.runs.resume import end_journal, find_beginning, find_time_range, open_journal
+from exporter.runs.resume import end_journal, find_start, find_time_range, open_journal
 from exporter.runs.state import require_own_state
 from exporter.runs.unreadable import UnreadableRows
 from exporter.runs.verdict import require_complete
@@ -59,8 +59,8 @@ async def export(
     Raises an ExporterError, or an ExceptionGroup of them, with nothing published: UsageError and
     DestinationError before the first request, LockHeldError when another run writes the same
     output, IncompleteError when completeness could not be proven and `allow_incomplete` is off.
-    Answers are kept for the next run, if that may go on from there. A run that is cancelled has
-    published nothing; one that has begun to publish goes on to its end and returns.
+    The journal is kept if the next run can resume from it. A cancelled run has published nothing;
+    one that has begun to publish completes it and returns.
     """
     return await run_in_own_task(
         lambda: prepare_and_export(settings, run_id=run_id, environ=environ, emit=emit)
@@ -86,7 +86,7 @@ async def prepare_and_export(
 
 @asynccontextmanager
 async def open_publisher(run: RunContext) -> AsyncIterator[Publisher | NullPublisher]:
-    """The publisher of the run's output, whose lock is held meanwhile."""
+    """The publisher of the run's output; the output's lock is held until the context ends."""
     settings, sidecars = run.settings, run.destination.sidecars
     if sidecars is None:
         yield NullPublisher()
@@ -109,7 +109,7 @@ async def open_publisher(run: RunContext) -> AsyncIterator[Publisher | NullPubli
 
 
 def recover(run: RunContext, publisher: Publisher | NullPublisher) -> PreviousRun:
-    """Put right what a killed run left, and read what this run builds on; blocks."""
+    """Recover from a killed run, and read the previous run; blocks."""
     if run.state_at is not None:
         state_store, state_name = run.state_at
         require_own_state(state_store.read(state_name) or b"", output=run.output_key)
@@ -117,7 +117,7 @@ def recover(run: RunContext, publisher: Publisher | NullPublisher) -> PreviousRu
     manifest = publisher.read_manifest()
     if not run.settings.incremental or run.state_at is None:
         return PreviousRun(run_id="" if manifest is None else manifest.run_id)
-    if run.destination.kind == "dataset":  # a table knows its own
+    if run.destination.kind == "dataset":  # a table knows its own partitions
         publisher.require_manifest()
         require_partitions(manifest, run.settings.partition_by, output=run.destination.output)
     return read_previous(
@@ -137,7 +137,7 @@ async def export_run(
     *,
     started_s: float,
 ) -> Manifest:
-    """List into the output and publish it; a run that fails publishes nothing."""
+    """List into the output and publish it; a failed run publishes nothing."""
     settings = run.settings
     exported_at = previous.exported_at(run.started_at)
     opened = await anyio.to_thread.run_sync(open_outputs, run, exported_at)
@@ -158,9 +158,10 @@ async def export_run(
                 run.emit(GatewaysDiscovered(len(gateways)))
                 journal = await anyio.to_thread.run_sync(open_journal, run, previous, gateways)
                 run = replace(run, time_range=find_time_range(run, journal))
-                began_at = find_beginning(run.started_at, journal)
+                started_at = find_start(run.started_at, journal)
                 listings = [
-                    build_listing(run, previous, gateway, began_at=began_at) for gateway in gateways
+                    build_listing(run, previous, gateway, started_at=started_at)
+                    for gateway in gateways
                 ]
                 unreadable, omission = UnreadableRows(run.time_range), Omission(run.omit)
                 facts = await list_into_output(
@@ -173,9 +174,11 @@ async def export_run(
                     omission=omission,
                 )
         status = require_complete(facts, unreadable, allow_incomplete=settings.allow_incomplete)
-        silent = await anyio.to_thread.run_sync(require_sessions, run, publisher, previous, facts)
+        emptied = await anyio.to_thread.run_sync(require_sessions, run, publisher, previous, facts)
         await anyio.to_thread.run_sync(publisher.ensure_held)
-        state = build_state(run, previous, listings, facts, silent=silent, exported_at=exported_at)
+        state = build_state(
+            run, previous, listings, facts, emptied=emptied, exported_at=exported_at
+        )
         manifest = await publish(
             run,
             publisher,
@@ -189,14 +192,14 @@ async def export_run(
             omitted=omission.counts,
         )
     except BaseException as exc:
-        # Cancellation included: the partial output goes, whatever stopped the run.
+        # On cancellation too: a run that did not finish leaves no partial output.
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(opened.discard)
             await anyio.to_thread.run_sync(
                 partial(end_journal, journal, keep=is_worth_resuming(exc))
             )
         raise
-    with anyio.CancelScope(shield=True):  # it is published: to be stopped now changes nothing
+    with anyio.CancelScope(shield=True):  # published: cancellation changes nothing now
         await anyio.to_thread.run_sync(partial(end_journal, journal, keep=False))
     return manifest
 
@@ -207,21 +210,21 @@ def require_sessions(
     previous: PreviousRun,
     facts: Sequence[ListingFacts],
 ) -> dict[Gateway, Bookmark]:
-    """Raises EmptiedError where empty lists would take sessions away from the output; blocks.
+    """Raises EmptiedError where empty lists would remove sessions from the output; blocks.
 
-    A run that adds takes none: it returns the bookmarks of those of its gateways that were silent.
+    A run that adds removes none. It returns the bookmarks of the gateways that were emptied.
     """
     if run.settings.allow_empty:
         return {}
     if run.settings.incremental:
-        return find_silent(previous.bookmarks, facts)
-    require_kept(run.destination, publisher.read_manifest(), facts, time_range=run.time_range)
+        return find_emptied(previous.bookmarks, facts)
+    require_no_loss(run.destination, publisher.read_manifest(), facts, time_range=run.time_range)
     return {}
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """What a run writes to while it lists: the output, and the manifest's copy if one is wanted."""
+class OpenOutputs:
+    """The output that a run writes while it lists, and the manifest's copy if one is wanted."""
 
     output: Output
     manifest_copy: StagedFile | None
@@ -238,8 +241,8 @@ class Opened:
             self.manifest_copy.discard()
 
 
-def open_outputs(run: RunContext, exported_at: datetime) -> Opened:
-    """Both of them or none. Raises UsageError and DestinationError."""
+def open_outputs(run: RunContext, exported_at: datetime) -> OpenOutputs:
+    """Opens both or none. Raises UsageError and DestinationError."""
     manifest_copy = stage_manifest_copy(run.settings.manifest, run.destination, run_id=run.run_id)
     try:
         output = open_output(
@@ -256,12 +259,12 @@ def open_outputs(run: RunContext, exported_at: datetime) -> Opened:
         if manifest_copy is not None:
             manifest_copy.discard()
         raise
-    return Opened(output, manifest_copy)
+    return OpenOutputs(output, manifest_copy)
 
 
 @contextmanager
 def limit_time(deadline_s: float | None, *, started_s: float) -> Iterator[None]:
-    """Cancel the block when the deadline, counted from the start, is over; None for never.
+    """Cancel the block at the deadline, which counts from the start of the run; None for never.
 
     Raises DeadlineError then.
     """
@@ -280,7 +283,7 @@ async def publish(
     run: RunContext,
     publisher: Publisher | NullPublisher,
     previous: PreviousRun,
-    opened: Opened,
+    opened: OpenOutputs,
     listings: Sequence[ListingFacts],
     *,
     client: Client,
@@ -304,7 +307,7 @@ async def publish(
         full_because=previous.full_because,
         session_count=facts.session_count,
         coerced_value_count=facts.coerced_value_count,
-        former_files=() if run.destination.kind == "table" else previous.files,
+        previous_files=() if run.destination.kind == "table" else previous.files,
         files=facts.files,
         listings=listings,
         requests=client.counts,
@@ -315,16 +318,16 @@ async def publish(
         omitted=omitted,
     )
 
-    def act() -> None:
+    def publish_outputs() -> None:
         publisher.publish(opened.output, manifest, state)
         opened.publish_copy(manifest)
-        with suppress(LockLostError):  # then they are another run's to remove
+        with suppress(LockLostError):  # another run removes them then
             publisher.remove_leftovers()
         publisher.compact(
             Commit(run_id=run.run_id, exporter_version=__version__, codec=run.settings.compression)
         )
 
-    await anyio.to_thread.run_sync(act)
+    await anyio.to_thread.run_sync(publish_outputs)
     run.emit(
         RunFinished(
             output=run.destination.output,

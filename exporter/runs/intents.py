@@ -1,8 +1,7 @@
-"""What a run is about to publish, noted before it does: names and contents; performs no I/O but to
-list them.
+"""Intents: the record of what a run is about to publish, written before it publishes.
 
-Where the lock is the kernel's there is one note at a time. Under a lease there is one for each run:
-one that lost its lease and does not know must not write over that of the run that has it.
+Under a lock of the kernel all runs share one intent file. Under a lease each run has its own: a run
+that lost its lease without knowing must not overwrite the intent of the run that holds it.
 """
 
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from exporter.stores.interface import StoredFile
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a run is about to publish."""
+    """The manifest, state and part changes that a run is about to publish."""
 
     manifest: Manifest
     state: str | None
     number: int | None = None
-    """Of the manifest, where they have numbers."""
+    """The manifest's number; None where manifests are not numbered."""
     superseded: tuple[str, ...] = ()
-    """Parts that are no longer part of the output then, and go."""
+    """Parts of the previous output that the publish removes."""
 
     @property
     def run_id(self) -> str:
@@ -32,23 +31,23 @@ class Intent:
 
     @property
     def own_parts(self) -> list[str]:
-        """What the run itself wrote."""
+        """The paths of the parts that the run itself wrote."""
         return [each.path for each in self.manifest.files if each.run_id == self.run_id]
 
 
 def name_intent(sidecars: Sidecars, run_id: str, *, is_shared: bool) -> str:
-    """Where a run notes what it is about to publish; `is_shared` where all runs do in one place."""
+    """The name of a run's intent file; `is_shared` where all runs have the same one."""
     return sidecars.intent if is_shared else f"{sidecars.intent.removesuffix('json')}{run_id}.json"
 
 
 def find_intents(sidecars: Sidecars) -> list[StoredFile]:
-    """Those of all runs, and of those before there was one for each."""
+    """The intent files of all runs, including the shared one."""
     start = sidecars.intent.removesuffix("json")
     return [each for each in sidecars.store.list_files(start) if each.name.endswith(".json")]
 
 
 def read_intents(sidecars: Sidecars) -> dict[str, Intent]:
-    """Those that can be read, by the names of their files."""
+    """The readable intents by the names of their files."""
     found = {}
     for each in find_intents(sidecars):
         content = sidecars.store.read(each.name)
@@ -68,17 +67,18 @@ def dump_intent(intent: Intent) -> bytes:
 
 
 def parse_intent(content: bytes) -> Intent | None:
-    """None for what is no intent."""
+    """None for bytes that are no intent."""
     try:
-        read = orjson.loads(content)
-        manifest = parse_document(read["manifest"])
-        state, number, superseded = read["state"], read.get("number"), read.get("superseded", [])
+        document = orjson.loads(content)
+        manifest = parse_document(document["manifest"])
+        state, number = document["state"], document.get("number")
+        superseded = document.get("superseded", [])
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    is_sound = (
+    is_valid = (
         (state is None or isinstance(state, str))
         and (number is None or isinstance(number, int))
         and isinstance(superseded, list)
         and all(isinstance(each, str) for each in superseded)
     )
-    return Intent(manifest, state, number, tuple(superseded)) if is_sound else None
+    return Intent(manifest, state, number, tuple(superseded)) if is_valid else None

@@ -1,4 +1,4 @@
-"""The listings of a run: how each gateway is listed, and the state that they leave."""
+"""The listings of a run: how each gateway is listed, and the state for the next run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,10 +19,7 @@ from exporter.listing.replay import AnswerLog
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 from exporter.records.omit import Omission
 from exporter.runs.prepare import RunContext
-from exporter.runs.previous import (
-    PreviousRun,
-    build_next_gateways,
-)
+from exporter.runs.previous import PreviousRun, update_bookmarks
 from exporter.runs.state import State, dump_state
 from exporter.runs.unreadable import UnreadableRows
 from exporter.sinks.interface import Output
@@ -31,15 +28,18 @@ from exporter.version import __version__
 
 
 def build_listing(
-    run: RunContext, previous: PreviousRun, gateway: Gateway, *, began_at: datetime
+    run: RunContext, previous: PreviousRun, gateway: Gateway, *, started_at: datetime
 ) -> Listing:
-    """How to list a gateway: in full, or on from what is known of it."""
+    """The listing of a gateway: in full, or from its bookmark on.
+
+    `started_at` is the start of the first run whose answers it gets.
+    """
     settings = run.settings
     page_size = run.query.page_size
     if run.state_at is None or run.time_range.has_bounds:
         return FullListing(gateway, page_size=page_size, time_range=run.time_range)
     bookmark = previous.bookmarks.get(gateway)
-    watch = Watch(now_ms=floor_ms(began_at), settle_ms=round(settings.settle * 1000))
+    watch = Watch(now_ms=floor_ms(started_at), settle_ms=round(settings.settle * 1000))
     full_because = ""
     if bookmark is not None and settings.full_every is not None:
         full_because = explain_full_listing(
@@ -56,21 +56,19 @@ def build_state(
     listings: Sequence[Listing],
     facts: Sequence[ListingFacts],
     *,
-    silent: Mapping[Gateway, Bookmark],
+    emptied: Mapping[Gateway, Bookmark],
     exported_at: datetime,
 ) -> bytes | None:
-    """What the next incremental run goes on from; None where it has to begin anew.
+    """The state that the next incremental run starts from; None where it must list in full.
 
-    Of a `silent` gateway that is what this one went on from.
+    An `emptied` gateway keeps its previous bookmark.
     """
-    unproven = {each.gateway for each in facts if each.proof == "unproven"}
-    found = {
-        each.gateway: None if each.gateway in unproven else each.bookmark
-        for each in listings
-        if isinstance(each, IncrementalListing)
-    }
-    if len(found) < len(listings) or run.state_at is None:
+    if run.state_at is None or run.time_range.has_bounds:
         return None
+    unproven = {each.gateway for each in facts if each.proof == "unproven"}
+    bookmarks = {
+        each.gateway: None if each.gateway in unproven else each.bookmark for each in listings
+    }
     return dump_state(
         State(
             run_id=run.run_id,
@@ -79,7 +77,7 @@ def build_state(
             region_id=run.api.region_id,
             output=run.output_key,
             format_name=run.destination.format,
-            gateways=build_next_gateways(previous, {**found, **silent}, facts),
+            gateways=update_bookmarks(previous, {**bookmarks, **emptied}, facts),
             omit=run.omit,
             filters=run.query.filters,
         )
@@ -96,7 +94,7 @@ async def list_into_output(
     unreadable: UnreadableRows,
     omission: Omission,
 ) -> list[ListingFacts]:
-    """Drive the listings and write their rows as they come; one outcome a gateway."""
+    """Drive the listings and write their rows as they come; returns the facts of each gateway."""
 
     async def fetch_page(request: PageRequest) -> SessionPage:
         query = replace(run.query, page_size=request.page_size)
@@ -109,9 +107,9 @@ async def list_into_output(
         await anyio.to_thread.run_sync(output.write, gateway, readable)
         run.emit(SessionsWritten(len(readable)))
 
-    def note(_: Listing, request: PageRequest, page: SessionPage) -> None:
-        unreadable.note(request, page)
-        omission.blank(page.sessions)
+    def view(request: PageRequest, page: SessionPage) -> SessionPage:
+        unreadable.record(request, page)
+        return replace(page, sessions=omission.blank(page.sessions))
 
     facts = await fetch_sessions(
         listings,
@@ -120,7 +118,7 @@ async def list_into_output(
         page_size=run.query.page_size,
         concurrency=run.settings.concurrency,
         emit=lambda event: run.emit(unreadable.amend_event(event)),
-        note=note,
+        view=view,
         journal=journal,
     )
     return unreadable.amend(facts)

@@ -1,6 +1,4 @@
-"""The manifest: the facts of a run, as a JSON document that stands beside its output; performs no
-I/O.
-"""
+"""The manifest: the facts of a run, as a JSON document beside its output; performs no I/O."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -13,18 +11,18 @@ import orjson
 
 from exporter.model import (
     ALL_TIME,
-    FileFormat,
     Gateway,
     ListingFacts,
     Mode,
     OutputFormat,
     Proof,
     RequestCounts,
-    TableFormat,
     TimeRange,
 )
 from exporter.sinks.dataset import find_run_id
+from exporter.sinks.formats import FORMATS
 from exporter.sinks.interface import WrittenFile
+from exporter.tables.registry import TABLES
 from exporter.times import floor_ms, format_instant, format_ms, parse_rfc3339
 
 T = TypeVar("T")
@@ -35,7 +33,7 @@ Status = Literal["complete", "incomplete"]
 
 
 class NewerManifestError(ValueError):
-    """Raised for a manifest of a version that is not known yet."""
+    """Raised for a manifest of a newer version than this program knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class ManifestFile:
     """A file of the output."""
 
     path: str
-    """As the user named the output; a part's is relative to its dataset."""
+    """As the user named the output; relative to the dataset for a part."""
     row_count: int
     size_bytes: int
     sha256: str
@@ -59,8 +57,8 @@ class ManifestFile:
 class Manifest:
     """The facts of one run, as they were published with its output.
 
-    A run that adds to an output names the files that were there before, too: all that a reader of
-    the output has to read. Its `session_count` is that of the run alone.
+    A run that adds to an output names the earlier files too, so that `files` is all that a reader
+    has to read; `session_count` is that of the run alone.
     """
 
     version: int
@@ -76,23 +74,23 @@ class Manifest:
     partition_by: tuple[str, ...]
     mode: Mode
     full_because: str
-    """Why a run that was to be incremental listed in full, for a reader; empty if it did not."""
+    """Why an incremental run listed in full, for a reader; empty if it did not."""
     time_range: TimeRange
     """Create times of the sessions that were kept."""
     session_count: int
     coerced_value_count: int
     """Values that were converted to fit their column, or kept in `extra` because they did not."""
     omitted: Mapping[str, int]
-    """Values that were left out, by their field."""
+    """Omitted values by their field."""
     unreadable_count: int
     """Rows without a session id, which no output holds."""
     files: tuple[ManifestFile, ...]
     gateways: tuple[ListingFacts, ...]
     requests: RequestCounts
     learnt_rps: float | None
-    """The quota that throttled answers suggest, in requests a second; None if there were none."""
+    """The quota estimated from throttled answers, in requests a second; None without any."""
     document: Mapping[str, Any] = field(repr=False)
-    """The JSON document, with keys that this version does not know."""
+    """The JSON document, including keys that this version does not know."""
 
     @property
     def row_count(self) -> int:
@@ -101,15 +99,15 @@ class Manifest:
 
     @property
     def own_row_count(self) -> int:
-        """Rows in the parts of the manifest's own run, and in files that are no parts."""
+        """Rows in the parts of the manifest's own run, and in files that are not parts."""
         return sum(each.row_count for each in self.files if each.run_id in {None, self.run_id})
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document, a copy of the caller's own."""
+        """A copy of the JSON document, which the caller may change."""
         return deepcopy(dict(self.document))
 
     def dump(self) -> bytes:
-        """The document as its file holds it."""
+        """The document as the bytes of its file."""
         return orjson.dumps(self.document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -127,7 +125,7 @@ def build_manifest(
     full_because: str,
     session_count: int,
     coerced_value_count: int,
-    former_files: Sequence[ManifestFile],
+    previous_files: Sequence[ManifestFile],
     files: Sequence[WrittenFile],
     listings: Sequence[ListingFacts],
     requests: RequestCounts,
@@ -137,7 +135,7 @@ def build_manifest(
     unreadable: Sequence[Mapping[str, Any]] = (),
     omitted: Mapping[str, int] = MappingProxyType({}),
 ) -> Manifest:
-    """The manifest of a run; `unreadable` names the first of the rows that are in no output."""
+    """The manifest of a run; `unreadable` names the first of its unreadable rows."""
     return parse_document(
         {
             "manifest_version": MANIFEST_VERSION,
@@ -159,7 +157,7 @@ def build_manifest(
             "unreadable_count": unreadable_count,
             "unreadable": list(unreadable),
             "files": [
-                *(asdict(file) for file in former_files),
+                *(asdict(file) for file in previous_files),
                 *(build_file_entry(file) for file in files),
             ],
             "gateways": [build_gateway_entry(facts) for facts in listings],
@@ -181,12 +179,12 @@ def build_file_entry(file: WrittenFile) -> dict[str, Any]:
 def build_gateway_entry(facts: ListingFacts) -> dict[str, Any]:
     entry = asdict(facts)
     gateway = entry.pop("gateway")
-    del entry["missing"]  # for whoever waits for the run: it is no fact of what was published
+    del entry["missing"]  # it concerns the run, not the published output
     return {**gateway, **entry, "full_because": facts.full_because or None}
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """The manifest that a file holds. Raises ValueError with what is wrong with it."""
+    """The manifest in a file. Raises ValueError with the reason why it is none."""
     document = orjson.loads(content)
     if not isinstance(document, dict):
         raise ValueError("it is no JSON object")
@@ -194,10 +192,10 @@ def parse_manifest(content: bytes) -> Manifest:
 
 
 def parse_document(document: Mapping[str, Any]) -> Manifest:
-    """The manifest that a JSON document is. Raises ValueError with what is wrong.
+    """The manifest in a JSON document. Raises ValueError with the reason why it is none.
 
-    Keys that came after the first version may be absent. NewerManifestError is the ValueError for a
-    version that is not known yet.
+    Keys newer than the first version may be absent. The ValueError for an unknown newer version is
+    NewerManifestError.
     """
     version = _take(document, "manifest_version", int)
     if version > MANIFEST_VERSION:
@@ -205,9 +203,7 @@ def parse_document(document: Mapping[str, Any]) -> Manifest:
             f"its version {version} is of a newer livy-exporter, this one knows {MANIFEST_VERSION}"
         )
     format_name = _take(document, "format", str)
-    formats: dict[str, OutputFormat] = {
-        each: each for each in (*get_args(FileFormat), *get_args(TableFormat))
-    }
+    formats: dict[str, OutputFormat] = {each: each for each in (*FORMATS, *TABLES)}
     if format_name not in formats:
         raise ValueError(f"its format {format_name!r} is unknown")
     status = _take(document, "status", str)
@@ -279,12 +275,12 @@ def _parse_gateway(entry: Any) -> ListingFacts:
 
 
 def _parse_requests(entry: Mapping[str, Any]) -> RequestCounts:
-    known = RequestCounts.__dataclass_fields__
-    return RequestCounts(**{name: count for name, count in entry.items() if name in known})
+    names = RequestCounts.__dataclass_fields__
+    return RequestCounts(**{name: count for name, count in entry.items() if name in names})
 
 
 def _parse_instant(value: Any) -> datetime | None:
-    """None for what is no instant: nothing is decided by it that a reader relies on."""
+    """None for an invalid instant: no reader depends on it."""
     if not isinstance(value, str):
         return None
     try:

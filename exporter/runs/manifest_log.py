@@ -1,8 +1,9 @@
-"""Where an output's manifest is: under its name, and for a dataset under a number too.
+"""The places of an output's manifest: its name, and for a dataset under a lease a number too.
 
-Who publishes a dataset under a lease puts its manifest where none is: `_manifests/00000042.json`.
-That is the commit. A run that lost its lease without knowing finds its number taken, and so cannot
-commit on what another one has published. `_manifest.json` is a copy of the newest, for readers.
+To publish a dataset under a lease is to create its manifest under the next free number, such as
+`_manifests/00000042.json`; that is the commit. A run that lost its lease without knowing finds its
+number taken, and cannot commit over another run. `_manifest.json` is a copy of the newest, for
+readers.
 """
 
 import logging
@@ -20,29 +21,19 @@ from exporter.stores.interface import HeldLock, Store
 logger = logging.getLogger(__name__)
 
 KEPT_COUNT: Final = 8
-"""Numbered manifests that stay, however old."""
-TRIES: Final = 16
-"""How often the copy is looked at again when others write it too."""
+"""Numbered manifests that are kept, however old."""
+MAX_COPY_ATTEMPTS: Final = 16
+"""Attempts to write the copy while other runs write it too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is published now."""
+    """The manifest that is published now."""
 
     number: int
-    """Of the newest manifest; 0 where they have no numbers."""
+    """The newest manifest's number; 0 where manifests are not numbered."""
     manifest: Manifest | None
-    """None when there is none, or none that can be read."""
-
-
-class PlainManifest:
-    """One manifest under its name: of what a lock that ends with its holder keeps others from."""
-
-    def __init__(self, sidecars: Sidecars) -> None:
-        self._sidecars = sidecars
-
-    def read(self) -> Published:
-        return Published(0, read_manifest(self._sidecars.store, self._sidecars.manifest))
+    """None when there is none, or no readable one."""
 
 
 class ManifestLog:
@@ -55,7 +46,7 @@ class ManifestLog:
         self._lock = lock
 
     def read(self) -> Published:
-        """The newest manifest, or the one that a version without numbers wrote since."""
+        """The newest manifest, or a later one from a version of this program without numbers."""
         numbers = self.list_numbers()
         highest = numbers[0] if numbers else 0
         newest = next((each for each in map(self._read_at, numbers) if each is not None), None)
@@ -72,7 +63,7 @@ class ManifestLog:
         return Published(highest, copy)
 
     def list_numbers(self) -> list[int]:
-        """From the newest downwards."""
+        """The numbers of all manifests, newest first."""
         found = (
             re.fullmatch(r"([0-9]{8,})\.json", each.name.removeprefix(self._folder))
             for each in self._store.list_files(self._folder)
@@ -85,24 +76,24 @@ class ManifestLog:
         return manifest is not None and manifest.run_id == run_id
 
     def commit(self, number: int, manifest: Manifest) -> None:
-        """Put the manifest under its number. Raises LockLostError when another run has it."""
+        """Create the manifest under its number. Raises LockLostError when another run has that."""
         name, content = self._name_of(number), manifest.dump()
         within_s = self._lock.ensure_held()
-        # A write that was repeated on the way may find what it wrote itself; so may one whose run
-        # was taken for dead and completed by another.
+        # The number may be taken by this very manifest: after a retried write, or when another run
+        # took this one for dead and completed its publish.
         if not self._store.create(name, content, within_s=within_s):
             if self.has(number, manifest.run_id):
                 return
-            raise taken(self._store.path_of(name))
-        # Who has the next number has seen ours. But many numbers on, others had this one, and have
-        # removed it while we were asleep.
+            raise build_error(self._store.path_of(name))
+        # The run of the next number has seen ours. But if there are many later numbers, another run
+        # had this one, and it was pruned while this run was asleep.
         if max(self.list_numbers(), default=0) >= number + KEPT_COUNT:
             self._store.remove([name])
-            raise taken(self._store.path_of(name))
+            raise build_error(self._store.path_of(name))
 
     def write_copy(self) -> None:
-        """Have the copy be the newest manifest, whoever else writes it at the same time."""
-        for _ in range(TRIES):
+        """Make the copy equal to the newest manifest, even if other runs write it meanwhile."""
+        for _ in range(MAX_COPY_ATTEMPTS):
             tag = self._store.tag_of(self._sidecars.manifest)
             published = self.read()
             if published.manifest is None:
@@ -111,21 +102,21 @@ class ManifestLog:
             if self._store.read(self._sidecars.manifest) == content:
                 return
             within_s = self._lock.ensure_held()
-            # Where the store takes whatever comes, look again: what came late is put right.
+            # Checked once more: a store without conditional writes accepts other runs' late ones.
             self._store.replace_version(
                 self._sidecars.manifest, content, tag=tag, within_s=within_s
             )
 
     def prune(self, *, is_old: Callable[[datetime], bool]) -> None:
-        """Remove manifests that were followed by many, and long ago."""
-        old = {self._name_of(number) for number in self.list_numbers()[KEPT_COUNT:]}
-        if not old:
+        """Remove old manifests, except the newest `KEPT_COUNT`."""
+        prunable = {self._name_of(number) for number in self.list_numbers()[KEPT_COUNT:]}
+        if not prunable:
             return
         files = self._store.list_files(self._folder)
-        due = [each.name for each in files if each.name in old and is_old(each.modified_at)]
-        if due:
+        old = [each.name for each in files if each.name in prunable and is_old(each.modified_at)]
+        if old:
             self._lock.ensure_held()
-            self._store.remove(due)
+            self._store.remove(old)
 
     def _name_of(self, number: int) -> str:
         return f"{self._folder}{number:08d}.json"
@@ -134,7 +125,7 @@ class ManifestLog:
         return read_manifest(self._store, self._name_of(number))
 
 
-def taken(path: str) -> LockLostError:
+def build_error(path: str) -> LockLostError:
     return LockLostError(
         f"another run has published meanwhile: '{path}' is there",
         hint="nothing was published: run again",
@@ -147,9 +138,9 @@ def is_before(manifest: Manifest, other: Manifest) -> bool:
 
 
 def read_manifest(store: Store, name: str) -> Manifest | None:
-    """The manifest of that name; None when there is none, or none that can be read.
+    """The manifest of that name; None when there is none, or no readable one.
 
-    Raises DestinationError for one of a newer version, which nobody may write over unread.
+    Raises DestinationError for one of a newer version, which must not be overwritten unread.
     """
     content = store.read(name)
     if content is None:

@@ -1,4 +1,4 @@
-"""The publisher of an output that has no place for a manifest."""
+"""The publisher of an output without a manifest."""
 
 from exporter.runs.manifest import Manifest
 from exporter.sinks.interface import Output
@@ -6,7 +6,7 @@ from exporter.tables.interface import Commit
 
 
 class NullPublisher:
-    """Publishes a stream: no other run writes it, and no killed run left anything of it."""
+    """Publishes a stream, which no other run writes and which needs no recovery."""
 
     def ensure_held(self) -> None:
         pass

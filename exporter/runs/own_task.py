@@ -1,4 +1,4 @@
-"""Keeps what asyncio does to a task away from what must not be left half done."""
+"""Protects work that must not be left half done from asyncio's own cancellation."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -9,15 +9,15 @@ T = TypeVar("T")
 
 
 async def run_in_own_task(function: Callable[[], Awaitable[T]]) -> T:
-    """What the function returns or raises, awaited in a task of its own, to its end.
+    """Await the function in a task of its own, to its end; returns its value or raises its error.
 
-    asyncio cancels a task at Ctrl-C and at its timeouts, and no shield of anyio's holds that off: a
-    thread that publishes would go on while its task had ended, and with it the lock. The own task
-    is only ever cancelled by anyio, which waits for such threads. Where it ended well in spite of
-    that, its value is returned: what is published is told.
+    asyncio cancels a task at Ctrl-C and at its timeouts, and no shield of anyio stops that: a
+    publishing thread would go on after its task had ended and released the lock. Only anyio cancels
+    the new task, and anyio waits for such threads. If the function succeeds although it was
+    cancelled, its value is returned, so that the caller learns of the publish.
     """
     values: list[T] = []
-    failures: list[BaseException] = []
+    errors: list[BaseException] = []
 
     async def run() -> None:
         try:
@@ -25,14 +25,14 @@ async def run_in_own_task(function: Callable[[], Awaitable[T]]) -> T:
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 - raised below, not as a group of one
-            failures.append(exc)
+            errors.append(exc)
 
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
     except anyio.get_cancelled_exc_class():
-        if not values and not failures:
+        if not values and not errors:
             raise
-    if failures:
-        raise failures[0]
+    if errors:
+        raise errors[0]
     return values[0]

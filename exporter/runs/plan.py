@@ -1,4 +1,4 @@
-"""What can be told before an export: the gateways there are, and what listing them would take."""
+"""Estimates before an export: the gateways that exist, and the cost of listing them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,23 +18,23 @@ from exporter.settings.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class PlannedListing:
-    """What exporting one gateway would take."""
+    """The estimated cost of exporting one gateway."""
 
     gateway: Gateway
     session_count: int
     page_count: int
     request_count: int
-    """Pages, and what completeness takes beyond them."""
+    """Pages, and the further requests of the completeness proof."""
     journal_bytes: int
-    """What a run has read and keeps on disk until it has published, to be resumed if killed."""
+    """Size of the journal, which a run keeps on disk until it has published."""
     latency_s: float
-    """How long its one page took."""
+    """Duration of the one request."""
 
 
 async def plan(
     settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
 ) -> list[PlannedListing]:
-    """Ask each gateway for one page and say what exporting all of it would take; writes nothing."""
+    """Estimate the export of each gateway from one of its pages; writes nothing."""
     require_workspace(settings)
     api = resolve_endpoint(settings, environ=environ)
     async with connect(settings, api, emit=emit, environ=environ) as client:
@@ -46,8 +46,7 @@ async def plan(
         )
         planned: dict[Gateway, PlannedListing] = {}
 
-        # One page may hold fewer rows than asked for, so the total alone does not tell the number
-        # of pages.
+        # The service may return fewer rows than requested, so the page count depends on the page.
         async def ask(gateway: Gateway, limiter: anyio.CapacityLimiter) -> None:
             async with limiter:
                 started_s = time.monotonic()
@@ -77,7 +76,7 @@ async def plan(
 async def find_gateways(
     settings: Settings, *, environ: Mapping[str, str], emit: Callable[[Event], None]
 ) -> list[DiscoveredGateway]:
-    """What discovery finds in the workspaces named, or in all."""
+    """Discover the gateways of the named workspaces, or of all."""
     api = resolve_endpoint(settings, environ=environ)
     async with connect(settings, api, emit=emit, environ=environ) as client:
         return await discover_gateways(

@@ -1,4 +1,4 @@
-"""What one run is about, checked before anything is asked for or touched."""
+"""Prepares a run: checks its settings before any request or write."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ from exporter.times import ceil_ms, format_ms
 
 
 def build_run_id(started_at: datetime) -> str:
-    """A name for a run that sorts by its start and is not given twice."""
+    """A unique run id that sorts by the start of the run."""
     return f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What one run is about, from its start to its end."""
+    """The settings of one run, resolved and checked; constant while it runs."""
 
     settings: Settings
     run_id: str
@@ -38,15 +38,15 @@ class RunContext:
     query: ListingQuery
     destination: Destination
     omit: tuple[str, ...]
-    """The service's names of the fields that are left out."""
+    """The service's names of the omitted fields."""
     state_at: tuple[Store, str] | None
-    """The store and name of the state; None where runs cannot build on each other."""
+    """The store and name of the state; None for an output without incremental runs."""
     environ: Mapping[str, str]
     emit: Callable[[Event], None]
 
     @property
     def output_key(self) -> str:
-        """The output as the state names it: the same however it is spelled."""
+        """The output's name in the state: the same for all its spellings."""
         return self.destination.key
 
 
@@ -57,8 +57,9 @@ def prepare(
     environ: Mapping[str, str],
     emit: Callable[[Event], None],
 ) -> RunContext:
-    """What can be checked before anything is touched; blocks. Raises UsageError,
-    DestinationError and CredentialsError.
+    """Resolve and check the settings, without a request or a write; blocks.
+
+    Raises UsageError, DestinationError and CredentialsError.
     """
     output = require_output(settings)
     require_workspace(settings)
@@ -72,7 +73,7 @@ def prepare(
         partition_by=settings.partition_by,
         catalogs=settings.paimon,
     )
-    require_sequel(settings, destination)
+    require_incremental_output(settings, destination)
     require_folder(settings, destination)
     require_apart(destination)
     return RunContext(
@@ -94,13 +95,13 @@ def build_query(settings: Settings) -> ListingQuery:
     return ListingQuery(page_size=settings.page_size)
 
 
-def require_sequel(settings: Settings, destination: Destination) -> None:
-    """Raises UsageError for an incremental run, or a state, of what runs cannot build on."""
+def require_incremental_output(settings: Settings, destination: Destination) -> None:
+    """Raises UsageError for an incremental run, or a state, of an output that allows neither."""
     sidecars = destination.sidecars
     if (settings.incremental or settings.state) and (sidecars is None or sidecars.state is None):
-        what = "an incremental run" if settings.incremental else "a state"
+        subject = "an incremental run" if settings.incremental else "a state"
         raise UsageError(
-            f"{what} needs a folder or a table, not '{shorten(destination.output)}'",
+            f"{subject} needs a folder or a table, not '{shorten(destination.output)}'",
             hint="name a folder to add parts to, such as --output sessions/",
         )
     if settings.incremental and (settings.since or settings.until):
@@ -111,7 +112,7 @@ def require_sequel(settings: Settings, destination: Destination) -> None:
 
 
 def require_folder(settings: Settings, destination: Destination) -> None:
-    """Raises UsageError for partitions of what is no folder."""
+    """Raises UsageError for partitions of an output that is not a folder."""
     if settings.partition_by and destination.kind in {"file", "stream"}:
         raise UsageError(
             f"partitions need a folder, not '{shorten(destination.output)}'",
@@ -142,9 +143,9 @@ def require_workspace(settings: Settings) -> None:
 
 
 def resolve_time_range(since: str | None, until: str | None, *, now: datetime) -> TimeRange:
-    """What two settings mean for a run that starts `now`.
+    """The time range of the two settings, for a run that starts `now`.
 
-    Raises UsageError for one that is no instant, and where no session can be between them.
+    Raises UsageError for an invalid instant, and for a range that no session can be in.
     """
     since_ms, until_ms = (
         None if text is None else read_setting(flag, text, now=now)

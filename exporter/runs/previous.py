@@ -1,4 +1,4 @@
-"""What earlier runs of an output left for the next one: their state, and what they published."""
+"""The previous run of an output: its state, and its manifest's facts."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,31 +19,31 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PreviousRun:
-    """What a run builds on; nothing, for one that replaces the output."""
+    """The run that this one builds on; the defaults for a run that replaces the output."""
 
     state: State | None = None
     full_because: str = ""
-    """Why an incremental run has to list in full, for a reader; empty if it has not."""
+    """Why an incremental run must list in full, for a reader; empty if it need not."""
     files: Sequence[ManifestFile] = ()
-    """The files that the run adds to, as the manifest before it names them."""
+    """The files that the run adds to, from the previous manifest."""
     run_id: str = ""
-    """Of the run that was published last; empty before the first one."""
+    """The run that was published last; empty before the first one."""
     finished_at: datetime | None = None
-    """Of that run, where there is no state to tell when its rows were exported."""
+    """The end of that run, where no state says when its rows were exported."""
 
     @property
     def bookmarks(self) -> Mapping[Gateway, Bookmark]:
         return {} if self.state is None else self.state.gateways
 
     def exported_at(self, started_at: datetime) -> datetime:
-        """Of the run's rows: the newest version of a session is that of the latest run."""
+        """The `exported_at` of this run's rows: later than that of all earlier rows."""
         exported_at = next_exported_at(started_at, self.state)
         if self.finished_at is None:
             return exported_at
         return max(exported_at, self.finished_at + timedelta(milliseconds=1))
 
     def check_gateways(self, gateways: Sequence[Gateway], *, output: str, region_id: str) -> None:
-        """Raises UsageError when the state is of other gateways."""
+        """Raises UsageError when the state belongs to other gateways."""
         if self.state is not None:
             check_owner(self.state, output=output, region_id=region_id, gateways=gateways)
 
@@ -57,45 +57,47 @@ def read_previous(
     omit: tuple[str, ...] = (),
     filters: Mapping[str, Any] = MappingProxyType({}),
 ) -> PreviousRun:
-    """The run that an incremental run goes on from; blocks.
+    """The run that an incremental run continues from; blocks.
 
-    A state that is damaged, of a newer version, of other fields left out than `omit`, of other
-    `filters`, or not of the run that was published last needs a full listing, which adds to what is
-    there. Raises UsageError where the state is another output's.
+    A full listing, added to the output, is needed when the state is damaged or of a newer version,
+    when it has another `omit` or other `filters`, and when it is not of the run published last.
+    Raises UsageError where the state belongs to another output.
     """
     published = read_published(manifest)
     store, name = state_at
     text = store.read(name)
     if text is None:
         reason = "" if manifest is None else f"there is no state at {store.path_of(name)}"
-        return warn(published, reason)
+        return require_full_listing(published, reason)
     state = read_state(text, output=output, region_id=region_id, gateways=())
     if isinstance(state, FullRunNeeded):
-        return warn(published, state.reason)
+        return require_full_listing(published, state.reason)
     if published.run_id != state.run_id:
         reason = f"the state is of run {state.run_id}, which is not the one published last"
-        return warn(published, reason)
+        return require_full_listing(published, reason)
     if state.omit != omit:
-        return warn(published, "the run before left other fields out")
+        return require_full_listing(published, "the run before left other fields out")
     if state.filters != filters:
-        return warn(published, "the run before asked for other sessions")
+        return require_full_listing(published, "the run before asked for other sessions")
     return replace(published, state=state, finished_at=None)
 
 
 def require_partitions(
     manifest: Manifest | None, partition_by: Sequence[str], *, output: str
 ) -> None:
-    """Raises UsageError for a run that would add to a dataset of other partitions: readers take the
-    names of all its folders, or of none.
+    """Raises UsageError for a run that would add to a dataset with other partitions.
+
+    Readers need the same partition columns in all folders of a dataset.
     """
     if manifest is None:
         return
-    former = manifest.partition_by
-    if former != tuple(partition_by):
+    previous = manifest.partition_by
+    if previous != tuple(partition_by):
         raise UsageError(
-            f"'{output}' is {describe_partitions(former)}, not {describe_partitions(partition_by)}",
+            f"'{output}' is {describe_partitions(previous)},"
+            f" not {describe_partitions(partition_by)}",
             hint="leave --partition-by as it was"
-            + (f" (--partition-by {','.join(former)})" if former else " (none)")
+            + (f" (--partition-by {','.join(previous)})" if previous else " (none)")
             + ", or have a run without --incremental replace the dataset",
         )
 
@@ -105,7 +107,7 @@ def describe_partitions(partition_by: Sequence[str]) -> str:
 
 
 def read_published(manifest: Manifest | None) -> PreviousRun:
-    """The facts that the manifest alone tells."""
+    """The facts of the manifest, without the state."""
     if manifest is None:
         return PreviousRun()
     return PreviousRun(
@@ -113,23 +115,24 @@ def read_published(manifest: Manifest | None) -> PreviousRun:
     )
 
 
-def warn(published: PreviousRun, reason: str) -> PreviousRun:
+def require_full_listing(published: PreviousRun, reason: str) -> PreviousRun:
+    """Logs the reason; an empty one is that of a first run."""
     if reason:
         logger.warning("listing in full: %s", reason)
     return replace(published, full_because=reason)
 
 
-def build_next_gateways(
+def update_bookmarks(
     previous: PreviousRun,
-    found: Mapping[Gateway, Bookmark | None],
+    bookmarks: Mapping[Gateway, Bookmark | None],
     listings: Sequence[ListingFacts],
 ) -> dict[Gateway, Bookmark]:
-    """What the next run goes on from: of each gateway the newest that is proven."""
-    gateways = dict(previous.bookmarks)
+    """The bookmarks for the next run: the newest proven one of each gateway."""
+    updated = dict(previous.bookmarks)
     for facts in listings:
-        bookmark = found[facts.gateway]
+        bookmark = bookmarks[facts.gateway]
         if bookmark is not None:
-            gateways[facts.gateway] = bookmark
+            updated[facts.gateway] = bookmark
         elif facts.proof != "unproven":
-            gateways.pop(facts.gateway, None)
-    return gateways
+            updated.pop(facts.gateway, None)
+    return updated

@@ -1,13 +1,13 @@
-"""Publishing as one act, though it takes several writes: what a crash cuts short is completed.
+"""Publishes a run atomically, though in several writes: the next run completes or undoes what a
+crash cut short.
 
-A run's data, manifest and state have names of their own, and no store replaces three names at once.
-So a run that has written its data, still invisible, first writes what it is about to publish: the
-*intent*, with the manifest and the state in it. From then on a crash leaves the intent behind, and
-the next run goes by it: if all data files stand as the manifest says, the publish is completed, and
-if not, it never happened.
+A run's data, manifest and state have separate names, and no store replaces three names at once. So
+a run that has written its data, still invisible, first writes the *intent*, which holds the
+manifest and the state. After a crash the next run finds the intent: if all data files are as the
+manifest says, it completes the publish; if not, it undoes it.
 
-Under a lease a run may be cut off, be followed by another one, and wake up later. Then what it left
-stays for a while, and what it does after that has no effect: see `manifests`.
+Under a lease a run may be cut off, succeeded by another run, and wake up later. Its files are kept
+for a while, and its later writes have no effect: see `manifest_log`.
 """
 
 import logging
@@ -28,7 +28,7 @@ from exporter.runs.intents import (
     read_intents,
 )
 from exporter.runs.manifest import Manifest, ManifestFile
-from exporter.runs.manifest_log import ManifestLog, PlainManifest, Published
+from exporter.runs.manifest_log import ManifestLog, Published, read_manifest
 from exporter.sinks.dataset import DatasetOutput, is_part
 from exporter.sinks.interface import Output
 from exporter.sinks.partitioned import PartitionedOutput
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Where one run publishes its manifest and state; blocks, as stores do."""
+    """Publishes the output, manifest and state of one run; blocks."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Publisher:
         lock: HeldLock = NO_LOCK,
         keep_s: float | None = None,
     ) -> None:
-        """`keep_s` is how old what others left has to be before it is removed; None where who holds
-        the lock knows that they are dead.
+        """`keep_s` is the age at which leftovers of other runs are removed under a lease; None for
+        a lock whose holder knows that those runs are dead.
         """
         self._destination = destination
         self._sidecars = sidecars
@@ -61,49 +61,49 @@ class Publisher:
         """The store and name of the state; None where there is none."""
         self._lock = lock
         self._is_fenced = keep_s is not None
-        """Whether another run may have the lock already, and this one not know."""
+        """Whether another run may hold the lock without this one knowing."""
         self._keep_s = keep_s or 0.0
         self._log: ManifestLog | None = None
         if keep_s is not None and sidecars.manifests is not None:
             self._log = ManifestLog(sidecars, folder=sidecars.manifests, lock=lock)
         self._base: Published | None = None
-        """What was published when this run began."""
+        """The manifest that was published when this run began."""
         self._is_committed = False
-        """Whether what is being published is what readers find from now on, whatever fails."""
+        """Whether the publish is committed: readers find it, whatever fails from now on."""
         self._undone_run_id: str | None = None
-        """Of the run whose intent was taken back: of a table, only it can have left files."""
+        """The run whose intent was undone; in a table, only that run can have left files."""
 
     def publish(self, output: Output, manifest: Manifest, state: bytes | None) -> None:
-        """Show the output, its manifest and its state; a crash at any point is put right later.
+        """Make the output, its manifest and its state visible; the next run recovers from a crash.
 
-        Parts that were shown when another one cannot be are taken back at once. What failed and is
-        found done after all is published. Raises LockLostError when another run has published
-        meanwhile; of that nothing is touched.
+        If a part cannot be published, the others are removed at once. A failed publish that turns
+        out to be complete counts as published. Raises LockLostError when another run has published
+        meanwhile, and leaves the files of that run alone.
         """
         intent = self._build_intent(manifest, state)
         tags = self._read_tags()
         self._is_committed = False
-        is_shown = self._replace_folder(output, intent)
-        if not is_shown:
+        is_visible = self._replace_folder(output, intent)
+        if not is_visible:
             self._lock.ensure_held()
             self._sidecars.store.replace(self._name_of(intent), dump_intent(intent))
         try:
-            if not is_shown:
+            if not is_visible:
                 output.publish(self._lock)
             self._is_committed = self._log is None
             self._complete(intent, tags)
         except DestinationError:
-            if not self._is_done_after_all(intent):
+            if not self._finish_or_undo(intent):
                 raise
         except LockLostError as exc:
             if not self._is_committed and not self._was_completed(intent):
                 raise
-            tell_of_loss(exc, intent)
+            log_loss(exc, intent)
 
     def _replace_folder(self, output: Output, intent: Intent) -> bool:
-        """Have a reader of the folder see all of the publish at once, where more than one file
-        comes or goes and the disk can do so. The intent is part of it: what is left then is to
-        complete it.
+        """Replace the whole folder at once, if more than one file changes and the disk supports it.
+
+        The new folder contains the intent, which is still to be completed.
         """
         store = self._destination.store
         if (
@@ -130,16 +130,16 @@ class Publisher:
         self._lock.ensure_held()
 
     def recover(self) -> None:
-        """Complete, or undo, what a killed run began to publish, and remove what it left.
+        """Complete or undo the publish of a killed run, and remove its leftovers.
 
-        Only for who holds the output's lock. May itself be cut short at any point.
+        For the holder of the output's lock only. May itself be cut short at any point.
         """
         for each in find_intents(self._sidecars):
             content = self._sidecars.store.read(each.name)
             intent = None if content is None else parse_intent(content)
             if intent is not None:
                 self._recover(each.name, intent)
-            elif content is not None:  # written as one act, so nobody went by it: damaged since
+            elif content is not None:  # written atomically, so it was damaged later
                 path = self._sidecars.store.path_of(each.name)
                 logger.warning("removed '%s', which is damaged", path)
                 self._sidecars.store.remove([each.name])
@@ -149,7 +149,7 @@ class Publisher:
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
-        """Remove what dead runs staged, and under a lease what they left long ago."""
+        """Remove the staged files of dead runs; under a lease, only old ones."""
         store = self._destination.store
         if self._state_at is not None:
             state_store, state_name = self._state_at
@@ -168,7 +168,7 @@ class Publisher:
             self._remove_abandoned()
 
     def compact(self, commit: Commit) -> None:
-        """Merge small files where the output is a table that has many; never raises."""
+        """Merge the small files of a table that has many; never raises."""
         table = self._destination.table
         if table is not None:
             from exporter.tables.output import compact
@@ -176,12 +176,13 @@ class Publisher:
             compact(table, replace(commit, lock=self._lock), output=self._destination.output)
 
     def read_manifest(self) -> Manifest | None:
-        """The published manifest; None when there is none, or none that can be read."""
+        """The published manifest; None when there is none, or no readable one."""
         return self._read_published().manifest
 
     def require_manifest(self) -> None:
-        """Raises DestinationError for parts that no manifest names: a run that adds would leave
-        them out of its own, and they would be removed.
+        """Raises DestinationError for parts without a manifest.
+
+        The manifest of a run that adds would not name them, so they would be removed.
         """
         store = self._destination.store
         if self.read_manifest() is None and any(is_part(each.name) for each in store.list_files()):
@@ -192,7 +193,9 @@ class Publisher:
             )
 
     def _read_published(self) -> Published:
-        return PlainManifest(self._sidecars).read() if self._log is None else self._log.read()
+        if self._log is not None:
+            return self._log.read()
+        return Published(0, read_manifest(self._sidecars.store, self._sidecars.manifest))
 
     def _name_of(self, intent: Intent) -> str:
         return name_intent(self._sidecars, intent.run_id, is_shared=not self._is_fenced)
@@ -202,12 +205,12 @@ class Publisher:
         superseded: tuple[str, ...] = ()
         if self._destination.kind == "dataset":
             named = {each.path for each in manifest.files}
-            former = (
+            previous = (
                 self._find_unnamed()
                 if base.manifest is None
                 else [each.path for each in base.manifest.files]
             )
-            superseded = tuple(path for path in former if path not in named and is_part(path))
+            superseded = tuple(path for path in previous if path not in named and is_part(path))
         return Intent(
             manifest,
             None if state is None else state.decode(),
@@ -216,9 +219,7 @@ class Publisher:
         )
 
     def _find_unnamed(self) -> list[str]:
-        """The parts that a run replaces where the manifest that named them is gone; not those that
-        another run may be about to publish.
-        """
+        """The parts in a dataset whose manifest is lost, except those in other runs' intents."""
         files = list(self._destination.store.list_files())
         named = {
             part for intent in read_intents(self._sidecars).values() for part in intent.own_parts
@@ -226,16 +227,17 @@ class Publisher:
         return [each.name for each in files if is_part(each.name) and each.name not in named]
 
     def _recover(self, name: str, intent: Intent) -> None:
-        if self._is_shown(intent):
+        if self._is_visible(intent):
             tags = self._read_tags()
             self._complete(intent, tags, name=name)
             logger.warning("completed the publish of run %s, which was cut short", intent.run_id)
         elif not self._is_fenced:
             self._undo(name, intent)
 
-    def _is_done_after_all(self, intent: Intent) -> bool:
-        """Whether a publish that failed midway is found done, or can be ended now; else what it
-        showed is taken back, unless that fails too: then the next run does either.
+    def _finish_or_undo(self, intent: Intent) -> bool:
+        """Complete a publish that failed midway, if its data are visible; undo it if not.
+
+        Returns whether it is published. If this fails too, the next run does it.
         """
         with suppress(DestinationError):
             try:
@@ -243,18 +245,19 @@ class Publisher:
             except LockLostError as exc:
                 if not self._is_committed:
                     raise
-                tell_of_loss(exc, intent)
+                log_loss(exc, intent)
                 return True
-            if self._is_shown(intent):
+            if self._is_visible(intent):
                 self._complete(intent, self._read_tags())
                 logger.info("the publish failed midway, and was found done or ended since")
                 return True
             self._undo(self._name_of(intent), intent)
         return False
 
-    def _is_shown(self, intent: Intent) -> bool:
-        """Whether the data of the run are there to be read, and nothing was published since: a
-        table's own log tells.
+    def _is_visible(self, intent: Intent) -> bool:
+        """Whether readers can see the run's data, and no later run has published.
+
+        For a table, its own log decides.
         """
         table = self._destination.table
         if table is not None:
@@ -264,12 +267,10 @@ class Publisher:
                 return True
             if intent.number is not None and intent.number <= self._log.read().number:
                 return False
-        return all(self._stands(each) for each in intent.manifest.files)
+        return all(self._is_intact(each) for each in intent.manifest.files)
 
     def _was_completed(self, intent: Intent) -> bool:
-        """Whether the run that took the lock has ended this publish: all of its parts were there.
-        Not so where that cannot be told.
-        """
+        """Whether the run that took the lock has completed this publish; false if unknown."""
         with suppress(DestinationError):
             return (
                 self._log is not None
@@ -278,8 +279,8 @@ class Publisher:
             )
         return False
 
-    def _stands(self, file: ManifestFile) -> bool:
-        """Whether a file is there as the manifest says; a part's name is given to one file only."""
+    def _is_intact(self, file: ManifestFile) -> bool:
+        """Whether a file is as the manifest says. A part's size suffices: its name is unique."""
         destination = self._destination
         name = destination.name or file.path
         if destination.store.size_of(name) != file.size_bytes:
@@ -287,7 +288,7 @@ class Publisher:
         return destination.kind == "dataset" or digest(destination.store, name) == file.sha256
 
     def _read_tags(self) -> "Tags":
-        """Of what is about to be replaced, to leave alone what others put in its place."""
+        """The tags of the files to be replaced, so that later versions of other runs are kept."""
         if not self._is_fenced:
             return {}
         places = [(self._sidecars.store, self._sidecars.manifest)]
@@ -296,7 +297,7 @@ class Publisher:
         return {name: store.tag_of(name) for store, name in places}
 
     def _complete(self, intent: Intent, tags: "Tags", *, name: str | None = None) -> None:
-        """From data that are shown to the end; for a dataset under a lease the commit is here."""
+        """Do the steps after the data are visible; a dataset under a lease is committed here."""
         sidecars = self._sidecars
         if self._log is not None:
             number = self._log.read().number + 1 if intent.number is None else intent.number
@@ -316,14 +317,14 @@ class Publisher:
         sidecars.store.remove([name or self._name_of(intent)])
 
     def _is_newest(self, intent: Intent) -> bool:
-        """Whether nothing was published since: an older run's state is of no use then."""
+        """Whether no later run has published: an older run's state is of no use."""
         return self._log is None or self._log.has(self._log.read().number, intent.run_id)
 
     def _publish_state(self, intent: Intent, tags: "Tags") -> None:
         if self._state_at is None:
             return
         store, name = self._state_at
-        if intent.state is None:  # one that is there knows nothing of what was published now
+        if intent.state is None:  # an existing one does not cover this publish
             store.remove([name])
         elif self._is_fenced:
             self._put(store, name, intent.state.encode(), tags)
@@ -341,8 +342,8 @@ class Publisher:
         return [path for path in intent.superseded if path not in named]
 
     def _undo(self, name: str, intent: Intent) -> None:
-        """Remove what a run had shown already. The intent goes last: only it names those parts when
-        there is no manifest yet.
+        """Remove the visible parts of a run, then its intent: without a manifest, only the intent
+        names those parts.
         """
         self._undone_run_id = intent.run_id
         if self._destination.kind == "dataset":
@@ -354,7 +355,7 @@ class Publisher:
         self._sidecars.store.remove([name])
 
     def _remove_abandoned(self) -> None:
-        """What runs left that can publish no more, once it is old by the store's own clock."""
+        """Undo intents that can no longer be committed, once old by the store's own clock."""
         lease_at = max(
             (
                 each.modified_at
@@ -372,18 +373,19 @@ class Publisher:
         intents = read_intents(self._sidecars)
         for each in find_intents(self._sidecars):
             intent = intents.get(each.name)
-            # A number that is not taken yet is what its run may still commit with.
-            is_out = intent is not None and (intent.number is None or intent.number <= number)
-            if intent is not None and is_out and is_old(each.modified_at):
+            # A run may still commit under a number that is not taken.
+            if intent is None or (intent.number is not None and intent.number > number):
+                continue
+            if is_old(each.modified_at):
                 self._undo(each.name, intent)
         if self._log is not None:
             self._log.prune(is_old=is_old)
 
 
-def tell_of_loss(error: LockLostError, intent: Intent) -> None:
-    """What is committed stays so: who has the lock now completes the rest."""
+def log_loss(error: LockLostError, intent: Intent) -> None:
+    """Log the loss of the lock after the commit: its new holder completes the publish."""
     logger.warning("run %s is published, and another one goes on from it: %s", intent.run_id, error)
 
 
 Tags = Mapping[str, str | None]
-"""What tells versions apart, by the names of the files."""
+"""Version tags of files, by name."""

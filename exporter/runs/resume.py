@@ -1,4 +1,4 @@
-"""What a killed run had read, and how a run of the same output goes on from there; blocks."""
+"""Resumes a killed run of the same output from its journal; blocks."""
 
 import hashlib
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_journal(run: RunContext, previous: PreviousRun, gateways: Sequence[Gateway]) -> AnswerLog:
-    """The journal of what is read, taken over from a killed run where that fits; blocks."""
+    """The journal of the run, which resumes that of a killed run if possible; blocks."""
     settings = run.settings
     spool = None if settings.spool is None else Path(settings.spool)
     sidecars = run.destination.sidecars
@@ -44,9 +44,9 @@ def open_journal(run: RunContext, previous: PreviousRun, gateways: Sequence[Gate
             "settle": settings.settle,
             "full_every": settings.full_every,
             "state": hashlib.sha256(state).hexdigest(),
-            # What was published since is newer than what the journal has.
+            # A later publish is newer than the answers in the journal.
             "predecessor": previous.run_id,
-            # It holds whole answers; what is made of them differs.
+            # The journal holds whole answers, but other fields make other rows.
             **({"selection_of_fields": list(run.omit)} if run.omit else {}),
         },
         gateways=gateways,
@@ -71,17 +71,18 @@ def open_journal(run: RunContext, previous: PreviousRun, gateways: Sequence[Gate
     return NO_ANSWER_LOG
 
 
-def find_beginning(started_at: datetime, journal: AnswerLog) -> datetime:
-    """When the run started whose requests are gone on with: all that a listing decides by time is
-    decided by that instant, or the recorded answers would not fit.
+def find_start(started_at: datetime, journal: AnswerLog) -> datetime:
+    """The start of the resumed run, or of this one.
+
+    Listings decide by that time, since otherwise the recorded answers would not fit.
     """
     return started_at if journal.resumed is None else journal.resumed.started_at
 
 
 def find_time_range(run: RunContext, journal: AnswerLog) -> TimeRange:
-    """A duration counts back from the start of the run whose requests are gone on with."""
+    """The time range, whose durations count back from the start of the resumed run."""
     settings = run.settings
-    now = find_beginning(run.started_at, journal)
+    now = find_start(run.started_at, journal)
     return resolve_time_range(settings.since, settings.until, now=now)
 
 
@@ -93,9 +94,9 @@ def end_journal(journal: AnswerLog, *, keep: bool) -> None:
 
 
 def place_journal(sidecars: Sidecars, *, key: str, spool: Path | None) -> Path | None:
-    """Where the journal of the output with this key is kept; None where there is no place for it.
+    """The path of an output's journal: in the folder `spool`, or beside a local output.
 
-    Beside a local output, or in the folder `spool`.
+    None for an output in an object store without a spool.
     """
     if spool is not None:
         return spool / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.journal"

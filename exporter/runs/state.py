@@ -1,5 +1,5 @@
-"""What an incremental run needs of the last published one, as a small JSON document; performs no
-I/O.
+"""The state that an incremental run needs of the last published run, as a small JSON document;
+performs no I/O.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,34 @@ from exporter.model import Gateway
 from exporter.times import floor_ms, from_ms
 
 STATE_VERSION = 2
-"""Version 1 told neither when anything was seen nor how new the head is; it is still read."""
+"""Version 1 lacks `full_at_ms`, `head_newest_ms` and `Unfinished.since_ms`; it is still read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What was published when, and what is known of each gateway since."""
+    """The facts of the last published run, and the bookmarks of its gateways."""
 
     run_id: str
     exporter_version: str
     exported_at: datetime
-    """Of the rows: what the next run writes has to be newer, whatever its clock says."""
+    """Of the run's rows; the next run's rows must be newer, whatever its clock says."""
     region_id: str
     output: str
     format_name: str
     gateways: Mapping[Gateway, Bookmark]
-    """A gateway that can only be listed in full is not among them."""
+    """Without the gateways that must be listed in full."""
     omit: tuple[str, ...] = ()
-    """Fields that were left out of what was published."""
+    """Fields that the published rows omit."""
     filters: Mapping[str, Any] = field(default_factory=dict)
-    """Of the query that listed the sessions."""
+    """The filters of the query that listed the sessions."""
 
 
 @dataclass(frozen=True, slots=True)
 class FullRunNeeded:
-    """Why a state cannot be gone on from, for a reader."""
+    """Returned in place of a state that cannot be used."""
 
     reason: str
+    """For a reader."""
 
 
 DAMAGED = FullRunNeeded("the state of the last run is damaged")
@@ -60,7 +61,7 @@ def dump_state(state: State) -> bytes:
         **({"omit": state.omit} if state.omit else {}),
         **({"filters": dict(state.filters)} if state.filters else {}),
         "gateways": [
-            asdict(gateway) | build_entry(known) for gateway, known in state.gateways.items()
+            asdict(gateway) | build_entry(bookmark) for gateway, bookmark in state.gateways.items()
         ],
     }
     return orjson.dumps(
@@ -71,12 +72,10 @@ def dump_state(state: State) -> bytes:
 def read_state(
     text: bytes, *, output: str, region_id: str, gateways: Sequence[Gateway]
 ) -> State | FullRunNeeded:
-    """The state of the last run, or why a full one is needed: it is damaged, or from a version that
-    is not known yet.
+    """The state of the last run, or why a full run is needed: it is damaged, or of a newer version.
 
-    A gateway that was not asked for in the last run is simply not in it. Raises UsageError where
-    the state is sound and of something else: another output, another region, or none of the
-    `gateways` (in any order).
+    A gateway that the last run did not list is not in it. Raises UsageError for a valid state of
+    another output, of another region, or of none of the `gateways`.
     """
     try:
         content = orjson.loads(text)
@@ -93,7 +92,7 @@ def read_state(
 
 
 def read_output(text: bytes) -> str | None:
-    """Which output a state is of; None for what is no sound state."""
+    """The output that a state belongs to; None for an invalid state."""
     try:
         content = orjson.loads(text)
         output = content["output"]
@@ -103,14 +102,14 @@ def read_output(text: bytes) -> str | None:
 
 
 def require_own_state(text: bytes, *, output: str) -> None:
-    """Raises UsageError for the state of another output: who publishes would write over it."""
-    found = read_output(text)
-    if found is not None and found != output:
-        raise foreign_state(found, output)
+    """Raises UsageError for the state of another output, which a publish would overwrite."""
+    owner = read_output(text)
+    if owner is not None and owner != output:
+        raise foreign_state(owner, output)
 
 
-def foreign_state(found: str, output: str) -> UsageError:
-    return UsageError(f"the state belongs to another output: {found!r}, not {output!r}", hint=HINT)
+def foreign_state(owner: str, output: str) -> UsageError:
+    return UsageError(f"the state belongs to another output: {owner!r}, not {output!r}", hint=HINT)
 
 
 HINT: Final = "name another --state, or remove it to begin anew with a full run"
@@ -131,25 +130,26 @@ def check_owner(state: State, *, output: str, region_id: str, gateways: Sequence
 
 
 def next_exported_at(now: datetime, state: State | None) -> datetime:
-    """When the rows of a run are exported: now, to the millisecond, but after the last run's, so
-    that the newest version of a session stays the newest where the clock was set back.
+    """The `exported_at` of a run's rows: `now` in milliseconds, but later than the last run's.
+
+    So the newest version of a session stays the newest even if the clock was set back.
     """
     now = from_ms(floor_ms(now))
     return now if state is None else max(now, state.exported_at + timedelta(milliseconds=1))
 
 
-def build_entry(known: Bookmark) -> dict[str, Any]:
+def build_entry(bookmark: Bookmark) -> dict[str, Any]:
     return {
-        "total_count": known.total_count,
-        "expired_count": known.expired_count,
-        "slack": known.slack,
-        "page_cap": known.page_cap,
-        "head": known.head,
-        "head_oldest_ms": known.head_oldest_ms,
-        "head_newest_ms": known.head_newest_ms,
-        "full_at_ms": known.full_at_ms,
-        "anchors": [list(astuple(each)) for each in known.anchors],
-        "unfinished": [list(astuple(each)) for each in known.unfinished],
+        "total_count": bookmark.total_count,
+        "expired_count": bookmark.expired_count,
+        "slack": bookmark.slack,
+        "page_cap": bookmark.page_cap,
+        "head": bookmark.head,
+        "head_oldest_ms": bookmark.head_oldest_ms,
+        "head_newest_ms": bookmark.head_newest_ms,
+        "full_at_ms": bookmark.full_at_ms,
+        "anchors": [list(astuple(each)) for each in bookmark.anchors],
+        "unfinished": [list(astuple(each)) for each in bookmark.unfinished],
     }
 
 

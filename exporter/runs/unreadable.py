@@ -1,6 +1,4 @@
-"""Rows of the lists that no output can hold, because nothing tells which session each is; performs
-no I/O.
-"""
+"""Unreadable rows: rows without a session id, which no output can hold; performs no I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +10,12 @@ from exporter.listing.interface import PageRequest
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage, TimeRange
 
 MAX_NAMED: Final = 100
-"""Rows that a manifest names; all are counted."""
+"""Unreadable rows that a manifest names; it counts all."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableEntry:
-    """Where a row was met first."""
+    """An unreadable row, and where it was read first."""
 
     gateway: Gateway
     page_num: int
@@ -34,9 +32,9 @@ class UnreadableEntry:
 
 
 class UnreadableRows:
-    """Those of one run. A gateway that has any is never proven: they are in no output.
+    """The unreadable rows of one run. A gateway with any is never proven complete.
 
-    A row is counted once however often it is met, unless it says something else then.
+    A row that is read repeatedly is counted once, unless its content changes.
     """
 
     def __init__(self, time_range: TimeRange) -> None:
@@ -53,28 +51,28 @@ class UnreadableRows:
             (entry for found in self._by_gateway.values() for entry in found.values()), None
         )
 
-    def note(self, request: PageRequest, page: SessionPage) -> None:
-        """Take in an answer, before its listing does."""
+    def record(self, request: PageRequest, page: SessionPage) -> None:
+        """Record the unreadable rows of an answer, before its listing accepts it."""
         for row in page.unreadable:
-            if not self._time_range.wants(page.sessions[row.place].get("createTime")):
+            if not self._time_range.includes(page.sessions[row.place].get("createTime")):
                 continue
-            known = self._by_gateway.setdefault(request.gateway, {})
+            entries = self._by_gateway.setdefault(request.gateway, {})
             entry = UnreadableEntry(
                 request.gateway, request.page_num, request.page_size, row.place + 1, row.reason
             )
-            known.setdefault(row.stand_in_id, entry)
+            entries.setdefault(row.stand_in_id, entry)
 
     def leave_out(self, gateway: Gateway, sessions: list[RawSession]) -> list[RawSession]:
-        """The sessions that are to be written."""
-        known = self._by_gateway.get(gateway)
-        if known is None:
+        """The sessions without the stand-ins of unreadable rows."""
+        entries = self._by_gateway.get(gateway)
+        if entries is None:
             return sessions
-        return [each for each in sessions if each["sessionId"] not in known]
+        return [each for each in sessions if each["sessionId"] not in entries]
 
     def amend(self, listings: Sequence[ListingFacts]) -> list[ListingFacts]:
-        """What the listings found, as far as it is in the output.
+        """The facts of the listings, corrected for unreadable rows.
 
-        They count stand-ins like any session, and know nothing of what cannot be written.
+        Listings count stand-ins like any session.
         """
         return [self._amend(facts) for facts in listings]
 
@@ -84,7 +82,7 @@ class UnreadableRows:
         return ListingFinished(self._amend(event.facts))
 
     def require_none(self) -> None:
-        """Raises IncompleteError that names the first of them."""
+        """Raises IncompleteError if there are any; the message names the first."""
         first = self.first
         if first is None:
             return
@@ -98,7 +96,7 @@ class UnreadableRows:
         raise error
 
     def build_entries(self) -> list[dict[str, Any]]:
-        """The first of them, as a manifest names them."""
+        """The first `MAX_NAMED` rows, as entries of a manifest."""
         entries = [entry for found in self._by_gateway.values() for entry in found.values()]
         return [
             {
@@ -114,12 +112,12 @@ class UnreadableRows:
         ]
 
     def _amend(self, facts: ListingFacts) -> ListingFacts:
-        known = self._by_gateway.get(facts.gateway)
-        if known is None:
+        entries = self._by_gateway.get(facts.gateway)
+        if entries is None:
             return facts
         return replace(
             facts,
-            session_count=max(0, facts.session_count - len(known)),
+            session_count=max(0, facts.session_count - len(entries)),
             proof="unproven",
-            missing=f"{len(known):,} rows cannot be read",
+            missing=f"{len(entries):,} rows cannot be read",
         )

@@ -1,4 +1,4 @@
-"""Whether what was listed may be published; performs no I/O."""
+"""Decides whether listings are complete enough to be published; performs no I/O."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,9 @@ from exporter.runs.unreadable import UnreadableRows
 def require_complete(
     listings: Sequence[ListingFacts], unreadable: UnreadableRows, *, allow_incomplete: bool
 ) -> Status:
-    """The status of the run. Raises IncompleteError when a listing is unproven, or has rows that
-    cannot be read, and that is not allowed.
+    """The status of the run.
+
+    Raises IncompleteError when a listing is unproven or has unreadable rows, unless allowed.
     """
     unproven = [facts for facts in listings if facts.proof == "unproven"]
     if not unproven:

@@ -1,9 +1,8 @@
-"""Re-reads a published output against its manifest: files, bytes, rows and keys; blocks, as stores
-do.
+"""Checks a published output against its manifest: files, bytes, rows and keys; blocks.
 
-Every file is read twice: once for its SHA-256, then for its rows, of Parquet only the key's
-columns. Memory does not grow with the files, but by 12 to 24 bytes a row for the keys: see
-`listing.keys`. Of n rows two look alike that are not with probability n²/2⁶⁵, one in a million at
+Every file is read twice: once for its SHA-256, then for its rows, and of Parquet only the key
+columns. Memory does not depend on the sizes of the files; the keys take 12 to 24 bytes a row: see
+`listing.keyset`. Two of n rows are mistaken for equal with probability n²/2⁶⁵: one in a million at
 six million rows.
 """
 
@@ -20,13 +19,13 @@ from exporter.sinks.keys import UnreadableFileError, join_keys
 from exporter.stores.hashing import digest
 from exporter.tables.interface import Table
 
-MAX_EXPECTED = 10_000_000
-"""Keys that room is made for before they are seen: a manifest may manifest anything."""
+MAX_RESERVED_KEYS = 10_000_000
+"""Keys that memory is reserved for: a damaged manifest may claim any number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One way in which an output is not as its manifest says."""
+    """A difference between an output and its manifest."""
 
     message: str
     hint: str | None = None
@@ -34,7 +33,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One thing that was counted."""
+    """A count in the manifest, and in the output."""
 
     what: str
     promised: int
@@ -44,17 +43,17 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What came of reading an output again."""
+    """The result of checking an output."""
 
     output: str
     manifest: Manifest | None
-    """None where there is no manifest that can be read."""
+    """None where there is no readable manifest."""
     checked: tuple[Checked, ...]
     problems: tuple[Problem, ...]
 
 
 def verify(destination: Destination) -> Verification:
-    """Read the output, as it is now, against the manifest beside it.
+    """Check the output against the manifest beside it.
 
     Raises UsageError for a stream, which has no manifest beside it, and DestinationError where the
     manifest or the folder cannot be read.
@@ -80,35 +79,38 @@ def verify(destination: Destination) -> Verification:
         broken = Problem(f"'{sidecars.store.path_of(sidecars.manifest)}' is no manifest: {exc}")
         return Verification(destination.output, None, (), (*problems, broken))
     if destination.table is not None:
-        return verify_table(destination.table, manifest, output=destination.output, found=problems)
+        return verify_table(
+            destination.table, manifest, output=destination.output, problems=problems
+        )
     check = Check(destination, manifest)
     check.run()
     return Verification(destination.output, manifest, check.counts, (*problems, *check.problems))
 
 
 def verify_table(
-    table: Table, manifest: Manifest, *, output: str, found: tuple[Problem, ...]
+    table: Table, manifest: Manifest, *, output: str, problems: tuple[Problem, ...]
 ) -> Verification:
-    """A table's own log names its files, and others may have written to it since: what is read is
-    whether the run is in that log, and whether each key is there once.
+    """Check that the table's log has the run's commit, and that each key occurs once.
+
+    Files and row counts are not checked: the table's log names them, and others write to it too.
     """
     keys = KeySet(manifest.session_count)
     row_count = repeated_count = 0
     for batch in table.read_columns(KEY_COLUMNS):
         row_count += batch.num_rows
         repeated_count += len(keys.add_all(join_keys(batch, with_version=False)))
-    problems = list(found)
+    found = list(problems)
     if manifest.session_count > 0 and table.find_commit(manifest.run_id) is None:
-        problems.append(
+        found.append(
             Problem(
                 f"'{output}' has no commit of run {manifest.run_id}",
                 "a table forgets it where old snapshots are expired; else export again",
             )
         )
     if repeated_count > 0:
-        problems.append(Problem(f"'{output}' has {repeated_count:,} rows whose key is there twice"))
+        found.append(Problem(f"'{output}' has {repeated_count:,} rows whose key is there twice"))
     checked = (Checked("distinct keys", row_count, len(keys)),)
-    return Verification(output, manifest, checked, tuple(problems))
+    return Verification(output, manifest, checked, tuple(found))
 
 
 def find_unfinished(sidecars: Sidecars) -> tuple[Problem, ...]:
@@ -123,13 +125,13 @@ def find_unfinished(sidecars: Sidecars) -> tuple[Problem, ...]:
 
 
 class Check:
-    """Counts what is there of what a manifest promises."""
+    """Compares the files of an output with its manifest."""
 
     def __init__(self, destination: Destination, manifest: Manifest) -> None:
         self.problems: list[Problem] = []
         self._destination = destination
         self._manifest = manifest
-        self._keys = KeySet(min(manifest.row_count, MAX_EXPECTED))
+        self._keys = KeySet(min(manifest.row_count, MAX_RESERVED_KEYS))
         self._file_count = 0
         self._size_bytes = 0
         self._intact_count = 0
@@ -149,7 +151,7 @@ class Check:
     def run(self) -> None:
         files = self._manifest.files
         if self._destination.kind == "file" and len(files) != 1:
-            self._note(f"its manifest names {len(files):,} files, not one")
+            self._report(f"its manifest names {len(files):,} files, not one")
         else:
             for each in files:
                 self._check_file(each)
@@ -157,39 +159,39 @@ class Check:
         if self._destination.kind == "dataset":
             self._check_foreign()
 
-    def _note(self, message: str) -> None:
+    def _report(self, message: str) -> None:
         self.problems.append(Problem(message))
 
     def _check_file(self, file: ManifestFile) -> None:
         store = self._destination.store
-        # A single file may have been moved since: it is where the user says, not where it was.
+        # A single file may have been moved: its name is that of the destination.
         name = self._destination.name or file.path
-        shown = f"'{store.path_of(name)}'"
+        quoted_path = f"'{store.path_of(name)}'"
         try:
             size_bytes = store.size_of(name)
             if size_bytes is None:
-                self._note(f"{shown} is missing")
+                self._report(f"{quoted_path} is missing")
                 return
             self._file_count += 1
             self._size_bytes += size_bytes
             if size_bytes != file.size_bytes:
-                self._note(
-                    f"{shown} has {size_bytes:,} bytes, its manifest says {file.size_bytes:,}"
+                self._report(
+                    f"{quoted_path} has {size_bytes:,} bytes, its manifest says {file.size_bytes:,}"
                 )
                 return
             sha256 = digest(store, name)
             if sha256 != file.sha256:
-                self._note(f"{shown} has SHA-256 {sha256}, its manifest says {file.sha256}")
+                self._report(f"{quoted_path} has SHA-256 {sha256}, its manifest says {file.sha256}")
                 return
             self._intact_count += 1
-            self._check_rows(name, shown, file)
+            self._check_rows(name, quoted_path, file)
         except (DestinationError, UnreadableFileError) as exc:
-            self._note(f"{shown} cannot be read: {exc}")
+            self._report(f"{quoted_path} cannot be read: {exc}")
         except OSError as exc:
-            self._note(f"{shown} cannot be read: {exc.strerror or exc}")
+            self._report(f"{quoted_path} cannot be read: {exc.strerror or exc}")
 
-    def _check_rows(self, name: str, shown: str, file: ManifestFile) -> None:
-        """Only for a file that is, byte for byte, what was written: else its rows say nothing."""
+    def _check_rows(self, name: str, quoted_path: str, file: ManifestFile) -> None:
+        """For an intact file only: rows of any other are meaningless."""
         row_count = repeated_count = 0
         first = ""
         with self._destination.store.open_input(name) as stream:
@@ -197,7 +199,7 @@ class Check:
                 stream,
                 output_format=self._format,
                 codec=self._codec,
-                # A dataset has a row for each version of a session.
+                # A dataset has one row for each version of a session.
                 with_version=self._destination.kind == "dataset",
             ):
                 row_count += len(keys)
@@ -207,41 +209,43 @@ class Check:
                 repeated_count += len(repeated)
         self._row_count += row_count
         if row_count != file.row_count:
-            self._note(f"{shown} has {row_count:,} rows, its manifest says {file.row_count:,}")
+            self._report(
+                f"{quoted_path} has {row_count:,} rows, its manifest says {file.row_count:,}"
+            )
         if repeated_count > 0:
-            self._note(
-                f"{shown} has {repeated_count:,} rows whose key was there before,"
+            self._report(
+                f"{quoted_path} has {repeated_count:,} rows whose key was there before,"
                 f" the first is {first.replace(chr(0), ' ')}"
             )
 
     @property
     def _format(self) -> FileFormat:
-        """Of its files, as the manifest says."""
+        """The format of the files, from the manifest."""
         return next(each for each in FORMATS if each == self._manifest.format)
 
     @property
     def _codec(self) -> FileCodec:
-        """How a file is compressed as a whole; parts of a dataset never are."""
+        """The codec of a file as a whole; parts of a dataset have none."""
         return self._destination.file_codec if self._destination.kind == "file" else "none"
 
     def _check_session_count(self) -> None:
-        """The sessions of the run are the rows it wrote; a dataset may hold those of other runs."""
+        """The run's sessions must be the rows it wrote, in a dataset not those of other runs."""
         manifest = self._manifest
         if manifest.session_count not in {manifest.row_count, manifest.own_row_count}:
-            self._note(
+            self._report(
                 f"the manifest counts {manifest.session_count:,} sessions, and"
                 f" {manifest.own_row_count:,} rows in the files of its run"
             )
 
     def _check_foreign(self) -> None:
-        """Files that a reader of the whole folder would take for part of it."""
+        """Report files that a reader of the whole folder would read too."""
         store = self._destination.store
-        known = {each.path for each in self._manifest.files}
+        named = {each.path for each in self._manifest.files}
         for name in sorted(each.name for each in store.list_files()):
-            if name not in known and is_read(name):
-                self._note(f"'{store.path_of(name)}' is not named by the manifest")
+            if name not in named and is_read(name):
+                self._report(f"'{store.path_of(name)}' is not named by the manifest")
 
 
 def is_read(name: str) -> bool:
-    """Whether engines read a file of that name: what begins with `_` or `.` is none of the data."""
+    """Whether query engines read a file of that name: they skip names with a leading `_` or `.`."""
     return not any(part.startswith(("_", ".")) for part in name.split("/"))

@@ -56,8 +56,7 @@ class Settings:
         ),
     ] = None
     network: Annotated[
-        Literal["public", "vpc"],
-        Option("which of the region's endpoints", "identity and service"),
+        Literal["public", "vpc"], Option("which of the region's endpoints", "identity and service")
     ] = "public"
     workspace: Annotated[
         tuple[Id, ...],
@@ -127,17 +126,12 @@ class Settings:
             metavar="SIZE",
         ),
     ] = 128 << 20
-    compression: Annotated[
-        ParquetCodec,
-        Option("codec inside Parquet", "output"),
-    ] = "zstd"
+    compression: Annotated[ParquetCodec, Option("codec inside Parquet", "output")] = "zstd"
     allow_incomplete: Annotated[
-        bool,
-        Option("publish although completeness is not proven", "output"),
+        bool, Option("publish although completeness is not proven", "output")
     ] = False
     allow_empty: Annotated[
-        bool,
-        Option("publish an empty output in place of one that has sessions", "output"),
+        bool, Option("publish an empty output in place of one that has sessions", "output")
     ] = False
     omit: Annotated[
         tuple[Text, ...],
@@ -246,9 +240,7 @@ class Settings:
         ),
     ] = None
     page_size: Annotated[
-        int,
-        Bounds(1, 100),
-        Option("sessions a request, 1 to 100", "speed", metavar="N"),
+        int, Bounds(1, 100), Option("sessions a request, 1 to 100", "speed", metavar="N")
     ] = 100
     concurrency: Annotated[
         int,
@@ -258,9 +250,7 @@ class Settings:
     max_rps: Annotated[
         Annotated[float, Bounds(0.1, 10_000)] | None,
         Option(
-            "most requests a second; default: find out the service's quota",
-            "speed",
-            metavar="N",
+            "most requests a second; default: find out the service's quota", "speed", metavar="N"
         ),
     ] = None
     timeout: Annotated[
@@ -269,39 +259,28 @@ class Settings:
         Option("longest one request may take", "speed", metavar="DURATION"),
     ] = 30.0
     retries: Annotated[
-        int,
-        Bounds(0, 100),
-        Option("most retries of one request, 0 to 100", "speed", metavar="N"),
+        int, Bounds(0, 100), Option("most retries of one request, 0 to 100", "speed", metavar="N")
     ] = 8
     patience: Annotated[
         float,
         Duration(0.001, 604_800),
         Option(
-            "longest time without a granted request while throttled",
-            "speed",
-            metavar="DURATION",
+            "longest time without a granted request while throttled", "speed", metavar="DURATION"
         ),
     ] = 600.0
     deadline: Annotated[
         Annotated[float, Duration(0.001, 604_800)] | None,
         Option("longest the whole run may take; default: no end", "speed", metavar="DURATION"),
     ] = None
-    progress: Annotated[
-        ProgressMode,
-        Option("how progress is shown on stderr", "watching"),
-    ] = "auto"
-    log_format: Annotated[
-        LogFormat,
-        Option("how stderr is written", "watching"),
-    ] = "text"
+    progress: Annotated[ProgressMode, Option("how progress is shown on stderr", "watching")] = (
+        "auto"
+    )
+    log_format: Annotated[LogFormat, Option("how stderr is written", "watching")] = "text"
     verbose: Annotated[
         int,
         Bounds(0, 2),
         Option("say more: -v each retry, -vv tracebacks too", "watching", short="v"),
     ] = 0
-    quiet: Annotated[
-        bool,
-        Option("say nothing but errors", "watching", short="q"),
-    ] = False
+    quiet: Annotated[bool, Option("say nothing but errors", "watching", short="q")] = False
     paimon: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """Options of Paimon catalogs by the catalog's name. No flag sets them: see `catalogs`."""

@@ -10,13 +10,11 @@ from exporter.sinks.formats import FORMATS
 from exporter.sinks.interface import OutputFacts
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile, Store
 
-PART_NAME: Final = (
-    r"part-(?P<run_id>[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})-[0-9]{5,}\.(" + "|".join(FORMATS) + ")"
-)
+PART_NAME: Final = r"part-(?P<run_id>[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})-[0-9]{5,}\.(?P<format>[a-z]+)"
 """The name of a part: the id of the run that wrote it, and its number.
 
-As narrow as can be, since such files are removed when no manifest names them any more: other
-programs call theirs `part-…`, too.
+The pattern is as narrow as possible, since files that match it are removed once no manifest names
+them: other programs name theirs `part-…` too.
 """
 
 
@@ -27,7 +25,7 @@ def name_part(run_id: str, number: int, output_format: FileFormat) -> str:
 def find_run_id(path: str) -> str | None:
     """The run that wrote a part, by the part's name; None for any other file."""
     match = re.fullmatch(PART_NAME, path.rpartition("/")[2])
-    return None if match is None else match["run_id"]
+    return match["run_id"] if match is not None and match["format"] in FORMATS else None
 
 
 def is_part(path: str) -> bool:
@@ -37,8 +35,8 @@ def is_part(path: str) -> bool:
 class Parts:
     """The parts that one run writes to a dataset, in the order in which they were begun.
 
-    A part's name has the run's id in it: names never collide between runs. Those that are written
-    to their end hold no file open, so there may be many: only for who holds the output's lock.
+    A part's name contains the run's id, so names never collide between runs. A part that is ended
+    holds no file open, so there may be many. For the holder of the output's lock only.
     """
 
     def __init__(
@@ -48,14 +46,14 @@ class Parts:
         self._run_id = run_id
         self._format = output_format
         self._open_sink = open_sink
-        # What became of each part; None while it is being written.
+        # None while a part is being written.
         self._facts: dict[FileOutput, OutputFacts | None] = {}
 
     def __len__(self) -> int:
         return len(self._facts)
 
     def begin(self, folder: str = "") -> FileOutput:
-        """A new part in a folder of the dataset, which is named with a slash at its end."""
+        """A new part in a folder of the dataset; `folder` ends in a slash."""
         name = folder + name_part(self._run_id, len(self._facts), self._format)
         staged = self._store.stage(name, run_id=self._run_id)
         part = FileOutput(staged, name, open_sink=self._open_sink)
@@ -63,12 +61,12 @@ class Parts:
         return part
 
     def end(self, part: FileOutput) -> None:
-        """Make it safe; a reader does not see it yet."""
+        """Write the part to its end, durably; readers do not see it yet."""
         self._facts[part] = part.close()
         part.release()
 
-    def sum_up(self, *, coerced_value_count: int = 0) -> OutputFacts:
-        """Of the parts that are ended; the count is of what was coerced elsewhere."""
+    def build_facts(self, *, coerced_value_count: int = 0) -> OutputFacts:
+        """The sum over the ended parts; `coerced_value_count` are values coerced elsewhere."""
         ended = [each for each in self._facts.values() if each is not None]
         return OutputFacts(
             session_count=sum(each.session_count for each in ended),
@@ -93,8 +91,8 @@ class Parts:
 class DatasetOutput:
     """Writes rows to parts of about `target_bytes` each.
 
-    Readers of a whole dataset want at least one part, which is empty if need be: `stands_alone`. A
-    run that adds to a dataset and has nothing to add writes none.
+    A dataset that `stands_alone` has at least one part, if only an empty one, since readers need
+    it. A run that adds to a dataset and has nothing to add writes none.
     """
 
     def __init__(self, parts: Parts, *, target_bytes: int, stands_alone: bool) -> None:
@@ -116,11 +114,11 @@ class DatasetOutput:
         if self._stands_alone and len(self._parts) == 0:
             self._part = self._parts.begin()
         self._end_part()
-        return self._parts.sum_up()
+        return self._parts.build_facts()
 
     @property
     def staged(self) -> list[StagedFile]:
-        """The parts on their way."""
+        """The parts that are not published."""
         return self._parts.staged
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:

@@ -1,4 +1,4 @@
-"""An output of one file, or of a stream: one sink over one file on its way."""
+"""An output of one file, or of a stream: one sink over one staged file."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,12 +11,12 @@ OpenSink = Callable[[ByteStream], Sink]
 
 
 class FileOutput:
-    """Writes rows to a staged file in the format that `open_sink` gives it."""
+    """Writes rows to a staged file in the format of `open_sink`."""
 
     def __init__(self, staged: StagedFile, path: str, *, open_sink: OpenSink) -> None:
         self._path = path
         self._file = HashingFile(staged)
-        # None after its end: what it had in memory goes with it.
+        # None after its end, which frees its memory.
         self._sink: Sink | None = None
         try:
             self._sink = open_sink(self._file)
@@ -35,7 +35,7 @@ class FileOutput:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that what was written takes until the file is closed."""
+        """Memory that the written bytes take until the file is closed."""
         return self._file.held_bytes
 
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
@@ -51,7 +51,7 @@ class FileOutput:
         return OutputFacts(facts.session_count, facts.coerced_value_count, (written,))
 
     def release(self) -> None:
-        """After `close`, where the output's lock is held: see `StagedFile`."""
+        """After `close`, and only under the output's lock: see `StagedFile`."""
         self._file.release()
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:

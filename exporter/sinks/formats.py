@@ -1,4 +1,4 @@
-"""The registry of file formats: the one place that lists them, and opens them."""
+"""The registry of file formats: the only place that lists and opens them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ class FormatKind:
 
     noun: str
     module: str
-    """A `FormatModule`, imported when the first file is opened and no earlier."""
+    """A `FormatModule`, imported only when the first file is opened."""
     suffixes: tuple[str, ...]
-    """Of its files' names."""
+    """Suffixes of its files' names."""
     has_file_codecs: bool
-    """Whether a file may be compressed as a whole; others compress inside."""
+    """Whether a file may be compressed as a whole; other formats compress inside."""
 
 
 FORMATS: Final[Mapping[FileFormat, FormatKind]] = {
@@ -33,9 +33,9 @@ FORMATS: Final[Mapping[FileFormat, FormatKind]] = {
     ),
 }
 DATASET_FORMAT: Final[FileFormat] = "parquet"
-"""Of a folder's parts, unless another one is chosen."""
+"""The format of a folder's parts, unless another one is chosen."""
 STREAM_FORMAT: Final[FileFormat] = "ndjson"
-"""Of stdout, unless another one is chosen."""
+"""The format of stdout, unless another one is chosen."""
 
 _CODEC_OF_SUFFIX: Final[Mapping[str, FileCodec]] = {".gz": "gzip", ".zst": "zstd"}
 
@@ -50,7 +50,7 @@ def open_sink(
     exporter_version: str,
     exported_at: datetime,
 ) -> Sink:
-    """The sink of a format over an open stream; `exported_at` is when the run began."""
+    """The sink of a format over an open stream; `exported_at` is the start of the run."""
     options = SinkOptions(file_codec, parquet_codec, run_id, exporter_version, exported_at)
     return _load(output_format).open_sink(stream, options)
 
@@ -73,13 +73,13 @@ def read_keys(
 
 
 def resolve_format(output: str, chosen: FileFormat | None) -> tuple[FileFormat, FileCodec]:
-    """The format and the codec of an output by its name; `chosen` comes before the name.
+    """The format and the codec of an output by its name; `chosen` overrides the name's format.
 
-    `--format parquet --output x.ndjson` writes Parquet: whoever says the format means it. The codec
-    is always the name's, since every reader goes by `.gz` and `.zst`.
+    `--format parquet --output x.ndjson` writes Parquet. The codec is always the name's, since
+    readers go by `.gz` and `.zst`.
 
-    Raises UsageError for a name without a format's suffix, and for a codec's suffix after the name
-    of a format that compresses inside.
+    Raises UsageError for a name without a format's suffix, and for a codec's suffix on the name of
+    a format that compresses inside.
     """
     if output == "-":
         return STREAM_FORMAT if chosen is None else chosen, "none"

@@ -1,4 +1,4 @@
-"""How sessions are written: one protocol, one file a format."""
+"""The interfaces of outputs, sinks and file formats."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from exporter.stores.interface import NO_LOCK, FileFacts, HeldLock
 
 @dataclass(frozen=True, slots=True)
 class SinkFacts:
-    """What a sink wrote, counted while writing."""
+    """The counts of one sink, taken while it wrote."""
 
     session_count: int
     coerced_value_count: int
@@ -20,7 +20,7 @@ class SinkFacts:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A file of the output, and the rows in it."""
+    """A file of the output, and its row count."""
 
     facts: FileFacts
     row_count: int
@@ -28,12 +28,12 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True)
 class OutputFacts:
-    """What a run wrote, counted while writing."""
+    """The counts and files of one run, taken while it wrote."""
 
     session_count: int
     coerced_value_count: int
     files: tuple[WrittenFile, ...]
-    """What this run wrote, in the order of their rows."""
+    """The files of this run, in the order of their rows."""
 
 
 class Output(Protocol):
@@ -43,52 +43,52 @@ class Output(Protocol):
     """
 
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
-        """Append sessions of one gateway in the order given; a thousand at a time are cheapest."""
+        """Append sessions of one gateway in the order given; cheapest a thousand at a time."""
 
     def close(self) -> OutputFacts:
-        """End the files and make them safe; a reader still sees what was there before."""
+        """End the files and make them durable; readers still see the previous output."""
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
-        """Show what was written, having made sure of the lock before each step that cannot be
-        undone. May be cut short by a crash: `close` made sure that a later run can tell how far it
-        got.
+        """Make the output visible; `lock` is ensured before each step that cannot be undone.
+
+        A crash may cut this short: after `close`, a later run can tell how far it got.
         """
 
     def discard(self) -> None:
-        """Remove what is not published and free what is held; never raises, may be repeated."""
+        """Remove unpublished files and free all resources; never raises, may be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Sessions in the form in which their format's sink writes them."""
+    """Sessions as their format's sink writes them."""
 
     content: Any
     """A RecordBatch for Parquet; whole lines, as bytes, for NDJSON."""
     row_count: int
     size_bytes: int
-    """What it takes in memory, about."""
+    """Approximate size in memory."""
 
 
 class PartitionBuffer(Protocol):
-    """Sessions of many partitions, gathered until it pays to part them; performs no I/O."""
+    """Sessions of many partitions, gathered until it pays to split them; performs no I/O."""
 
     @property
     def coerced_value_count(self) -> int:
-        """Of all that was added, as in `SinkFacts`."""
+        """Over all sessions added, as in `SinkFacts`."""
 
     @property
     def is_full(self) -> bool:
-        """Whether there are enough rows to be parted."""
+        """Whether there are enough rows to be split."""
 
     def add(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
         """Add sessions of one gateway."""
 
     def split(self) -> list[tuple[str, Rows]]:
-        """Take out all rows by partition, named by its folder; their order in one is kept."""
+        """Take out all rows, by the folder of their partition; each keeps the order of its rows."""
 
 
 class ByteStream(Protocol):
-    """What a sink needs of a stream: no more than that bytes go in at the end."""
+    """The stream under a sink: bytes can be appended."""
 
     def write(self, chunk: bytes, /) -> int: ...
 
@@ -98,39 +98,36 @@ class Sink(Protocol):
 
     Methods block and are called from one thread at a time, never two at once. Exactly one of
     `close` and `abort` is called, once; `abort` also after `write` or `close` raised.
-    What the stream raises comes out as it is.
+    Errors of the stream pass through.
     """
 
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
-        """Append sessions of one gateway in the order given.
-
-        A thousand and more at a time are cheapest.
-        """
+        """Append sessions of one gateway in the order given; cheapest by the thousand."""
 
     def write_rows(self, rows: Sequence[Rows]) -> None:
-        """Write rows that a `PartitionBuffer` of the format made, at once; none of them is kept."""
+        """Write rows of a `PartitionBuffer` of the same format, at once."""
 
     def close(self) -> SinkFacts:
-        """Write what is buffered and the format's ending; the stream itself stays open."""
+        """Write the buffered rows and the format's footer; the stream stays open."""
 
     def abort(self) -> None:
-        """Drop what is buffered and free what is held, without raising and without a write."""
+        """Drop the buffered rows and free all resources, without raising and without a write."""
 
 
 @dataclass(frozen=True, slots=True)
 class SinkOptions:
-    """Choices and facts of a run that sinks write by; each format takes what it knows."""
+    """Options and facts of a run that sinks depend on; each format uses some of them."""
 
     file_codec: FileCodec
     parquet_codec: ParquetCodec
     run_id: str
     exporter_version: str
     exported_at: datetime
-    """When the run began."""
+    """The start of the run."""
 
 
 class FormatModule(Protocol):
-    """The functions that the module of a file format has."""
+    """The functions of the module of a file format."""
 
     def open_sink(self, stream: ByteStream, options: SinkOptions, /) -> Sink: ...
 

@@ -1,4 +1,4 @@
-"""The key of a row as one text, as it is read back from a published file."""
+"""Keys of rows as text, read back from a published file."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -7,14 +7,14 @@ from exporter.model import KEY_COLUMNS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEYS_AT_ONCE: Final = 1 << 13
+KEY_BATCH_ROWS: Final = 1 << 13
 VERSION_COLUMN: Final = "exported_at"
 SEPARATOR: Final = "\0"
-"""Between the parts of a key; no id has one."""
+"""Between the fields of a key; no id contains one."""
 
 
 class UnreadableFileError(ValueError):
-    """Raised when a file's content is not of its format."""
+    """Raised when a file is not valid in its format."""
 
 
 def join_keys(batch: "pa.RecordBatch", *, with_version: bool) -> list[str]:
@@ -22,10 +22,10 @@ def join_keys(batch: "pa.RecordBatch", *, with_version: bool) -> list[str]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    parts = [batch.column(name) for name in KEY_COLUMNS]
+    columns = [batch.column(name) for name in KEY_COLUMNS]
     if with_version:
-        parts.append(batch.column(VERSION_COLUMN).cast(pa.int64()))
-    texts = [part.cast(pa.string()) for part in parts]
+        columns.append(batch.column(VERSION_COLUMN).cast(pa.int64()))
+    texts = [column.cast(pa.string()) for column in columns]
     keys: list[str] = pc.binary_join_element_wise(
         *texts, SEPARATOR, null_handling="replace", null_replacement=""
     ).to_pylist()

@@ -12,7 +12,7 @@ import orjson
 from exporter.model import FileCodec, Gateway, RawSession
 from exporter.records.encode import encode_json
 from exporter.sinks.interface import ByteStream, Rows, SinkFacts, SinkOptions
-from exporter.sinks.keys import KEYS_AT_ONCE, SEPARATOR, UnreadableFileError
+from exporter.sinks.keys import KEY_BATCH_ROWS, SEPARATOR, UnreadableFileError
 from exporter.sinks.row_groups import RowGroup
 from exporter.sinks.streams import NonClosingStream
 from exporter.times import format_instant
@@ -20,12 +20,12 @@ from exporter.times import format_instant
 _CHUNK_BYTES: Final = 1 << 18
 _READ_BYTES: Final = 1 << 20
 _LINES_BYTES: Final = 1 << 8
-"""Memory of some lines beside their text, however few they are."""
+"""Memory of a `Rows` besides its text."""
 _GZIP_LEVEL: Final = 4
 """Level 6 was measured at 1.4 times the CPU seconds for 10 % less, level 9 at 3.3 for 12 %."""
 
 _KEY_FIELDS: Final = ("regionId", "workspaceId", "computeId", "sessionId")
-"""The fields of `KEY_COLUMNS`."""
+"""The record's fields for `KEY_COLUMNS`."""
 _VERSION_FIELD: Final = "exportedAt"
 _ADDED_FIELDS: Final = ("regionId", "workspaceId", _VERSION_FIELD)
 
@@ -33,15 +33,15 @@ _ADDED_FIELDS: Final = ("regionId", "workspaceId", _VERSION_FIELD)
 class NdjsonSink:
     """Writes each record as received, with `regionId`, `workspaceId` and `exportedAt` at its end.
 
-    `exportedAt` is RFC 3339 in UTC with milliseconds. Where the service itself sends a field of one
-    of these names and another value, its value is kept as `received_regionId` and so on: the added
-    names mean the same in every line. Nothing is coerced.
+    `exportedAt` is RFC 3339 in UTC with milliseconds. Where the service itself sends one of these
+    fields with another value, that value is kept as `received_regionId` and so on: the added names
+    mean the same in every line. Nothing is coerced.
     """
 
     def __init__(self, stream: ByteStream, options: SinkOptions) -> None:
         self._exported_at = format_instant(options.exported_at)
         self._encoder = _open_encoder(stream, options.file_codec)
-        # Whole lines that are not yet handed to the encoder; below a chunk between two calls.
+        # Whole lines for the encoder; less than a chunk between two calls.
         self._pending = bytearray()
         self._session_count = 0
 
@@ -74,7 +74,7 @@ class NdjsonSink:
 
 
 class NdjsonPartitionBuffer:
-    """Gathers lines, and beside them the values of the columns that they are split by."""
+    """Gathers lines, and the values of the columns that they are split by."""
 
     def __init__(self, partition_by: Sequence[str], *, exported_at: datetime) -> None:
         from exporter.sinks.hive import SPLIT_BYTES, SPLIT_ROWS
@@ -82,7 +82,7 @@ class NdjsonPartitionBuffer:
         self._partition_by = partition_by
         self._exported_at = format_instant(exported_at)
         self._lines = RowGroup[list[bytes]](max_rows=SPLIT_ROWS, max_bytes=SPLIT_BYTES)
-        # By column, one array an `add`.
+        # By column: one array for each `add`.
         self._keys: list[list[Any]] = [[] for _ in partition_by]
         self.coerced_value_count = 0
 
@@ -136,7 +136,7 @@ def read_keys(stream: BinaryIO, codec: FileCodec, *, with_version: bool) -> Iter
         if not isinstance(record, dict) or record.get("sessionId") is None:
             raise UnreadableFileError(f"line {number:,} is no session")
         keys.append(SEPARATOR.join([str(record.get(field, "")) for field in fields]))
-        if len(keys) == KEYS_AT_ONCE:
+        if len(keys) == KEY_BATCH_ROWS:
             yield keys
             keys = []
     yield keys
@@ -145,7 +145,7 @@ def read_keys(stream: BinaryIO, codec: FileCodec, *, with_version: bool) -> Iter
 def build_lines(
     gateway: Gateway, sessions: Sequence[RawSession], exported_at: str
 ) -> Iterator[bytes]:
-    """Each session as a line, with its end."""
+    """Each session as a line, including the line feed."""
     added = dict(
         zip(_ADDED_FIELDS, (gateway.region_id, gateway.workspace_id, exported_at), strict=True)
     )
@@ -159,7 +159,7 @@ def build_lines(
 
 
 def _merge(session: RawSession, added: dict[str, str]) -> dict[str, Any]:
-    """The record with the added fields, and with its own under another name where they differ."""
+    """The record with the added fields; its own fields of these names are renamed if different."""
     merged: dict[str, Any] = {}
     for field, value in session.items():
         if field not in added:
@@ -176,7 +176,7 @@ def _free_name(name: str, session: RawSession) -> str:
 
 
 class _Encoder(Protocol):
-    """One way to compress a file as a whole; `close` and `abort` leave the stream open."""
+    """Compresses a file as a whole; `close` and `abort` leave the stream open."""
 
     def write(self, chunk: bytes) -> None: ...
 
@@ -212,7 +212,7 @@ class _PlainEncoder:
 
 
 class _GzipEncoder:
-    """zlib's own gzip header holds no name and no time, so that equal rows are equal bytes."""
+    """zlib's gzip header holds no name and no time, so equal rows make equal bytes."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
@@ -229,7 +229,7 @@ class _GzipEncoder:
 
 
 class _ZstdEncoder:
-    """One frame for the whole file: some readers stop after the first."""
+    """One frame for the whole file, since some readers stop after the first."""
 
     def __init__(self, stream: ByteStream) -> None:
         import pyarrow as pa
@@ -245,13 +245,13 @@ class _ZstdEncoder:
 
     def abort(self) -> None:
         self._stream.cut_off()
-        # After a failed write it may fail again to end its frame; nobody will read that frame.
+        # After a failed write, ending the frame may fail too; nobody will read that frame.
         with suppress(Exception):
             self._compressor.close()
 
 
 def _read_lines(stream: BinaryIO, codec: FileCodec) -> Iterator[bytes]:
-    """Lines without their ends; one is kept in memory at a time, and a piece of the file."""
+    """Lines without line feeds; holds one chunk of the file in memory at a time."""
     rest = b""
     for chunk in _read_chunks(stream, codec):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -266,7 +266,7 @@ def _read_chunks(stream: BinaryIO, codec: FileCodec) -> Iterator[bytes]:
         while chunk := source.read(_READ_BYTES):
             yield chunk
     except (EOFError, zlib.error, OSError) as exc:
-        # gzip and zstd raise errors of these types for damage, as the disk does for its own.
+        # gzip and zstd raise these types for corrupt files, as a disk does for its own errors.
         raise UnreadableFileError(f"{exc}") from exc
 
 

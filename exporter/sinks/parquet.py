@@ -1,4 +1,4 @@
-"""Parquet: sessions as rows, gathered to row groups, with the statistics that let readers prune."""
+"""Parquet: sessions as rows in row groups, with the statistics that let readers prune."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from exporter.model import KEY_COLUMNS, FileCodec, Gateway, RawSession
 from exporter.records.schema import SCHEMA, build_batch
 from exporter.sinks.hive import SPLIT_BYTES, SPLIT_ROWS, group_rows
 from exporter.sinks.interface import ByteStream, Rows, SinkFacts, SinkOptions
-from exporter.sinks.keys import KEYS_AT_ONCE, VERSION_COLUMN, UnreadableFileError, join_keys
+from exporter.sinks.keys import KEY_BATCH_ROWS, VERSION_COLUMN, UnreadableFileError, join_keys
 from exporter.sinks.row_groups import RowGroup
 from exporter.sinks.streams import NonClosingStream
 
@@ -26,25 +26,23 @@ _DICTIONARY_COLUMNS: Final = [
     "info",
     "exported_at",
 ]
-"""Columns of few values, which readers then group and filter by number.
+"""Columns of few distinct values, which readers group and filter by dictionary index.
 
 Dictionaries for all columns, the library's default, were measured at 1.5 times the CPU seconds and
-1.2 times the size: what is nearly unique fills a dictionary first and is written plain after that.
+1.2 times the size: a nearly unique column fills its dictionary and is then written plain anyway.
 """
 _STATISTICS_COLUMNS: Final = [
     name for name in SCHEMA.names if name not in {"info", "web_ui", "spark_conf", "extra"}
 ]
-"""Columns that readers filter by; the least and greatest of long texts would only fill the footer.
-"""
+"""Columns that readers filter by; minimum and maximum of long texts would only fill the footer."""
 _BATCH_BYTES: Final = 6 << 10
-"""Memory of a batch beside its rows, however few they are: measured at 5.6 KiB."""
+"""Memory of a batch besides its rows; measured at 5.6 KiB."""
 
 
 class ParquetSink:
-    """Writes rows of `SCHEMA`; the file's metadata name the run and the exporter that wrote it.
+    """Writes rows of `SCHEMA`; without sessions, a file with the schema and no rows.
 
-    Keys of the metadata: `livy_exporter.run_id` and `livy_exporter.version`. An export without
-    sessions is a file with the schema and no rows.
+    The file's metadata name its run and exporter: `livy_exporter.run_id`, `livy_exporter.version`.
     """
 
     def __init__(self, stream: ByteStream, options: SinkOptions) -> None:
@@ -85,7 +83,7 @@ class ParquetSink:
             self._write_row_group(self._pending.take())
 
     def write_rows(self, rows: Sequence[Rows]) -> None:
-        """As one row group, whatever its size; the buffer counts the values it coerced."""
+        """As one row group of any size; the buffer has counted the coerced values."""
         self._session_count += sum(each.row_count for each in rows)
         self._write_row_group([each.content for each in rows])
 
@@ -100,7 +98,7 @@ class ParquetSink:
     def abort(self) -> None:
         self._pending.take()
         self._stream.cut_off()
-        # After a failed write the writer may fail again to end its file, which nobody will read.
+        # After a failed write, ending the file may fail too; nobody will read that file.
         with suppress(Exception):
             self._writer.close()
 
@@ -110,7 +108,7 @@ class ParquetSink:
 
 
 class ParquetPartitionBuffer:
-    """Gathers rows of `SCHEMA`, which keep the columns that they are split by."""
+    """Gathers rows of `SCHEMA`; they keep the columns that they are split by."""
 
     def __init__(self, partition_by: Sequence[str], *, exported_at: datetime) -> None:
         self._partition_by = partition_by
@@ -131,12 +129,12 @@ class ParquetPartitionBuffer:
     def split(self) -> list[tuple[str, Rows]]:
         table = pa.Table.from_batches(self._pending.take(), schema=SCHEMA).combine_chunks()
         partitions: list[tuple[str, Rows]] = []
-        for batch in table.to_batches():  # one, but for texts of more than 2 GiB
+        for batch in table.to_batches():  # one, unless texts exceed 2 GiB
             keys = [
                 batch.column("create_time" if name == "dt" else name) for name in self._partition_by
             ]
             for folder, numbers in group_rows(self._partition_by, keys):
-                # Taken, not sliced: a slice would hold on to the rows of all other partitions.
+                # Not sliced: a slice keeps the rows of all other partitions in memory.
                 rows = batch if len(numbers) == batch.num_rows else batch.take(numbers)
                 size_bytes = rows.nbytes + _BATCH_BYTES
                 partitions.append((folder, Rows(rows, rows.num_rows, size_bytes)))
@@ -161,7 +159,7 @@ def read_keys(stream: BinaryIO, _: FileCodec, *, with_version: bool) -> Iterator
         if missing:
             raise UnreadableFileError(f"it has no column {missing[0]}")
         row_count = 0
-        for batch in file.iter_batches(batch_size=KEYS_AT_ONCE, columns=columns):
+        for batch in file.iter_batches(batch_size=KEY_BATCH_ROWS, columns=columns):
             row_count += batch.num_rows
             yield join_keys(batch, with_version=with_version)
     except pa.ArrowException as exc:

@@ -1,9 +1,9 @@
-"""A dataset whose parts are in folders by the values of columns, however many of them there are.
+"""A dataset whose parts are in folders by the values of columns, however many folders that makes.
 
-Rows of a list come in an order of their own, so every partition may be met at any time. What is
-bounded: rows that wait in memory, by giving the largest partitions to their parts first, which
-makes the fewest small row groups; and parts that are open at a time, by ending the one that was
-written to longest ago. A partition that is met again after that has one more part.
+The order of a list is not that of its partitions, so a row of any partition may come at any time.
+Two things are bounded. Rows waiting in memory: the largest partitions are written first, which
+makes the fewest small row groups. Open parts: the least recently written one is ended, and its
+partition gets another part if more rows of it come.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from exporter.sinks.row_groups import RowGroup
 from exporter.stores.interface import NO_LOCK, HeldLock, StagedFile
 
 MAX_OPEN: Final = 32
-"""Parts that are open at a time, each with a file of its own."""
+"""Parts that are open at a time, each with its file."""
 HELD_BYTES: Final = 64 << 20
-"""What open parts may have in memory together: on its way to a store, a large one has 32 MiB."""
+"""Memory of all open parts together; one large part being uploaded takes 32 MiB."""
 WAITING_BYTES: Final = 32 << 20
-"""Rows that wait for their part; twice of it was measured at a third fewer small parts."""
+"""Rows that wait for their part; twice as many were measured at a third fewer small parts."""
 
 
 class PartitionedOutput:
     """Writes rows to parts of about `target_bytes` each, in the folders that `buffer` names.
 
-    An output of nothing that stands alone has one empty part, in `empty_folder`: readers find the
-    columns there, and the layout of folders that they were told.
+    An output without rows has one empty part in `empty_folder`, where readers find the columns and
+    the layout of folders; none if `empty_folder` is None.
     """
 
     def __init__(
@@ -43,10 +43,9 @@ class PartitionedOutput:
         self._buffer = buffer
         self._target_bytes = target_bytes
         self._empty_folder = empty_folder
-        """None where an output of nothing has no part."""
         self._waiting: dict[str, RowGroup[Rows]] = {}
         self._waiting_bytes = 0
-        # By folder; the one that was written to longest ago comes first.
+        # By folder, the least recently written first.
         self._open: dict[str, FileOutput] = {}
 
     def write(self, gateway: Gateway, sessions: Sequence[RawSession]) -> None:
@@ -58,7 +57,7 @@ class PartitionedOutput:
 
     def close(self) -> OutputFacts:
         self._split()
-        # First those whose parts are open: their turn would end them, and begin them anew.
+        # First the open parts: opening another one could end them while their rows wait.
         for folder in [*self._open, *self._waiting]:
             if folder in self._waiting:
                 self._write_out(folder)
@@ -66,11 +65,11 @@ class PartitionedOutput:
             self._end(folder)
         if len(self._parts) == 0 and self._empty_folder is not None:
             self._parts.end(self._parts.begin(self._empty_folder))
-        return self._parts.sum_up(coerced_value_count=self._buffer.coerced_value_count)
+        return self._parts.build_facts(coerced_value_count=self._buffer.coerced_value_count)
 
     @property
     def staged(self) -> list[StagedFile]:
-        """The parts on their way."""
+        """The parts that are not published."""
         return self._parts.staged
 
     def publish(self, lock: HeldLock = NO_LOCK) -> None:
@@ -115,7 +114,7 @@ class PartitionedOutput:
 
 
 def choose_largest(waiting: dict[str, RowGroup[Rows]], *, down_to: int) -> list[str]:
-    """The fewest partitions without which no more than so many bytes wait."""
+    """The fewest partitions whose removal leaves at most `down_to` bytes waiting."""
     chosen: list[str] = []
     left = sum(each.size_bytes for each in waiting.values())
     for folder in sorted(waiting, key=lambda each: waiting[each].size_bytes, reverse=True):

@@ -1,4 +1,4 @@
-"""Row groups: how large they are, and rows gathered until they make one."""
+"""Row groups: their size, and the buffer that gathers them."""
 
 from typing import Final, Generic, TypeVar
 
@@ -6,14 +6,14 @@ T = TypeVar("T")
 
 ROW_GROUP_ROWS: Final = 1 << 15
 ROW_GROUP_BYTES: Final = 16 << 20
-"""Whichever comes first ends a row group: 12 MB of usual sessions, bounded for large ones.
+"""Whichever comes first ends a row group; usual sessions take 12 MB.
 
-Twice as many rows made no smaller file and were measured at 40 MiB more of peak memory.
+Twice as many rows made no smaller file, and were measured at 40 MiB more of peak memory.
 """
 
 
 class RowGroup(Generic[T]):
-    """Pieces of rows, gathered until there are enough of them to be written or split together."""
+    """Pieces of rows, gathered until there are enough to be written or split together."""
 
     __slots__ = ("_max_bytes", "_max_rows", "pieces", "row_count", "size_bytes")
 
@@ -34,7 +34,7 @@ class RowGroup(Generic[T]):
         self.size_bytes += size_bytes
 
     def take(self) -> list[T]:
-        """All pieces, in the order they were added; none is kept."""
+        """Take out all pieces, in the order they were added."""
         pieces, self.pieces = self.pieces, []
         self.row_count = self.size_bytes = 0
         return pieces

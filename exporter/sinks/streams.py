@@ -4,10 +4,10 @@ from exporter.sinks.interface import ByteStream
 
 
 class NonClosingStream:
-    """A stream as pyarrow wants one: it may close it, and its writer can be silenced.
+    """Keeps a stream open when pyarrow closes it.
 
-    pyarrow's writers close what they are given, and write once more when they are dropped in the
-    middle. Here the first leaves the stream open, and the second goes nowhere after `cut_off`.
+    pyarrow's writers close their stream, and write once more when they are garbage-collected before
+    their end. Here a close leaves the stream open, and `cut_off` discards later writes.
     """
 
     def __init__(self, stream: ByteStream) -> None:
@@ -17,7 +17,7 @@ class NonClosingStream:
         self.closed = False
 
     def cut_off(self) -> None:
-        """Swallow all further writes."""
+        """Discard all further writes."""
         self._is_cut_off = True
 
     def write(self, chunk: bytes) -> int:

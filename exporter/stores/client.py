@@ -1,4 +1,4 @@
-"""What the clients of all object stores share: limits of time, retries, the current key."""
+"""Parts that the clients of all object stores share: limits of time, retries, the current key."""
 
 import logging
 import math

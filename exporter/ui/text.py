@@ -188,7 +188,10 @@ def _gateway_lines(stats: RunStats) -> list[str]:
 def _movement_texts(listing: GatewayStats) -> list[str]:
     """At most one text: none for a list that did not change."""
     facts = listing.facts
-    if facts is None or not any(
+    # Windows overlap in a still list, too: rows seen again there say nothing of it.
+    if facts is None or facts.proof == "quiescent":
+        return []
+    if not any(
         (facts.inserted_count, facts.deleted_count, facts.overlap_count, facts.repair_page_count)
     ):
         return []

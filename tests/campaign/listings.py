@@ -84,7 +84,7 @@ def read_time(row: RawSession) -> int | None:
 
 def is_wanted(row: RawSession, span: TimeRange, *, if_timeless: bool) -> bool:
     time = read_time(row)
-    return if_timeless if time is None else span.wants(time)
+    return if_timeless if time is None else span.includes(time)
 
 
 def warm_up(sessions: MovingSessions, case: Case) -> float:

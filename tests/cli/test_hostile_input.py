@@ -67,7 +67,7 @@ class Said:
     stdout: str
     stderr: str
 
-    def assert_told(self, *codes: int) -> None:
+    def assert_reported(self, *codes: int) -> None:
         """As errors are: in two lines, of a length that can be read."""
         assert self.code in codes, self.stderr
         assert self.stdout == ""
@@ -245,7 +245,7 @@ def assert_ends_well(said: Said, codes: Sequence[int]) -> None:
     if said.code == 0:
         assert said.stderr == ""
     else:
-        said.assert_told(*codes)
+        said.assert_reported(*codes)
 
 
 COMMANDS: Final = {
@@ -341,7 +341,7 @@ def test_variable_of_any_text_ends_well(
     said = run(*command, environ=environ)
 
     if said.code != 0 and "--log-format" not in command and text != "json":
-        said.assert_told(1, 3, 2, REACHED)
+        said.assert_reported(1, 3, 2, REACHED)
 
 
 S3_KEY: Final = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -377,7 +377,7 @@ def test_variable_of_an_object_store_is_refused_before_it_is_asked(
         environ={**S3_KEY, variable: text},
     )
 
-    said.assert_told(code)
+    said.assert_reported(code)
     assert "hunter2" not in said.stderr
 
 
@@ -392,7 +392,7 @@ def test_unknown_variable_is_reported(name: str, run: Run) -> None:
     if any(field.variable == f"LIVY_EXPORTER_{name}" for field in FIELDS) or name == "CONFIG":
         return
 
-    run("config", "show", environ={f"LIVY_EXPORTER_{name}": "1"}).assert_told(2)
+    run("config", "show", environ={f"LIVY_EXPORTER_{name}": "1"}).assert_reported(2)
 
 
 TOML_VALUES: Final = st.one_of(
@@ -449,7 +449,7 @@ def test_key_of_any_value_ends_well(value: str, field: Field, run: Run) -> None:
     said = run("export", "--config=livy.toml", prepare=writing("livy.toml", content))
 
     if "://" not in value:
-        said.assert_told(1, 2, 3, REACHED)
+        said.assert_reported(1, 2, 3, REACHED)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_key_of_any_value_ends_well(value: str, field: Field, run: Run) -> None:
     "command", [["config", "show", "--config=it.toml"], ["emulate", "--scenario=it.toml"]]
 )
 def test_toml_file_of_any_bytes_is_refused(content: bytes, command: list[str], run: Run) -> None:
-    run(*command, prepare=writing("it.toml", content)).assert_told(2)
+    run(*command, prepare=writing("it.toml", content)).assert_reported(2)
 
 
 SCENARIO_KEYS: Final = (
@@ -498,7 +498,7 @@ def test_scenario_of_any_value_ends_well(key: str, value: str, run: Run) -> None
 
     said = run("emulate", "--scenario=it.toml", prepare=writing("it.toml", content))
 
-    said.assert_told(2, REACHED)
+    said.assert_reported(2, REACHED)
 
 
 EMULATE_FLAGS: Final = (
@@ -520,7 +520,7 @@ EMULATE_FLAGS: Final = (
 @example(text="999999999999")
 @example(text="a\x00b")
 def test_emulator_flag_of_any_text_ends_well(text: str, flag: str, run: Run) -> None:
-    run("emulate", f"{flag}={text}").assert_told(2, REACHED)
+    run("emulate", f"{flag}={text}").assert_reported(2, REACHED)
 
 
 @OFTEN
@@ -529,7 +529,7 @@ def test_emulator_flag_of_any_text_ends_well(text: str, flag: str, run: Run) -> 
 @example(text=LONG)
 @example(text="\udcff")
 def test_demo_in_a_folder_of_any_name_ends_well(text: str, run: Run) -> None:
-    run("demo", f"--directory={text}", "--progress=none").assert_told(1, 2, REACHED)
+    run("demo", f"--directory={text}", "--progress=none").assert_reported(1, 2, REACHED)
 
 
 @OFTEN
@@ -552,7 +552,7 @@ def test_words_of_any_kind_end_well(words: list[str], run: Run) -> None:
 @OFTEN
 @given(shell=HOSTILE)
 def test_completion_of_any_shell_ends_well(shell: str, run: Run) -> None:
-    run(f"--show-completion={shell}").assert_told(2)
+    run(f"--show-completion={shell}").assert_reported(2)
 
 
 def make_socket(path: Path) -> None:
@@ -588,19 +588,19 @@ ODD: Final[Mapping[str, Callable[[Path], object]]] = {
 def test_special_file_is_refused_in_place_of_a_file(
     words: list[str], name: str, kind: str, run: Run
 ) -> None:
-    run(*words, prepare=lambda folder: ODD[kind](folder / name)).assert_told(2)
+    run(*words, prepare=lambda folder: ODD[kind](folder / name)).assert_reported(2)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
 def test_verify_refuses_a_special_file(kind: str, run: Run) -> None:
     run(
         "verify", "odd.parquet", prepare=lambda folder: ODD[kind](folder / "odd.parquet")
-    ).assert_told(2)
+    ).assert_reported(2)
 
 
 @pytest.mark.parametrize("name", ["out.parquet.manifest.json", ".out.parquet.publishing.json"])
 def test_pipe_in_the_place_of_a_run_s_own_file_is_refused(name: str, run: Run) -> None:
-    run(*EXPORT, prepare=lambda folder: os.mkfifo(folder / name)).assert_told(1, 2)
+    run(*EXPORT, prepare=lambda folder: os.mkfifo(folder / name)).assert_reported(1, 2)
 
 
 def test_working_folder_whose_name_is_no_utf8_does_no_harm(run: Run) -> None:
@@ -613,8 +613,10 @@ def test_working_folder_whose_name_is_no_utf8_does_no_harm(run: Run) -> None:
         said = run(
             "export", "--workspace=w-1", f"--output={output}", "--incremental=", prepare=enter
         )
-        said.assert_told(2, REACHED)
-        run("export", "--workspace=w-1", f"--output={output}", prepare=enter).assert_told(REACHED)
+        said.assert_reported(2, REACHED)
+        run("export", "--workspace=w-1", f"--output={output}", prepare=enter).assert_reported(
+            REACHED
+        )
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.journal.frames import HEAD, FrameFile, build_frame
+from exporter.journal.frames import HEADER, FrameFile, build_frame
 
 PAYLOADS = (b"first", b"", b"the third one")
 
@@ -48,7 +48,7 @@ def test_reading_starts_where_a_frame_ends(path: Path) -> None:
 
 def test_frame_that_is_cut_off_at_any_byte_is_none(path: Path) -> None:
     whole = path.read_bytes()
-    last_bytes = HEAD.size + len(PAYLOADS[-1])
+    last_bytes = HEADER.size + len(PAYLOADS[-1])
 
     for cut in range(1, last_bytes + 1):
         path.write_bytes(whole[:-cut])
@@ -58,8 +58,8 @@ def test_frame_that_is_cut_off_at_any_byte_is_none(path: Path) -> None:
 
 def test_any_flipped_bit_ends_the_file_before_its_frame(path: Path) -> None:
     whole = path.read_bytes()
-    second = HEAD.size + len(PAYLOADS[0])
-    third = second + HEAD.size + len(PAYLOADS[1])
+    second = HEADER.size + len(PAYLOADS[0])
+    third = second + HEADER.size + len(PAYLOADS[1])
 
     for place in range(len(whole)):
         for bit in range(8):

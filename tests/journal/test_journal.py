@@ -44,7 +44,7 @@ from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
 from exporter.listing.replay import NO_ANSWER_LOG, RecordedAnswer
 from exporter.model import Gateway, SessionPage
-from exporter.runs.resume import find_beginning, place_journal
+from exporter.runs.resume import find_start, place_journal
 
 GATEWAY = Gateway("cn-hangzhou", "w-1", "lc-1")
 OTHER = replace(GATEWAY, gateway_id="lc-2")
@@ -71,37 +71,37 @@ def build_page(page_num: int) -> SessionPage:
     return read_session_page(orjson.dumps({"totalCount": 900, "sessions": [session] * 3}))
 
 
-class Noting:
-    """Answers of a listing, noted one after the other."""
+class AnswerWriter:
+    """Records answers of one listing, one after the other."""
 
     def __init__(self, gateway: Gateway = GATEWAY) -> None:
-        self._coverage = FullListing(gateway, page_size=100)
-        self.noted: list[RecordedAnswer] = []
+        self._listing = FullListing(gateway, page_size=100)
+        self.written: list[RecordedAnswer] = []
 
-    def note(self, journal: Journal, count: int = 1, *, flush: bool = True) -> None:
-        async def note_all() -> None:
+    def record(self, journal: Journal, count: int = 1, *, flush: bool = True) -> None:
+        async def record_all() -> None:
             for _ in range(count):
-                self._note(journal)
+                self._record(journal)
                 if flush:
                     await journal.flush_if_due()
 
-        anyio.run(note_all)
+        anyio.run(record_all)
 
-    def _note(self, journal: Journal) -> None:
-        self._coverage.next_request()
-        number = len(self.noted) + 1
-        request = PageRequest(self._coverage.gateway, number, 100, number, "sweep")
+    def _record(self, journal: Journal) -> None:
+        self._listing.next_request()
+        number = len(self.written) + 1
+        request = PageRequest(self._listing.gateway, number, 100, number, "sweep")
         page = build_page(number)
-        journal.note(self._coverage, request, page)
-        self.noted.append(RecordedAnswer(request, self._coverage.asked_count, page.body))
+        journal.record(self._listing, request, page)
+        self.written.append(RecordedAnswer(request, self._listing.asked_count, page.body))
 
 
 def write_journal(path: Path, answer_count: int, **changes: Any) -> list[RecordedAnswer]:
-    """Answers in a segment each."""
-    journal, noting = open_journal(path, **changes), Noting()
-    noting.note(journal, answer_count)
+    """Write answers, each in a segment of its own."""
+    journal, writer = open_journal(path, **changes), AnswerWriter()
+    writer.record(journal, answer_count)
     journal.close()
-    return noting.noted
+    return writer.written
 
 
 def read_all(journal: Journal) -> list[RecordedAnswer]:
@@ -134,11 +134,11 @@ def test_segment_is_read_as_it_was_packed(body: bytes) -> None:
 
 
 def test_run_takes_over_what_the_one_before_it_recorded(path: Path) -> None:
-    noted = write_journal(path, 5)
+    written = write_journal(path, 5)
 
     journal, recorded = reopen(path)
 
-    assert recorded == noted
+    assert recorded == written
     assert journal.resumed is not None
     assert journal.resumed.run_id == "r-1"
     assert journal.resumed.started_at == STARTED_AT
@@ -153,49 +153,49 @@ def test_what_is_decided_by_time_is_decided_as_by_the_killed_run(path: Path) -> 
     journal = open_journal(path, run_id="r-2", started_at=LATER)
     fresh = open_journal(path.with_name("other"), started_at=LATER)
 
-    assert find_beginning(LATER, journal) == STARTED_AT
-    assert find_beginning(LATER, fresh) == find_beginning(LATER, NO_ANSWER_LOG) == LATER
+    assert find_start(LATER, journal) == STARTED_AT
+    assert find_start(LATER, fresh) == find_start(LATER, NO_ANSWER_LOG) == LATER
 
 
 def test_resumed_run_is_resumed_again_with_all_answers(path: Path) -> None:
-    first, second = open_journal(path), Noting()
-    second.note(first)
+    first, second = open_journal(path), AnswerWriter()
+    second.record(first)
     first.close()
     again, recorded = reopen(path)
-    assert recorded == second.noted
-    second.note(again)
+    assert recorded == second.written
+    second.record(again)
     again.close()
 
     last, recorded = reopen(path, run_id="r-3")
 
-    assert recorded == second.noted
+    assert recorded == second.written
     assert last.resumed is not None
     assert (last.resumed.run_id, last.resumed.answer_count) == ("r-1", 2)
     last.close()
 
 
 def test_answers_of_several_gateways_stay_in_one_order(path: Path) -> None:
-    journal, one, two = open_journal(path), Noting(), Noting(OTHER)
-    for noting in (one, two, two, one, one):
-        noting.note(journal)
+    journal, one, two = open_journal(path), AnswerWriter(), AnswerWriter(OTHER)
+    for writer in (one, two, two, one, one):
+        writer.record(journal)
     journal.close()
 
     journal, recorded = reopen(path)
 
     gateways = [answer.request.gateway for answer in recorded]
     assert gateways == [GATEWAY, OTHER, OTHER, GATEWAY, GATEWAY]
-    assert [each for each in recorded if each.request.gateway == OTHER] == two.noted
+    assert [each for each in recorded if each.request.gateway == OTHER] == two.written
     journal.close()
 
 
 def test_close_writes_what_waits(path: Path) -> None:
-    journal, noting = open_journal(path), Noting()
-    noting.note(journal, 7, flush=False)
+    journal, writer = open_journal(path), AnswerWriter()
+    writer.record(journal, 7, flush=False)
     journal.close()
 
     journal, recorded = reopen(path)
 
-    assert recorded == noting.noted
+    assert recorded == writer.written
     journal.close()
 
 
@@ -210,7 +210,7 @@ def test_journal_without_an_answer_resumes_nothing(path: Path) -> None:
 
 def test_removed_journal_leaves_no_file(path: Path) -> None:
     journal = open_journal(path)
-    Noting().note(journal)
+    AnswerWriter().record(journal)
     journal.remove()
 
     assert not path.exists()
@@ -244,23 +244,23 @@ def test_journal_that_does_not_fit_is_dropped_with_a_reason(
     assert journal.resumed is None
     assert journal.dropped is not None
     assert reason in journal.dropped
-    # It is this run's journal now.
-    noting = Noting()
-    noting.note(journal)
+    # The journal belongs to this run now.
+    writer = AnswerWriter()
+    writer.record(journal)
     journal.close()
     journal, recorded = reopen(path, **{**changes, "fresh": False})
-    assert recorded == noting.noted
+    assert recorded == writer.written
     journal.close()
 
 
 @pytest.mark.parametrize("hours", [-23, 0, 23])
 def test_age_counts_from_the_newest_answer(path: Path, hours: int) -> None:
     written_at = STARTED_AT + timedelta(hours=40)
-    noted = write_journal(path, 3, utc_now=lambda: written_at)
+    written = write_journal(path, 3, utc_now=lambda: written_at)
 
     journal, recorded = reopen(path, utc_now=lambda: written_at + timedelta(hours=hours))
 
-    assert recorded == noted
+    assert recorded == written
     journal.close()
 
 
@@ -281,13 +281,13 @@ def test_segment_torn_at_any_byte_costs_itself_only(path: Path) -> None:
 
 def write_more(path: Path, answer_count: int) -> None:
     journal, recorded = reopen(path)
-    noting = Noting()
-    noting.noted = recorded
-    noting.note(journal, answer_count)
+    writer = AnswerWriter()
+    writer.written = recorded
+    writer.record(journal, answer_count)
     journal.close()
 
 
-def test_answers_noted_after_a_torn_segment_are_kept(path: Path) -> None:
+def test_answers_recorded_after_a_torn_segment_are_kept(path: Path) -> None:
     write_journal(path, 3)
     path.write_bytes(path.read_bytes()[:-5])
     write_more(path, 2)
@@ -299,7 +299,7 @@ def test_answers_noted_after_a_torn_segment_are_kept(path: Path) -> None:
 
 
 def test_flipped_byte_anywhere_leaves_a_prefix_or_nothing(path: Path) -> None:
-    noted = write_journal(path, 4)
+    written = write_journal(path, 4)
     whole = path.read_bytes()
 
     for place in range(0, len(whole), 7):
@@ -308,8 +308,8 @@ def test_flipped_byte_anywhere_leaves_a_prefix_or_nothing(path: Path) -> None:
         path.write_bytes(damaged)
         journal, recorded = reopen(path)
 
-        assert len(recorded) < len(noted)
-        assert recorded == noted[: len(recorded)]
+        assert len(recorded) < len(written)
+        assert recorded == written[: len(recorded)]
         assert (journal.resumed is None) == (recorded == [])
         journal.close()
 
@@ -331,7 +331,7 @@ def test_file_that_is_no_journal_is_replaced(path: Path, found: bytes) -> None:
 
 @contextmanager
 def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """The system writes no file of this process beyond: a disk that is full."""
+    """Limit the size of this process's files, as a full disk does."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
     try:
@@ -343,20 +343,20 @@ def files_limited_to(size_bytes: int) -> Iterator[None]:
 def test_full_disk_ends_the_journal_with_one_warning(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    journal, noting = open_journal(path), Noting()
-    noting.note(journal, 2)
+    journal, writer = open_journal(path), AnswerWriter()
+    writer.record(journal, 2)
     kept = path.stat().st_size
 
     with caplog.at_level(logging.WARNING), files_limited_to(kept + 100):
-        noting.note(journal, 50)
-    noting.note(journal)
+        writer.record(journal, 50)
+    writer.record(journal)
     journal.close()
 
     assert len(caplog.records) == 1
     assert "File too large" in caplog.text
     assert path.stat().st_size == kept
     journal, recorded = reopen(path)
-    assert recorded == noting.noted[:2]
+    assert recorded == writer.written[:2]
     journal.close()
 
 
@@ -377,26 +377,26 @@ def test_folder_that_cannot_be_written_costs_the_journal_only(
     (tmp_path / "file").touch()
 
     with caplog.at_level(logging.WARNING):
-        noted = write_journal(tmp_path / "file" / "journal", 3)
+        written = write_journal(tmp_path / "file" / "journal", 3)
 
-    assert len(noted) == 3
+    assert len(written) == 3
     assert len(caplog.records) == 1
 
 
 def test_journal_that_another_run_writes_is_left_alone(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mine, noting = open_journal(path), Noting()
-    noting.note(mine)
+    mine, writer = open_journal(path), AnswerWriter()
+    writer.record(mine)
     with caplog.at_level(logging.WARNING):
         theirs, recorded = reopen(path)
-        Noting().note(theirs)
+        AnswerWriter().record(theirs)
         theirs.remove()
     mine.close()
 
     assert recorded == []
     assert "another run writes it" in caplog.text
-    assert reopen(path)[1] == noting.noted
+    assert reopen(path)[1] == writer.written
 
 
 def test_flush_is_due_before_a_twentieth_is_unwritten() -> None:
@@ -430,8 +430,8 @@ def test_flush_is_due_by_count_bytes_and_time(changes: dict[str, Any], due: bool
 
 
 def test_segments_of_a_long_run_are_few(path: Path) -> None:
-    journal, noting = open_journal(path), Noting()
-    noting.note(journal, 2000)
+    journal, writer = open_journal(path), AnswerWriter()
+    writer.record(journal, 2000)
     sizes = [len(answers) for answers in reread(journal, path)]
 
     assert sum(sizes) > 0.95 * 2000
@@ -500,11 +500,11 @@ def test_stale_journals_of_a_spool_are_removed_and_nothing_else(tmp_path: Path) 
 
 def test_identity_may_hold_what_json_writes_in_another_way(path: Path) -> None:
     changes = {"identity": {"filters": ("a", "b"), "since": STARTED_AT}}
-    noted = write_journal(path, 2, **changes)
+    written = write_journal(path, 2, **changes)
 
     journal, recorded = reopen(path, **changes)
 
-    assert recorded == noted
+    assert recorded == written
     journal.close()
 
 

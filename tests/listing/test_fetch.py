@@ -12,7 +12,7 @@ from exporter.events import Event, ListingFinished, ListingStarted, PageRead
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.full import FullListing
 from exporter.listing.interface import PageRequest
-from exporter.listing.schedule import MIN_WINDOW, ROWS_AT_ONCE
+from exporter.listing.schedule import MAX_ROWS_AT_ONCE, MIN_WINDOW
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
 from tests.support.examples import scale_examples
 from tests.support.patience import HANG_S
@@ -165,12 +165,12 @@ async def test_no_gateway_is_no_request_and_no_outcome() -> None:
 
 
 async def test_small_pages_are_handed_on_in_large_steps() -> None:
-    fetch, sink = FakeFetch(10 * ROWS_AT_ONCE), FakeSink()
+    fetch, sink = FakeFetch(10 * MAX_ROWS_AT_ONCE), FakeSink()
 
     await fetch_all(fetch, sink, page_size=100)
 
     assert len(sink.steps) <= 12
-    assert max(sink.steps) <= ROWS_AT_ONCE + 100
+    assert max(sink.steps) <= MAX_ROWS_AT_ONCE + 100
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7, 20])
@@ -222,7 +222,7 @@ async def test_in_flight_is_shared_by_all_gateways() -> None:
 
 async def test_slow_consumer_bounds_the_pages_that_are_held() -> None:
     fetch, sink = FakeFetch(100_000), StuckSink()
-    max_pages = MIN_WINDOW + ROWS_AT_ONCE // 10
+    max_pages = MIN_WINDOW + MAX_ROWS_AT_ONCE // 10
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fetch_all, fetch, sink)
@@ -237,7 +237,7 @@ async def test_slow_consumer_bounds_the_pages_that_are_held() -> None:
 
 async def test_slow_consumer_bounds_the_pages_of_many_gateways() -> None:
     fetch, sink = FakeFetch(*[1000] * 40), StuckSink()
-    max_pages = 2 * MIN_WINDOW + ROWS_AT_ONCE // 10 + 40
+    max_pages = 2 * MIN_WINDOW + MAX_ROWS_AT_ONCE // 10 + 40
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fetch_all, fetch, sink)

@@ -18,7 +18,7 @@ from exporter.events import Event, ListingFinished, ListingStarted, PageRead
 from exporter.journal.journal import MAX_LOST, Journal
 from exporter.listing.fetch import fetch_sessions
 from exporter.listing.full import FullListing
-from exporter.listing.interface import Listing, PageRequest
+from exporter.listing.interface import PageRequest
 from exporter.listing.replay import RecordedAnswer, Replay
 from exporter.listing.schedule import MIN_WINDOW
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
@@ -78,11 +78,12 @@ class Bench:
             now_s=lambda: self.fetch.now_s,
         )
 
-        def note(listing: Listing, request: PageRequest, page: SessionPage) -> None:
+        def view(request: PageRequest, page: SessionPage) -> SessionPage:
             if reading.noted_count + 1 == kill_at:
                 reading.disk = self.path.read_bytes()
                 raise KilledError
             reading.noted_count += 1
+            return page
 
         async def on_rows(gateway: Gateway, sessions: list[RawSession]) -> None:
             held = sum(listing.held_count for listing in listings)
@@ -99,7 +100,7 @@ class Bench:
                     page_size=self.page_size,
                     concurrency=self.concurrency,
                     emit=reading.events.append,
-                    note=note,
+                    view=view,
                     journal=journal,
                     sleep=lambda _: anyio.lowlevel.checkpoint(),
                 )
@@ -188,7 +189,9 @@ KINDS = {
     "insertions": Churn(insertions=Flow(per_s=20)),
     "retention": Churn(insertions=Flow(per_s=20), expiries=Flow(per_s=20)),
     "deletions": Churn(insertions=Flow(per_s=10), deletions=Flow(per_s=5)),
-    "ties": Churn(tie_size=9, insertions=Flow(per_s=20)),
+    # How much of the journal a kill leaves depends on threads, and with that which requests follow:
+    # a list of ties that moves faster is unproven after some of them.
+    "ties": Churn(tie_size=9, insertions=Flow(per_s=5)),
     "oldest first": Churn(order=Order.OLDEST_FIRST, insertions=Flow(per_s=20)),
 }
 
@@ -292,8 +295,8 @@ def test_answer_without_a_request_is_refused() -> None:
     replay = Replay([FullListing(GATEWAY, page_size=10)])
 
     with pytest.raises(ReplayError, match="lc-9, which is not read"):
-        replay.ask(RecordedAnswer(replace(request, gateway=elsewhere), 1, b""))
+        replay.advance(RecordedAnswer(replace(request, gateway=elsewhere), 1, b""))
     with pytest.raises(ReplayError, match="where nothing is asked for"):
-        replay.ask(RecordedAnswer(request, 5, b""))
+        replay.advance(RecordedAnswer(request, 5, b""))
     with pytest.raises(ReplayError, match="where nothing is asked for"):
-        replay.ask(RecordedAnswer(replace(request, number=2), 1, b""))
+        replay.advance(RecordedAnswer(replace(request, number=2), 1, b""))

@@ -1,4 +1,4 @@
-"""A row that cannot be read costs itself: never the run, and never in silence."""
+"""An unreadable row is left out and reported; the run goes on."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""An export that is stopped, at any stage: soon, quietly, and as if it had never begun."""
+"""An export that is stopped at any stage ends soon, quietly, and leaves no trace."""
 
 import asyncio
 import fcntl
@@ -53,13 +53,13 @@ def strike(fault: Fault, **changes: object) -> tuple[FaultRule, ...]:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a run is when it is stopped, and how to tell that it is there."""
+    """A stage of a run, and how to recognize it."""
 
     name: str
     scenario: Scenario
     reached: Callable[[EmulatorStats], bool]
     is_worth_resuming: bool = True
-    """Whether something was read."""
+    """Whether an answer was recorded."""
 
 
 STAGES = (
@@ -120,7 +120,7 @@ def started(program: "Program", *arguments: str) -> Iterator[ForkedProgram]:
 
 
 def stop(process: ForkedProgram, number: signal.Signals) -> tuple[int, bytes]:
-    """The exit code and what stderr got; nobody reads stdout."""
+    """The exit code and stderr; nobody reads stdout."""
     assert process.stderr is not None
     process.send_signal(number)
     code = process.wait(HANG_S)
@@ -133,7 +133,7 @@ def test_signal_stops_an_export_at_any_stage_and_only_what_was_read_is_left(
     stage: Stage, number: signal.Signals, code: int, program_for: "ProgramFor"
 ) -> None:
     program, emulator = program_for(stage.scenario)
-    (program.folder / "out.parquet").write_bytes(b"the former output")
+    (program.folder / "out.parquet").write_bytes(b"the previous output")
     before = program.listing()
     arguments = ["--workspace", "all", "-o", "out.parquet", "--page-size", "10"]
 
@@ -169,7 +169,7 @@ def test_signal_stops_an_export_whose_reader_has_fallen_asleep(
 
 
 def pipe_is_full(process: ForkedProgram) -> bool:
-    """Whether about as much as a pipe holds waits to be read."""
+    """Whether the pipe is nearly full."""
     assert process.stdout is not None
     waiting = fcntl.ioctl(process.stdout, termios.FIONREAD, b"\0" * 4)
     return int.from_bytes(waiting, "little") > 60_000
@@ -202,7 +202,7 @@ def test_signal_stops_an_export_that_waits_for_its_identity(
     assert program.listing() == {}
 
 
-FORMER = {"out.ndjson": b"the former output", "out.ndjson.manifest.json": b"its manifest"}
+PREVIOUS = {"out.ndjson": b"the previous output", "out.ndjson.manifest.json": b"its manifest"}
 
 BUSY = build_scenario(
     600,
@@ -216,19 +216,19 @@ BUSY = build_scenario(
         FaultRule(kinds=(Fault.THROTTLING_USER_429,), requests=(15,)),
     ),
 )
-"""Everything that an export can meet, in a part of a second."""
+"""All kinds of faults, within a fraction of a second."""
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For exports in this process."""
+    """An emulator for exports in this process."""
     monkeypatch.setattr(retry, "BACKOFF_FIRST_S", 0.02)
     monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.1)
 
 
 @dataclass
 class Rig:
-    """An export in this process, into a folder that holds a former one."""
+    """An export in this process, into a folder that holds a previous one."""
 
     folder: Path
     emulator: Emulator
@@ -239,7 +239,7 @@ class Rig:
     def restore(self) -> None:
         for path in self.folder.iterdir():
             path.unlink()
-        for name, written in FORMER.items():
+        for name, written in PREVIOUS.items():
             (self.folder / name).write_bytes(written)
 
     def read_folder(self) -> dict[str, bytes]:
@@ -262,14 +262,14 @@ class Rig:
         await export(settings, run_id="run", environ=environ, emit=emit)
 
     def assert_untouched(self) -> None:
-        """But for what was read, which the next run goes on from."""
+        """Ignores the journal, from which the next run resumes."""
         files = self.read_folder()
         files.pop(".out.ndjson.journal", None)
-        assert files == FORMER
+        assert files == PREVIOUS
 
     def assert_published(self) -> None:
         files = self.read_folder()
-        assert set(files) == set(FORMER)
+        assert set(files) == set(PREVIOUS)
         manifest = json.loads(files["out.ndjson.manifest.json"])
         assert manifest["files"][0]["sha256"] == hashlib.sha256(files["out.ndjson"]).hexdigest()
         assert manifest["session_count"] == files["out.ndjson"].count(b"\n") == 600
@@ -283,7 +283,7 @@ async def open_rig(folder: Path) -> AsyncIterator[Rig]:
 
 
 async def settle(emulator: Emulator) -> None:
-    """Until the emulator has heard that its clients are gone."""
+    """Wait until the emulator has seen its clients disconnect."""
     with anyio.fail_after(HANG_S):
         while emulator.stats().in_flight > 0:  # noqa: ASYNC110 - it is the emulator's to know
             await anyio.sleep(0.001)
@@ -300,7 +300,7 @@ async def count_open_files(emulator: Emulator) -> int:
 async def test_cancelled_export_leaves_everything_as_it_was_at_any_moment(
     share: int, tmp_path: Path
 ) -> None:
-    """Moments are counted in events, of which a run has as many on any machine, give or take."""
+    """Moments are counted in events: a run has about as many on any machine."""
     heard_count = 0
 
     def cancel_at(event: Event) -> None:
@@ -323,12 +323,12 @@ async def test_cancelled_export_leaves_everything_as_it_was_at_any_moment(
 
 
 def server_tasks() -> "set[asyncio.Task[object]]":
-    """Those of the emulator, one a connection."""
+    """The emulator's tasks, one a connection."""
     return {task for task in asyncio.all_tasks() if "RequestHandler" in repr(task.get_coro())}
 
 
 class ByScope:
-    """Cancels by a scope of anyio, as our own signals do."""
+    """Cancels an anyio scope, as the program's own signals do."""
 
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
@@ -344,9 +344,7 @@ class ByScope:
 
 
 class ByTask:
-    """Cancels the task, as asyncio does at Ctrl-C and at its own timeouts: no shield of anyio holds
-    that off.
-    """
+    """Cancels the task past any anyio shield, as asyncio does at Ctrl-C and its timeouts."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None

@@ -1,4 +1,4 @@
-"""The program against lists that move and answers that mislead, over a real connection."""
+"""The program against moving lists and misleading answers, over a real connection."""
 
 import json
 from collections import Counter

@@ -1,5 +1,5 @@
-"""Every fault the service is known for, alone and together: the output is exact, or there is none
-and the reason is told.
+"""Every known fault of the service, alone and together: the output is exact, or there is none and
+the error says why.
 """
 
 import json
@@ -54,14 +54,14 @@ PAGE_COUNT = 40 + 11 + 1
 SECRET = SCENARIO.access_key_secret
 
 TIMEOUT_S = 60.0
-"""Longer than anything the emulator does on the busiest machine, but for what it hangs."""
+"""Longer than any answer of the emulator on the busiest machine, except one that hangs."""
 HANG_TIMEOUT_S = 0.5
-"""Where something hangs, so that it is over soon; on a busy machine other requests run into it."""
+"""Short, for answers that hang; on a busy machine other requests may time out too."""
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long the waits between attempts are is decided, and tested, without a service."""
+    """Shorten the waits between attempts, which are tested without a service."""
     monkeypatch.setattr(retry, "BACKOFF_FIRST_S", 0.02)
     monkeypatch.setattr(retry, "MAX_BACKOFF_S", 0.1)
     monkeypatch.setattr(retry, "FIRST_CONTACT_WAIT_S", 0.02)
@@ -69,12 +69,12 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Exported:
-    """What a run made of a scenario, and what the emulator saw of it."""
+    """The result of a run over a scenario, and the emulator's view of it."""
 
     folder: Path
     stats: EmulatorStats
     expected: list[RawSession]
-    """Every session there is, as the lines of an export have it."""
+    """Every session of the scenario, as a line of an export."""
     manifest: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
     events: list[Event] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Exported:
 
     @property
     def leaves(self) -> list[ExporterError]:
-        """The errors it ended with, none of which may be unforeseen."""
+        """The errors of the run, all of them foreseen."""
         pending: list[BaseException] = [self.error] if self.error is not None else []
         leaves = []
         while pending:
@@ -101,7 +101,7 @@ class Exported:
         return leaves
 
     def assert_exact(self) -> None:
-        """Each session is there once, in order, with every value; and the requests add up."""
+        """Each session occurs once, in order, with every value; and the requests add up."""
         requests = self.manifest["requests"]
         assert self.lines == self.expected
         assert self.manifest["status"] == "complete"
@@ -187,7 +187,7 @@ def hangs(scenario: Scenario) -> bool:
 
 
 def strike(kinds: Fault | tuple[Fault, ...], **changes: Any) -> FaultRule:
-    """A rule whose faults are over soon."""
+    """A rule with short faults."""
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     return FaultRule(kinds=kinds, **{"hang_s": 30, "slow_s": 0.1, "refuse_s": 0.05, **changes})
 
@@ -197,7 +197,7 @@ def is_throttling(fault: Fault) -> bool:
 
 
 def outcome_of(fault: Fault) -> str:
-    """As the manifest counts it."""
+    """The count in the manifest."""
     if is_throttling(fault):
         return "throttled"
     return "ok" if fault is Fault.SLOW_BODY else "failed"

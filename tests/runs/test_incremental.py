@@ -1,6 +1,6 @@
-"""Runs that add to a dataset, one after the other: the newest version of each session is the truth.
+"""Runs that add to a dataset, one after the other: the newest version of each session counts.
 
-The emulated lists move only between the runs, so that the truth is known to the row.
+The emulated lists move only between the runs, so that every expected row is known.
 """
 
 import json
@@ -54,7 +54,7 @@ def build_scenario(**changes: object) -> Scenario:
 
 @dataclass
 class Lake:
-    """A dataset, and the service whose time only passes when it is told to."""
+    """A dataset, and a service with a manual clock."""
 
     program: Program
     serve: Callable[[Scenario, Callable[[], float]], Emulator]
@@ -66,7 +66,7 @@ class Lake:
         self.now_s += seconds
 
     def restart(self, scenario: Scenario) -> None:
-        """Another service in the place of this one."""
+        """Replace the service by another one."""
         self.emulator = self.serve(scenario, lambda: self.now_s)
         self.program = replace(
             self.program,
@@ -114,7 +114,7 @@ class Lake:
         return state
 
     def count_reads(self) -> int:
-        """Pages of sessions that were asked for since the last call."""
+        """Pages of sessions requested since the last call."""
         total = sum(self.emulator.stats().request_counts["ListLivyComputeSessions"].values())
         count, self.read_count = total - self.read_count, total
         return count
@@ -138,7 +138,7 @@ class Lake:
         }
 
     def assert_true(self, *gateways: str, verified: bool = True) -> None:
-        """Sessions that went from the list stay in the dataset: what is in it is never taken."""
+        """Sessions that left the list stay in the dataset."""
         newest = self.newest()
         for key, version in self.truth(*gateways or ("lc-a",)).items():
             assert newest[key] == version, key

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments, one after the other, over lists that move all the while.
+"""Runs that are killed at random moments, one after the other, over moving lists.
 
 Twenty-one of them are part of every test run; `python -m pytest -m soak` kills 108.
 """
@@ -66,9 +66,9 @@ FLAGS = (
 )
 KILLS_TO_A_FINISH = 4
 MAX_TOO_LATE = 5
-"""Runs in a row that end before they are killed, by a machine that has just got faster."""
+"""Runs in a row that may end before they are killed, as on a machine that just got faster."""
 BETWEEN_S = 1.0
-"""From one run to the next, as the lists see it."""
+"""Time between two runs, by the clock of the lists."""
 
 Row = dict[str, Any]
 Key = tuple[str, str]
@@ -76,7 +76,7 @@ Key = tuple[str, str]
 
 @dataclass
 class Campaign:
-    """One output, and all that is done to it."""
+    """One output, and the runs that write it."""
 
     program: Program
     emulator: Emulator
@@ -87,15 +87,15 @@ class Campaign:
     whole_s: float = 0.0
     ends: Counter[str] = field(default_factory=Counter)
     finished_at: Counter[str] = field(default_factory=Counter)
-    """Answers of each gateway until everything was known."""
+    """Answers of each gateway until everything was exported."""
 
     @property
     def destination(self) -> Destination:
         return self._resolve(self.program.folder)
 
     def finish(self) -> None:
-        """A run that may go on from a killed one, and one over lists that hold still: from then on
-        everything is known exactly.
+        """A run that may resume a killed one, and one over lists that stand still: the result is
+        known exactly.
         """
         if self._run(codes={0, 4}) == 4:
             self.ends["unproven"] += 1
@@ -123,7 +123,7 @@ class Campaign:
         return ended.code
 
     def kill(self) -> bool:
-        """Start a run, kill it at a moment, and look at what is left; whether it came in time."""
+        """Start a run, kill it at a moment, check its leftovers; whether the kill came in time."""
         home = self.destination.sidecars
         assert home is not None
         intent = Path(home.store.path_of(home.intent))
@@ -153,7 +153,7 @@ class Campaign:
         return resolve_destination(f"{folder / self.output}{slash}", chosen=None)
 
     def _assert_whole(self) -> None:
-        """What a reader finds who goes by the manifest, or by what is about to be the manifest."""
+        """Check the files against the manifest, or the one that is about to replace it."""
         home = self.destination.sidecars
         assert home is not None
         manifest, intent = read_manifest(home.store, home.manifest), home.store.read(home.intent)
@@ -169,7 +169,7 @@ class Campaign:
             assert found in [each.files[0].sha256 for each in named]
 
     def _assert_recoverable(self) -> None:
-        """Data, manifest and state are of one run as soon as the next one has begun."""
+        """Data, manifest and state are of the same run once the next one has begun."""
         copy = self.program.folder.with_name("copy")
         shutil.copytree(self.program.folder, copy)
         destination = self._resolve(copy)
@@ -237,7 +237,7 @@ class Campaign:
 
 
 def watch(process: ForkedProgram, path: Path, *, is_there: bool) -> None:
-    """Until the file is there, or is not; or the process has ended."""
+    """Wait until the file exists, or is gone; or the process has ended."""
     until_s = time.monotonic() + HANG_S
     while path.exists() != is_there and process.poll() is None:
         assert time.monotonic() < until_s

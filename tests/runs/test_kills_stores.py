@@ -1,5 +1,6 @@
-"""Runs to an object store that are killed at random moments, one after the other, over lists that
-move all the while. Some of them are part of every test run, `pytest -m soak` kills a hundred.
+"""Runs to an object store over moving lists, killed at random moments, one after the other.
+
+Some of them are part of every test run; `pytest -m soak` kills a hundred.
 """
 
 import hashlib
@@ -26,14 +27,14 @@ from tests.support.program import environ_for
 pytestmark = pytest.mark.campaign
 
 LEASE_S = 3.0
-"""A dead holder's lease is watched for so long: a minute would make hours of a hundred kills."""
+"""Lease of a dead holder: with one of a minute, a hundred kills would take hours."""
 
 Row = dict[str, Any]
 
 
 @dataclass
 class Campaign:
-    """One dataset in a bucket, and all that is done to it."""
+    """One dataset in a bucket, and the runs that write it."""
 
     emulator: Emulator
     clock: AnswerClock
@@ -59,7 +60,7 @@ class Campaign:
         self.ends["unproven"] += process.returncode == 4
 
     def kill(self) -> None:
-        """Start a run, kill it at a moment, and look at what readers find."""
+        """Start a run, kill it at a moment, and check what readers see."""
         moment = self.chance.choice(["any", "while it publishes", "after it published"])
         delay_s = self.chance.random() * (self.whole_s if moment == "any" else 0.15)
         with self.start() as process:
@@ -78,7 +79,7 @@ class Campaign:
         self._read_rows()
 
     def finish(self) -> None:
-        """A run over lists that hold still: from then on everything is known exactly."""
+        """A run over lists that stand still, whose result is known exactly."""
         self.run(codes={0, 4})  # so much comes and goes that there may be no proof
         with self.clock.held():
             started_s = time.monotonic()
@@ -108,7 +109,7 @@ class Campaign:
         return manifest
 
     def _read_rows(self) -> list[Row]:
-        """What a reader finds who goes by the manifest: every part is as it says."""
+        """Every part is as the manifest says."""
         rows: list[Row] = []
         for each in self._read_manifest()["files"]:
             content = self._read(f"set/{each['path']}")
@@ -133,7 +134,7 @@ class Campaign:
             assert len(rows) == len(union)
 
     def _assert_tidy(self) -> None:
-        """What a reader finds who goes by the names of the files is the same."""
+        """Readers by file name see the same rows as readers by manifest."""
         named = {f"set/{each['path']}" for each in self._read_manifest()["files"]}
         assert {key for key in self._list("set/") if key.endswith(".ndjson")} == named
         assert self._list("set/_exporter/publishing.") == []

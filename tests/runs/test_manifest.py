@@ -39,7 +39,7 @@ FACTS: dict[str, Any] = {
     "full_because": "",
     "session_count": 250,
     "coerced_value_count": 2,
-    "former_files": (),
+    "previous_files": (),
     "files": [WrittenFile(FileFacts("out.parquet", 4096, "ab" * 32), 250)],
     "listings": [LISTING],
     "requests": RequestCounts(sent=9, ok=6, throttled=1, retried=3, failed=2),
@@ -141,9 +141,9 @@ def test_each_fact_stands_under_its_own_key() -> None:
 
 
 def test_run_that_adds_names_all_files_of_the_output_and_counts_its_own_sessions() -> None:
-    former = ManifestFile("part-1", row_count=7, size_bytes=10, sha256="cd" * 32)
+    previous = ManifestFile("part-1", row_count=7, size_bytes=10, sha256="cd" * 32)
 
-    manifest = build(mode="incremental", former_files=[former])
+    manifest = build(mode="incremental", previous_files=[previous])
 
     assert manifest["mode"] == "incremental"
     assert [file["path"] for file in manifest["files"]] == ["part-1", "out.parquet"]

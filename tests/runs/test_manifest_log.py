@@ -34,13 +34,13 @@ def test_without_any_manifest_nothing_is_published(log: Log) -> None:
 
 def test_outputs_of_versions_without_numbers_go_on(log: Log) -> None:
     manifests, sidecars = log
-    sidecars.store.replace(sidecars.manifest, finished("former").dump())
+    sidecars.store.replace(sidecars.manifest, finished("previous").dump())
 
     before = manifests.read()
     manifests.commit(before.number + 1, finished("next", minute=1))
     manifests.write_copy()
 
-    assert before == Published(0, finished("former"))
+    assert before == Published(0, finished("previous"))
     assert manifests.read() == Published(1, finished("next", minute=1))
     assert read_manifest(sidecars.store, sidecars.manifest) == finished("next", minute=1)
 

@@ -1,4 +1,4 @@
-"""The program against servers that mislead, described by scenario files, over a real connection."""
+"""The program against misleading servers, described by scenario files, over a real connection."""
 
 import json
 from collections import Counter

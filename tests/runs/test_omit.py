@@ -1,4 +1,4 @@
-"""Fields that are left out are in no output, and cost nothing else."""
+"""Omitted fields are in no output, and everything else is."""
 
 import json
 from dataclasses import replace

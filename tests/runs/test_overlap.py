@@ -1,4 +1,4 @@
-"""Two runs of one output, in processes of their own: one at a time, and readers see no half."""
+"""Two runs of one output, in two processes: one at a time, and readers see whole outputs."""
 
 import json
 import platform
@@ -34,7 +34,7 @@ def flags_of(output: str) -> list[str]:
 
 @contextmanager
 def holding(program: "Program", output: str) -> "Iterator[ForkedProgram]":
-    """A run that has the output's lock, and stands still until it is told to go on."""
+    """A run that holds the output's lock, stopped until it is resumed."""
     lock = program.folder / ("lake/_exporter/lock" if output == "lake/" else f".{output}.lock")
     process = program.start(*flags_of(output))
     try:
@@ -47,7 +47,7 @@ def holding(program: "Program", output: str) -> "Iterator[ForkedProgram]":
 
 
 def finish(process: "ForkedProgram") -> bytes:
-    """Let it go on, to its end; what it said."""
+    """Resume the run to its end; returns its output."""
     process.send_signal(signal.SIGCONT)
     return process.communicate(timeout=HANG_S)[1]
 
@@ -132,17 +132,17 @@ def test_holder_that_was_killed_blocks_nobody(output: str, program_for: "Program
 
 
 @OUTPUTS
-def test_reader_sees_the_former_version_while_a_run_is_at_work(
+def test_reader_sees_the_previous_version_while_a_run_is_at_work(
     output: str, program_for: "ProgramFor"
 ) -> None:
     program, emulator = program_for(build_scenario(0.1))
     assert program.run(*flags_of(output)).code == 0
     before = read_data(program.folder)
-    former_count = emulator.stats().ok_count
+    previous_count = emulator.stats().ok_count
 
     with holding(program, output) as second:
         second.send_signal(signal.SIGCONT)
-        wait_until(lambda: emulator.stats().ok_count >= former_count + 8)
+        wait_until(lambda: emulator.stats().ok_count >= previous_count + 8)
         second.send_signal(signal.SIGSTOP)
         checked = program.run("verify", output)
         meanwhile = read_data(program.folder)
@@ -154,7 +154,7 @@ def test_reader_sees_the_former_version_while_a_run_is_at_work(
 
 
 def read_data(folder: Path) -> dict[str, bytes]:
-    """The files that a reader sees; hidden ones are the run's own."""
+    """The files that a reader sees, without hidden ones."""
     return {
         str(path): path.read_bytes()
         for path in folder.rglob("*")

@@ -32,7 +32,7 @@ def parts_of(folder: Path) -> set[str]:
 
 
 def count_rows(folder: Path) -> dict[str, int]:
-    """Distinct sessions by queue, as a path tells it."""
+    """Distinct sessions by the queue in the path."""
     with duckdb.connect() as connection:
         rows = connection.execute(
             "SELECT queue, count(DISTINCT (workspace_id, compute_id, session_id))"

@@ -44,7 +44,7 @@ FOREIGN: dict[Kind, list[str]] = {
     ],
     "dataset": ["set/notes.txt", "set/dt=1/part-00000.parquet", "set/_exporter/journal/page"],
 }
-"""What others keep in the same folder."""
+"""Files of other programs in the same folder."""
 
 
 def prepare(folder: Path, kind: Kind, start: str) -> Path:
@@ -71,7 +71,7 @@ def expected_names(kind: Kind, version: Version | None, start: str) -> set[str]:
 
 
 def data_version(folder: Path, kind: Kind) -> Version | None:
-    """Of the rows themselves, all of which must be there, whole and in order."""
+    """The run of the rows, all of which must be there, whole and in order."""
     found = files_of(folder)
     if kind == "file":
         text = found.get("out.ndjson", b"")
@@ -88,7 +88,7 @@ def data_version(folder: Path, kind: Kind) -> Version | None:
 
 
 def assert_whole(folder: Path, kind: Kind, start: str) -> Version | None:
-    """Data, manifest and state are from one and the same run, and nothing else is left."""
+    """Data, manifest and state are of the same run, and nothing else is left."""
     found = files_of(folder)
     version = read_version(folder, kind)
     assert set(found) == expected_names(kind, version, start)
@@ -99,7 +99,7 @@ def assert_whole(folder: Path, kind: Kind, start: str) -> Version | None:
 
 
 def assert_reader_is_served(folder: Path, kind: Kind, start: str) -> None:
-    """Before anybody recovered, by the manifest of a dataset, or by the one file."""
+    """The visible run before a recovery, by the manifest of a dataset or by the one file."""
     if kind == "dataset":
         assert read_version(folder, kind) in ({"old", "new"} if start == "old" else {None, "new"})
     else:
@@ -117,7 +117,7 @@ def test_publish_shows_one_version_and_nothing_else(kind: Kind, start: str, tmp_
 
 
 def killed_runs(base: Path, kind: Kind, start: str) -> Iterator[Path]:
-    """Folders as a run left them that was killed at one step after another."""
+    """The folders left by runs that were killed, one at each step."""
     prepare(base / "start", kind, start)
     at = 0
     while True:
@@ -288,7 +288,7 @@ def test_without_a_manifest_that_can_be_read_no_part_is_removed(
 
 
 def test_undone_run_removes_no_part_that_the_manifest_names(tmp_path: Path) -> None:
-    """An intent that was finished long ago, come back after a part was lost."""
+    """An intent that was completed long ago, restored after a part was lost."""
     folder = prepare(tmp_path / "x", "dataset", "old")
     manifest = orjson.loads((folder / "set" / "_manifest.json").read_bytes())
     intent = folder / "set" / "_exporter" / "publishing.json"
@@ -302,7 +302,7 @@ def test_undone_run_removes_no_part_that_the_manifest_names(tmp_path: Path) -> N
 
 
 class RefusingStore(KillingStore):
-    """A store that fails at the n-th file it is to show, as a disk does, and then works again."""
+    """A store that fails once, when it publishes the n-th file."""
 
     def __init__(self, store: Store, *, at: int) -> None:
         super().__init__(store, at=1 << 30)

@@ -1,4 +1,4 @@
-"""Publishing where the lock is a lease, and another run may be asleep; over a folder."""
+"""Publishing under a lease, while another run may be asleep; over a folder."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ KEEP_S = 3600.0
 
 
 class Sleeper:
-    """A run that publishes up to a step, and goes on from there when it is woken."""
+    """A run that publishes up to a step, and from there on when it is woken."""
 
     def __init__(self, folder: Path, kind: Kind, version: Version) -> None:
         self.folder = folder
@@ -53,7 +53,7 @@ def open_publisher(
 
 
 class ActingOutput:
-    """An output that does something before it is shown, and after."""
+    """An output with a callback before it is published, and one after."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ def die() -> None:
 
 
 def sleep_half_shown(folder: Path) -> Sleeper:
-    """A run that has noted what it publishes, and shown one of its parts."""
+    """A run that has written its intent, and published one of its parts."""
     sleeper = Sleeper(folder, "dataset", "old")
     with pytest.raises(KeyboardInterrupt):
         sleeper.publish(ActingOutput(sleeper.output, before=die))
@@ -126,7 +126,7 @@ def test_half_shown_parts_wait_until_they_are_old(tmp_path: Path) -> None:
 
 
 def test_old_leftovers_stay_while_their_run_could_still_commit(tmp_path: Path) -> None:
-    """Nobody has its number yet: it would name parts that are gone."""
+    """Its number is still free: its manifest would name parts that are gone."""
     sleep_half_shown(tmp_path)
     age(tmp_path, "publishing.*")
     shown = parts_of(tmp_path)
@@ -219,7 +219,7 @@ def test_state_of_a_run_that_was_followed_is_not_published(tmp_path: Path) -> No
     sidecars = sleeper.destination.sidecars
     assert sidecars is not None
     Sleeper(tmp_path, "dataset", "new").publish()
-    # As if the first had been stopped before it removed its note.
+    # As if the first had been stopped before it removed its intent.
     intent = {"manifest": sleeper.manifest, "state": "old", "number": 1}
     sidecars.store.replace(f"_exporter/publishing.{RUN_IDS['old']}.json", orjson.dumps(intent))
 

@@ -49,7 +49,7 @@ def test_process_that_is_killed_is_resumed_by_the_next(
     assert killed.code == -signal.SIGKILL
     assert resumed.code == 0, resumed.stderr
     outcome = json.loads(resumed.stdout)
-    # The killed one had noted the answer it died at.
+    # The killed run had recorded the answer it died at.
     assert outcome["resumed_count"] >= die_at * 0.95 - CONCURRENCY
     if churn == Churn():
         assert outcome["read_count"] <= PAGE_COUNT + 1 - 0.95 * die_at + CONCURRENCY

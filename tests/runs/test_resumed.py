@@ -1,4 +1,4 @@
-"""Runs that go on where a killed one was: through the program, over a real connection."""
+"""Runs that resume a killed one: through the program, over a real connection."""
 
 import json
 import re
@@ -38,7 +38,7 @@ JOURNALS = {"out.ndjson": ".out.ndjson.journal", "lake/": "lake/_exporter/journa
 
 @dataclass
 class Rig:
-    """A program whose run is stopped at about half."""
+    """A program whose run is stopped about halfway."""
 
     program: "Program"
     emulator: Emulator
@@ -51,20 +51,20 @@ class Rig:
     def stop_at_half(
         self, *flags: str, number: signal.Signals = signal.SIGKILL
     ) -> tuple[int, int, str]:
-        """The pages that were read until then, the exit code, and what was said."""
-        former = self.page_count
+        """The pages that were read until then, the exit code, and stderr."""
+        count_before = self.page_count
         process = self.program.start(*FLAGS, *flags, "--progress", "none")
-        wait_until(lambda: self.page_count >= former + PAGE_COUNT // 2, glance_s=0.005)
+        wait_until(lambda: self.page_count >= count_before + PAGE_COUNT // 2, glance_s=0.005)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=HANG_S)
-        return self.page_count - former, process.wait(), stderr.decode()
+        return self.page_count - count_before, process.wait(), stderr.decode()
 
     def run(self, *flags: str) -> tuple[int, str]:
-        """The pages that a whole run asks for, and what it says."""
-        former = self.page_count
+        """The pages that a whole run requests, and its stderr."""
+        count_before = self.page_count
         ended = self.program.run(*FLAGS, *flags, "--progress", "none")
         assert ended.code == 0, ended.stderr
-        return self.page_count - former, ended.stderr
+        return self.page_count - count_before, ended.stderr
 
     def read(self, path: str) -> list[dict[str, Any]]:
         files = [self.program.folder / path]
@@ -83,7 +83,7 @@ def rig(program_for: "ProgramFor") -> Rig:
 
 
 def assert_gone_on_with(read_count: int, again_count: int) -> None:
-    """At most 5 % of what was read is asked for again, besides what was in flight."""
+    """At most 5 % of the pages read are requested again, besides those in flight."""
     rest_count = PAGE_COUNT + 1 - read_count
     assert again_count <= rest_count + 0.05 * read_count + 2 * CONCURRENCY
     assert again_count < PAGE_COUNT * 0.7

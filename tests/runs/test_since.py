@@ -1,4 +1,4 @@
-"""The program asked for a part of the history only, over a real connection."""
+"""The program exports a time range of the history, over a real connection."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,5 +1,5 @@
-"""A run that is stopped at any step, outlives its lease and wakes up, takes nothing from the run
-that published meanwhile.
+"""A run that is stopped at any step, outlives its lease and wakes up does not damage the output of
+the run that published meanwhile.
 """
 
 import hashlib
@@ -38,25 +38,25 @@ SCENARIO = Scenario(
 )
 EXPORT = ("export", "--workspace", "w-1", "--progress", "none", "--wait", "2m")
 
-NOTING = Stage("about to note what it publishes", (ObjectStore.replace,), Publisher.publish)
+INTENDING = Stage("about to write the intent", (ObjectStore.replace,), Publisher.publish)
 SENDING_PART = Stage("sending a part", (ObjectStore._put,), ObjectStore.stage, count=2)
 COMMITTING = Stage("about to commit", (ManifestLog.commit,))
 SENDING_COMMIT = Stage("sending the commit", (ObjectStore.create,), ManifestLog.commit)
 COMMITTED = Stage("committed", (ManifestLog.list_numbers,), ManifestLog.commit)
 SENDING_COPY = Stage("sending the copy", (ObjectStore.replace_version,), ManifestLog.write_copy)
 SENDING_STATE = Stage("sending the state", (ObjectStore.replace_version,), Publisher._put)
-REMOVING = Stage("removing former parts", (ObjectStore.remove,), Publisher._complete)
-FORGETTING = Stage("removing the note", (ObjectStore.remove,), Publisher._complete, count=2)
+REMOVING = Stage("removing superseded parts", (ObjectStore.remove,), Publisher._complete)
+REMOVING_INTENT = Stage("removing the intent", (ObjectStore.remove,), Publisher._complete, count=2)
 SHOWING = Stage("about to show the object", (FileOutput.publish,))
 SENDING_OBJECT = Stage("sending the object", (ObjectStore.replace_version,), ObjectStore.stage)
 SENDING_MANIFEST = Stage("sending the manifest", (ObjectStore.replace_version,), Publisher._put)
-FORGETTING_OBJECT = Stage("removing the note", (ObjectStore.remove,), Publisher._complete)
+REMOVING_OBJECT_INTENT = Stage("removing the intent", (ObjectStore.remove,), Publisher._complete)
 
 Judge = Callable[[Any, str, str], tuple[str, int]]
 
 
 def read_dataset(client: Any, bucket: str, key: str) -> tuple[str, int]:
-    """The run whose dataset it is, and its rows, every part as the manifest says."""
+    """The run of the dataset, and its row count; every part is as the manifest says."""
     manifest = json.loads(read(client, bucket, f"{key}_manifest.json"))
     state = json.loads(read(client, bucket, f"{key}_exporter/state.json"))
     assert state["run_id"] == manifest["run_id"]
@@ -82,12 +82,12 @@ def read(client: Any, bucket: str, key: str) -> bytes:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of output: how a run is told to write it, where it may be stopped, who reads it."""
+    """A kind of output: its flags, the stages to stop a run at, and its reader."""
 
     suffix: str
     flags: tuple[str, ...]
     before: tuple[Stage, ...]
-    """Its commit."""
+    """The stage of its commit."""
     after: tuple[Stage, ...]
     read: Judge
 
@@ -103,7 +103,7 @@ KINDS = {
     "dataset": Kind(
         suffix="/sessions/",
         flags=("--partition-by", "state"),
-        before=(CLOSED, NOTING, INTENDED, HALF_SHOWN, SENDING_PART),
+        before=(CLOSED, INTENDING, INTENDED, HALF_SHOWN, SENDING_PART),
         # From the last part on, who takes over ends the publish before it begins its own.
         after=(
             COMMITTING,
@@ -112,7 +112,7 @@ KINDS = {
             SENDING_COPY,
             SENDING_STATE,
             REMOVING,
-            FORGETTING,
+            REMOVING_INTENT,
             TOLD,
         ),
         read=read_dataset,
@@ -120,12 +120,12 @@ KINDS = {
     "object": Kind(
         suffix="/sessions.parquet",
         flags=(),
-        before=(CLOSED, NOTING, SHOWING, SENDING_OBJECT),
-        after=(SENDING_MANIFEST, FORGETTING_OBJECT, TOLD),
+        before=(CLOSED, INTENDING, SHOWING, SENDING_OBJECT),
+        after=(SENDING_MANIFEST, REMOVING_OBJECT_INTENT, TOLD),
         read=read_object,
     ),
 }
-"""A table joins as one more: its flags, its stages, and who reads it."""
+"""To test a table too, add its flags, stages and reader."""
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -141,8 +141,8 @@ def test_woken_run_takes_nothing_from_who_published_meanwhile(
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_ENDPOINT_URL": object_server.url,
         }
-        formers = [replace(case, stage=None) for case in cases]
-        for outcome in run_cases(formers, environ=environ, folder=tmp_path, arguments=EXPORT):
+        baselines = [replace(case, stage=None) for case in cases]
+        for outcome in run_cases(baselines, environ=environ, folder=tmp_path, arguments=EXPORT):
             assert outcome.second_code == 0, outcome.second_stderr
         outcomes = run_cases(cases, environ=environ, folder=tmp_path, arguments=EXPORT)
 

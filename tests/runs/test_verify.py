@@ -1,4 +1,4 @@
-"""Claims about which damage to a published output is found, and what is none."""
+"""Damage to a published output is found, and harmless changes are not reported."""
 
 import gzip
 import hashlib
@@ -103,7 +103,7 @@ def change_manifest(output: Path, **changes: Any) -> None:
 
 
 def write_dataset(folder: Path, output_format: FileFormat = "parquet") -> Path:
-    """Two runs' parts; the second run saw one session of the first one again."""
+    """The parts of two runs; the second exported one session of the first again."""
     output = folder / "sessions"
     output.mkdir()
     files = []

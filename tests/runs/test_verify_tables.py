@@ -1,4 +1,4 @@
-"""A table is verified by its own log and by its keys, through the whole program."""
+"""A table is verified by its log and its keys, through the whole program."""
 
 from pathlib import Path
 

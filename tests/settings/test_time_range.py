@@ -101,14 +101,14 @@ def test_spans_that_follow_each_other_part_the_sessions(
     whole, former, latter = TimeRange(since, end), TimeRange(since, middle), TimeRange(middle, end)
 
     for time in times:
-        assert whole.wants(time) == former.wants(time) + latter.wants(time)
-        assert TimeRange(since).wants(time) == (time >= since)
-        assert TimeRange(until_ms=end).wants(time) == (time < end)
+        assert whole.includes(time) == former.includes(time) + latter.includes(time)
+        assert TimeRange(since).includes(time) == (time >= since)
+        assert TimeRange(until_ms=end).includes(time) == (time < end)
 
 
 @pytest.mark.parametrize("create_time", [None, 0, "2026-11-01", True])
 def test_session_without_a_create_time_is_kept(create_time: object) -> None:
-    assert TimeRange(NOVEMBER_MS, NOW_MS).wants(create_time)
+    assert TimeRange(NOVEMBER_MS, NOW_MS).includes(create_time)
 
 
 def test_nothing_given_is_all_time() -> None:

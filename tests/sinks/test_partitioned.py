@@ -64,7 +64,7 @@ def paths(folder: Path) -> list[str]:
 
 @pytest.fixture
 def few_files() -> Iterator[int]:
-    """As many open files as a run of few partitions needs."""
+    """Limit open files to the number that a run of few partitions needs."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
     yield 100

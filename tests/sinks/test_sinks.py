@@ -1,4 +1,4 @@
-"""What every sink promises, over a real file: one suite, inherited once a format."""
+"""The contract of every sink, over a real file: one suite, inherited once a format."""
 
 import gzip
 import hashlib
@@ -62,7 +62,7 @@ class FailingStream:
 
 
 class SinkContract:
-    """Subclasses name the file; DuckDB reads it, as a user would."""
+    """Subclasses name the file; DuckDB reads it, as a user does."""
 
     name: ClassVar[str]
     select: ClassVar[str]
@@ -70,7 +70,7 @@ class SinkContract:
     nothing_is_counted: ClassVar[bool] = False
 
     def decoded(self, path: Path) -> bytes:
-        """The file with its outer compression taken off by another library than the writer's."""
+        """The file, decompressed by another library than the writer's."""
         return path.read_bytes()
 
     def open(self, stream: Any) -> Sink:

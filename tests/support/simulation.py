@@ -125,7 +125,7 @@ def read_in_full(
     wire = Wire(sessions, latency_s=latency_s, seed=seed)
     seen: Counter[str] = Counter()
     for session in drive(listing, wire, in_flight=in_flight):
-        assert not time_range.has_bounds or time_range.wants(session["createTime"])
+        assert not time_range.has_bounds or time_range.includes(session["createTime"])
         seen[session["sessionId"]] += 1
     truth = narrow(sessions, time_range) if time_range.has_bounds else sessions.truth()
     return Outcome(seen, truth, wire.request_count, wire.now_s, listing.facts)
@@ -136,7 +136,7 @@ def narrow(sessions: MovingSessions, time_range: TimeRange) -> Truth:
     truth = sessions.truth()
     # What is owed is still in the list.
     wanted = {
-        each["sessionId"] for each in sessions.sessions() if time_range.wants(each["createTime"])
+        each["sessionId"] for each in sessions.sessions() if time_range.includes(each["createTime"])
     }
     return replace(truth, owed=truth.owed & wanted)
 

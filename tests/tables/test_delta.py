@@ -50,8 +50,6 @@ from tests.support.tables import (
     raw_sessions,
 )
 
-pytestmark = pytest.mark.campaign
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

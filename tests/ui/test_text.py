@@ -384,3 +384,11 @@ def test_retry_line_has_the_error_and_the_wait() -> None:
     line = retry_line(event)
 
     assert line == "attempt 2 failed, next in 1.5s: page 17 of w-1/lc-2: HTTP 429"
+
+
+def test_rows_seen_again_in_a_still_list_are_no_movement() -> None:
+    still = listing_finished(ONE, 200, "quiescent", moved=(0, 0, 44, 0))
+
+    lines = summary_lines(stats_of(still), finished())
+
+    assert not any("while it was read" in line for line in lines)

@@ -1,7 +1,7 @@
-"""Whether a run would take sessions away because the service shows none; blocks.
+"""Guards the output against lists that are empty by mistake; blocks.
 
-An answer that says "nothing" costs a service no trouble, and an output its history: a list that is
-empty where the output holds sessions of it is believed only where the settings say so.
+A faulty service easily answers with an empty list, which would cost an output its history. So an
+empty list of a gateway whose sessions the output holds is accepted only with `allow_empty`.
 """
 
 import logging
@@ -20,65 +20,67 @@ from exporter.tables.interface import Table
 logger = logging.getLogger(__name__)
 
 
-def require_kept(
+def require_no_loss(
     destination: Destination,
     manifest: Manifest | None,
     listings: Sequence[ListingFacts],
     *,
     time_range: TimeRange,
 ) -> None:
-    """For a run that replaces the output; reads it only where a list was empty.
+    """Check a run that replaces the output, which is read only where a list was empty.
 
-    Raises EmptiedError when nothing was found and the output has rows, and when nothing was found
-    of a gateway of which it has. A gateway without sessions in the time range is no matter if its
-    list has others, unless the output is of the same time range.
+    Raises EmptiedError when no list has sessions and the output has rows, and when a gateway has no
+    sessions and the output holds some of it. A gateway without sessions in the time range may have
+    others in its list, unless the output has the same time range.
     """
-    nothing = [facts for facts in listings if facts.session_count == 0]
-    if not nothing or destination.kind == "stream":
+    empty = [facts for facts in listings if facts.session_count == 0]
+    if not empty or destination.kind == "stream":
         return
-    if len(nothing) == len(listings):
+    if len(empty) == len(listings):
         count = count_rows(destination, manifest)
         if count != 0:
             raise build_error(destination, [each.gateway for each in listings], count)
         return
     if time_range.has_bounds and (manifest is None or manifest.time_range != time_range):
-        nothing = [facts for facts in nothing if facts.total_count_last == 0]
-    emptied = find_held(destination, manifest, [facts.gateway for facts in nothing])
+        empty = [facts for facts in empty if facts.total_count_last == 0]
+    emptied = find_in_output(destination, manifest, [facts.gateway for facts in empty])
     if emptied:
         raise build_error(destination, emptied, None)
 
 
-def find_silent(
+def find_emptied(
     bookmarks: Mapping[Gateway, Bookmark], listings: Sequence[ListingFacts]
 ) -> dict[Gateway, Bookmark]:
-    """For a run that adds: gateways that had sessions and now show an empty list, each with what
-    was known of it. Nothing of them leaves the output; each is logged.
+    """The gateways that had sessions and now show an empty list, with their bookmarks.
+
+    For a run that adds, which takes none of their sessions from the output. Logs each of them.
     """
-    silent: dict[Gateway, Bookmark] = {}
+    emptied: dict[Gateway, Bookmark] = {}
     for facts in listings:
-        before = bookmarks.get(facts.gateway)
-        had_any = before is not None and before.total_count > 0
-        if before is not None and had_any and facts.session_count == facts.total_count_last == 0:
-            silent[facts.gateway] = before
+        bookmark = bookmarks.get(facts.gateway)
+        if bookmark is None or bookmark.total_count == 0:
+            continue
+        if facts.session_count == facts.total_count_last == 0:
+            emptied[facts.gateway] = bookmark
             logger.warning(
                 "%s shows no session, and had %s before: what the output has of it stays;"
                 " --allow-empty takes that for the truth",
                 facts.gateway,
-                f"{before.total_count:,}",
+                f"{bookmark.total_count:,}",
                 extra={"gateway": facts.gateway},
             )
-    return silent
+    return emptied
 
 
 def build_error(
     destination: Destination, gateways: Sequence[Gateway], row_count: int | None
 ) -> EmptiedError:
     first, *others = gateways
-    named = str(first) if not others else f"{first} and {len(others):,} more gateways"
-    held = "sessions" if row_count is None or row_count < 0 else f"{row_count:,} sessions"
+    names = str(first) if not others else f"{first} and {len(others):,} more gateways"
+    sessions = "sessions" if row_count is None or row_count < 0 else f"{row_count:,} sessions"
     of_it = "" if row_count is not None else " of it" if not others else " of them"
     error = EmptiedError(
-        f"no session was found of {named}, and '{destination.output}' holds {held}{of_it}",
+        f"no session was found of {names}, and '{destination.output}' holds {sessions}{of_it}",
         hint="nothing was published: check --workspace, --gateway, --since and --until, and run"
         " again; --allow-empty publishes it without them",
     )
@@ -87,7 +89,7 @@ def build_error(
 
 
 def count_rows(destination: Destination, manifest: Manifest | None) -> int:
-    """Rows that a reader of the output finds; -1 where there are some, and nobody counted them."""
+    """Rows in the output, as its readers find it; -1 for an unknown number above 0."""
     if destination.table is not None:
         return -1 if has_rows(destination.table) else 0
     store, name = destination.store, destination.name
@@ -106,40 +108,38 @@ def has_rows(table: Table) -> bool:
 
 
 def has_any_key(destination: Destination) -> bool:
-    """Whether a file without a manifest has rows; one that cannot be read might."""
+    """Whether a file without a manifest has rows; true for one that cannot be read."""
     store, name = destination.store, destination.name
     if not store.size_of(name):
         return False
     try:
         with store.open_input(name) as stream:
-            read = read_keys(
+            batches = read_keys(
                 stream,
                 output_format=destination.file_format,
                 codec=destination.file_codec,
                 with_version=False,
             )
-            return any(keys for keys in read)
+            return any(batches)
     except (UnreadableFileError, DestinationError):
         return True
 
 
-def find_held(
+def find_in_output(
     destination: Destination, manifest: Manifest | None, gateways: Sequence[Gateway]
 ) -> list[Gateway]:
-    """Those of the gateways that the output has sessions of."""
-    if not gateways:
-        return []
-    if count_rows(destination, manifest) == 0:
+    """Those of the gateways whose sessions the output holds."""
+    if not gateways or count_rows(destination, manifest) == 0:
         return []
     found = set() if manifest is None else find_in_manifest(manifest)
     if destination.table is not None:
-        # A row may name another gateway than the one it was listed by, and others may write, too.
+        # Other programs may write to a table too, and a row may name another gateway than its list.
         found |= find_in_table(destination.table, frozenset(gateways) - found)
     return [each for each in gateways if each in found]
 
 
 def find_in_table(table: Table, gateways: frozenset[Gateway]) -> set[Gateway]:
-    """Reads no further than to the last of them."""
+    """Reads until all of the gateways are found."""
     found: set[Gateway] = set()
     if not gateways:
         return found
@@ -152,10 +152,9 @@ def find_in_table(table: Table, gateways: frozenset[Gateway]) -> set[Gateway]:
 
 
 def find_in_manifest(manifest: Manifest) -> set[Gateway]:
-    """The gateways that had sessions, as far as its last run tells.
+    """The gateways that had sessions in the last run.
 
-    A run that adds counts what it has added: there the list's own total tells whether the output
-    has any.
+    A run that adds counts only added sessions; there the list's total shows whether it had any.
     """
     adds = manifest.mode == "incremental"
     return {

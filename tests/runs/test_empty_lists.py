@@ -1,4 +1,4 @@
-"""An empty list is no reason to take what is published away."""
+"""An empty list does not remove published sessions."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import pytest
 from exporter.destinations.resolve import resolve_destination
 from exporter.errors import EmptiedError
 from exporter.model import ALL_TIME, Gateway, ListingFacts, TimeRange
-from exporter.runs.emptied import require_kept
+from exporter.runs.empty_lists import require_no_loss
 from exporter.runs.manifest import Manifest
 from exporter.runs.state import State, dump_state, read_state
 from exporter.sinks.interface import WrittenFile
@@ -149,10 +149,10 @@ def test_gateway_is_missed_where_the_output_has_sessions_of_it(
     listings = [facts_of(ONE, 0, total_count), facts_of(TWO, 3, 3)]
 
     if not is_kept:
-        require_kept(destination, manifest, listings, time_range=span)
+        require_no_loss(destination, manifest, listings, time_range=span)
         return
     with pytest.raises(EmptiedError, match=r"no session was found of w-1/lc-1, and .* of it"):
-        require_kept(destination, manifest, listings, time_range=span)
+        require_no_loss(destination, manifest, listings, time_range=span)
 
 
 def test_gateway_of_a_dataset_that_was_added_to_is_known_by_its_total(tmp_path: Path) -> None:
@@ -160,13 +160,13 @@ def test_gateway_of_a_dataset_that_was_added_to_is_known_by_its_total(tmp_path: 
     destination = resolve_destination(str(tmp_path / "out.ndjson"), chosen=None)
     listings = [facts_of(ONE, 3, 3), facts_of(TWO, 0, 0)]
 
-    require_kept(destination, held_before(), listings, time_range=ALL_TIME)
+    require_no_loss(destination, held_before(), listings, time_range=ALL_TIME)
     with pytest.raises(EmptiedError, match="lc-2"):
-        require_kept(destination, held_before(mode="incremental"), listings, time_range=ALL_TIME)
+        require_no_loss(destination, held_before(mode="incremental"), listings, time_range=ALL_TIME)
 
 
 def test_incremental_run_says_that_a_gateway_fell_silent(program: "Program") -> None:
-    """The state is made to know sessions of a gateway that shows none."""
+    """Add a bookmark with sessions for a gateway whose list is empty."""
     run = (*EXPORT, "out/", "--incremental", "--workspace", "w-1", "--workspace", "w-2")
     program.run(*run)
     path = program.folder / "out/_exporter/state.json"
