@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
+from importlib import import_module
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def find_modules() -> dict[str, Path]:
     return found
 
 
+EXTRAS = {"botocore", "deltalake", "pyiceberg", "pypaimon_rust"}
 MODULES = find_modules()
 STORE_KINDS = {module.removeprefix("exporter.") for module in STORES.values()}
 HEIGHTS = {room: height for height, row in enumerate(ROWS) for room in row}
@@ -131,6 +133,18 @@ def test_modules_of_a_folder_import_each_other_one_way(room: str) -> None:
 
     # Raises CycleError, which names the circle.
     assert set(TopologicalSorter(graph).static_order()) == set(graph)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "__main__"])
+def test_module_is_imported_without_effect(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        import_module("exporter" if name == "exporter" else f"exporter.{name}")
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] not in EXTRAS:
+            raise
+        pytest.skip(f"{exc.name} is of an extra")
+
+    assert capfd.readouterr() == ("", "")
 
 
 def test_only_the_commands_know_the_emulator() -> None:
