@@ -215,7 +215,7 @@ def test_readme_commands_share_no_environment() -> None:
 
 
 @pytest.mark.skipif(not CI_RUN.exists(), reason="a source distribution has no .ci/run")
-@pytest.mark.parametrize("marker", ["demo command", "test command"])
+@pytest.mark.parametrize("marker", ["demo command", "test command", "campaign command"])
 def test_ci_runs_the_command_of_the_readme(marker: str) -> None:
     script = CI_RUN.read_text(encoding="utf-8")
     function = re.search(r"^readme_command\(\) \{.*?^\}$", script, re.MULTILINE | re.DOTALL)

@@ -22,7 +22,7 @@ from exporter.listing.interface import PageRequest
 from exporter.listing.replay import RecordedAnswer, Replay
 from exporter.listing.schedule import MIN_WINDOW
 from exporter.model import Gateway, ListingFacts, RawSession, SessionPage
-from tests.support.examples import scale_examples
+from tests.support.examples import scale_examples, thin_out
 from tests.support.patience import HANG_S
 from tests.support.simulation import GATEWAY, ChurningFetch, build_list
 
@@ -197,7 +197,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("churn", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("pause_s", [0.0, 20.0])
+@pytest.mark.parametrize("pause_s", thin_out([20.0, 0.0], 2))
 def test_list_that_moved_meanwhile_is_proven_after_the_resume(
     tmp_path: Path, churn: Churn, pause_s: float
 ) -> None:

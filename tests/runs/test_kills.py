@@ -1,6 +1,6 @@
 """Runs that are killed at random moments, one after the other, over moving lists.
 
-Twenty-one of them are part of every test run; `python -m pytest -m soak` kills 108.
+Twenty-one of them are part of the campaign; `python -m pytest -m soak` kills 108.
 """
 
 import json

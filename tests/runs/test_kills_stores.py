@@ -1,6 +1,6 @@
 """Runs to an object store over moving lists, killed at random moments, one after the other.
 
-Some of them are part of every test run; `pytest -m soak` kills a hundred.
+Some of them are part of the campaign; `pytest -m soak` kills a hundred.
 """
 
 import hashlib

@@ -11,15 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
-from typing import Any, BinaryIO, Final, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from exporter.cli.main import main
 from exporter.locks import lock
@@ -197,31 +196,8 @@ def run_forked(
         return Ended(process.wait(), stdout.decode(), stderr.decode())
 
 
-COVERAGE_FILE: Final = "LIVY_EXPORTER_TESTS_COVERAGE"
-"""Variable with the data file for the coverage of forked programs; unset: they are not measured."""
-ROOT: Final = Path(__file__).parents[2]
-
-
-@contextmanager
-def measured(data_file: str | None) -> Iterator[None]:
-    """Add the block's coverage to that of the tests, which combine the files beside their own."""
-    if data_file is None:
-        yield
-        return
-    from coverage import Coverage
-
-    coverage = Coverage(data_file, data_suffix=True, config_file=str(ROOT / "pyproject.toml"))
-    coverage.start()
-    try:
-        yield
-    finally:
-        coverage.stop()
-        coverage.save()
-
-
 def become_program(run: Run, stdout: Connection, stderr: Connection) -> None:
     """In the forked process."""
-    data_file = os.environ.get(COVERAGE_FILE)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, stream in ((1, stdout), (2, stderr)):
         os.dup2(stream.fileno(), number)
@@ -242,9 +218,7 @@ def become_program(run: Run, stdout: Connection, stderr: Connection) -> None:
         shorten_leases(run.lease_s)
     if run.stage is not None:
         signal_at(run.stage, run.number)
-    with measured(data_file):
-        code = main(run.arguments)
-    sys.exit(code)
+    sys.exit(main(run.arguments))
 
 
 def shorten_leases(lease_s: float) -> None:

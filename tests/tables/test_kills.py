@@ -1,6 +1,6 @@
 """Writers of tables that are killed at random moments of their publish, one after the other.
 
-A few of each format are part of every test run; `python -m pytest -m soak` kills a hundred of each.
+A few of each format are part of the campaign; `python -m pytest -m soak` kills a hundred of each.
 """
 
 import random
