@@ -13,7 +13,7 @@ from exporter.emulator.server import Emulator
 from exporter.errors import UsageError
 from tests.support.connect_proxy import ConnectProxy, open_proxy, open_tls_front, write_certificate
 from tests.support.forks import Ended
-from tests.support.program import Program
+from tests.support.program import COMMAND, Program
 
 PASSWORD = "s3cr/t@p:ss"
 USER = f"user:{PASSWORD}"
@@ -73,6 +73,8 @@ def test_requests_go_through_the_proxy_with_user_and_password(
             "--output",
             "-",
             "-vv",
+            # Not forked: the client reads the certificates once, when it is imported.
+            command=COMMAND,
             environ={
                 "LIVY_EXPORTER_ENDPOINT": f"https://localhost:{tls_port}",
                 "HTTPS_PROXY": f"http://{WITH_USER}@127.0.0.1:{proxy.port}",
