@@ -239,8 +239,8 @@ def test_adbc_takes_it_as_it_is(sessions: exporter.Sessions, tmp_path: Path) -> 
         cursor.adbc_ingest("sessions", sessions)
         connection.commit()
 
-    with closing(sqlite3.connect(database)) as connection:
-        found = connection.execute("SELECT count(DISTINCT session_id) FROM sessions").fetchone()
+    with closing(sqlite3.connect(database)) as reader:
+        found = reader.execute("SELECT count(DISTINCT session_id) FROM sessions").fetchone()
     assert found == (SESSION_COUNT,)
 
 
